@@ -1,0 +1,140 @@
+// Rows of any dtype and stride to and from linear rows of the arithmetic type (float or double).
+// The 16-bit conversions are branch-free bit arithmetic, which every compiler vectorises.
+
+struct Half {
+  uint16_t bits;
+};
+struct Brain {
+  uint16_t bits;
+};
+
+template <class To, class From>
+INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "");
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+INLINE float widen(float v) { return v; }
+INLINE double widen(double v) { return v; }
+INLINE float widen(Brain v) { return bit_cast<float>(uint32_t(v.bits) << 16); }
+INLINE float widen(Half v) {
+  const uint32_t magnitude = uint32_t(v.bits & 0x7fff) << 13;
+  const uint32_t exponent = magnitude & 0x0f800000;
+  const uint32_t special = exponent == 0x0f800000 ? 0x38000000u : 0;  // Inf, NaN
+  const uint32_t normal = magnitude + 0x38000000 + special;
+  const float small = bit_cast<float>(magnitude + 0x38800000) - bit_cast<float>(uint32_t(0x38800000));
+  const uint32_t bits = exponent == 0 ? bit_cast<uint32_t>(small) : normal;
+  return bit_cast<float>(bits | uint32_t(v.bits & 0x8000) << 16);
+}
+
+template <class To, class From>
+INLINE To narrow(From v) {
+  return To(v);
+}
+template <>
+INLINE Brain narrow<Brain, float>(float v) {
+  const uint32_t bits = bit_cast<uint32_t>(v);
+  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;  // to nearest, ties to even
+  return {uint16_t(v != v ? 0x7fc0 : rounded)};
+}
+template <>
+INLINE Half narrow<Half, float>(float v) {
+  const uint32_t bits = bit_cast<uint32_t>(v);
+  const uint32_t magnitude = bits & 0x7fffffff;
+  const uint32_t special = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
+  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000;
+  const uint32_t normal = (magnitude + 0xc8000fff + (magnitude >> 13 & 1)) >> 13;
+  const uint32_t rounded =
+      magnitude >= 0x47800000 ? special : (magnitude < 0x38800000 ? subnormal : normal);
+  return {uint16_t(rounded | (bits >> 16 & 0x8000))};
+}
+
+template <class T>
+struct Row {  // one row of an image, in elements from its first column
+  T* data;
+  int64_t stride;
+};
+
+template <class T>
+INLINE Row<T> row_of(const Images& images, int64_t n, int64_t c, int64_t h) {
+  T* data = static_cast<T*>(images.data);
+  return {data + n * images.stride_n + c * images.stride_c + h * images.stride_h, images.stride_w};
+}
+
+// Call f with the element type of a dtype: f(float*) etc.; the pointer is only a tag.
+template <class F>
+INLINE void with_type(DType dtype, F f) {
+  switch (dtype) {
+    case DType::float32: return f(static_cast<float*>(nullptr));
+    case DType::float64: return f(static_cast<double*>(nullptr));
+    case DType::float16: return f(static_cast<Half*>(nullptr));
+    case DType::bfloat16: return f(static_cast<Brain*>(nullptr));
+  }
+}
+
+// Strides 1 (planes) and 3 (channels_last pictures) as constants let the compiler vectorise.
+template <class F>
+INLINE void with_stride(int64_t stride, F f) {
+  if (stride == 1) return f(std::integral_constant<int64_t, 1>{});
+  if (stride == 3) return f(std::integral_constant<int64_t, 3>{});
+  f(stride);
+}
+
+// m = x + y and d = x - y in units of the data range, or the inputs themselves where they are m, d.
+template <class T>
+void read_sum_difference(const Images& x, const Images& y, bool sum_difference, T inverse_range, int64_t n,
+                         int64_t c, int64_t h, int64_t first, int64_t count, T* __restrict m, T* __restrict d) {
+  with_type(x.dtype, [&](auto* tag) INLINE_LAMBDA {
+    using In = std::remove_pointer_t<decltype(tag)>;
+    const Row<In> row_x = row_of<In>(x, n, c, h), row_y = row_of<In>(y, n, c, h);
+    const bool same = row_x.stride == row_y.stride;
+    const auto read = [&](auto stride_x, auto stride_y) INLINE_LAMBDA {
+      const In* __restrict px = row_x.data + first * stride_x;
+      const In* __restrict py = row_y.data + first * stride_y;
+      if (sum_difference) {
+        for (int64_t i = 0; i < count; ++i) {
+          m[i] = T(widen(px[i * stride_x]));
+          d[i] = T(widen(py[i * stride_y]));
+        }
+      } else {
+        for (int64_t i = 0; i < count; ++i) {
+          const T a = T(widen(px[i * stride_x])), b = T(widen(py[i * stride_y]));
+          m[i] = (a + b) * inverse_range;
+          d[i] = (a - b) * inverse_range;
+        }
+      }
+    };
+    if (same) {
+      with_stride(row_x.stride, [&](auto stride) INLINE_LAMBDA { read(stride, stride); });
+    } else {
+      read(row_x.stride, row_y.stride);
+    }
+  });
+}
+
+template <class T>
+void read_row(const Images& images, int64_t n, int64_t c, int64_t h, int64_t first, int64_t count, T* out) {
+  with_type(images.dtype, [&](auto* tag) INLINE_LAMBDA {
+    using In = std::remove_pointer_t<decltype(tag)>;
+    const Row<In> row = row_of<In>(images, n, c, h);
+    with_stride(row.stride, [&](auto stride) INLINE_LAMBDA {
+      for (int64_t i = 0; i < count; ++i) out[i] = T(widen(row.data[(first + i) * stride]));
+    });
+  });
+}
+
+template <class T>
+void write_row(const Images& images, int64_t n, int64_t c, int64_t h, int64_t first, int64_t count,
+               const T* __restrict values) {
+  with_type(images.dtype, [&](auto* tag) INLINE_LAMBDA {
+    using Out = std::remove_pointer_t<decltype(tag)>;
+    using Wide = decltype(widen(Out{}));
+    const Row<Out> row = row_of<Out>(images, n, c, h);
+    with_stride(row.stride, [&](auto stride) INLINE_LAMBDA {
+      Out* __restrict out = row.data + first * stride;
+      for (int64_t i = 0; i < count; ++i) out[i * stride] = narrow<Out, Wide>(Wide(values[i]));
+    });
+  });
+}

@@ -1,0 +1,509 @@
+// Loss and gradient of one item (a strip of columns and a band of rows of one plane) in one pass.
+//
+// A row is cut into as many segments as a vector has lanes, laid side by side: vector k holds element
+// k of every segment. A filter along the row then reads whole aligned vectors, as a filter down the
+// columns does, and one function (fir.h) is both.
+//
+// R rows at a time flow through rings of the last few rows, small enough for the L2 cache:
+//   read      x, y                          -> raw: m = x + y, d = x - y
+//   moments   m, d, m^2, d^2, blurred along the row -> moment ring of each scale
+//   positions blurred down the columns -> loss, coefficients a, b; blurred along the row -> map ring
+//   gradient  blurred down the columns, a + b m + ... -> grad_x, grad_y
+// Moments are needed radius columns and rows beyond the gradient, raw values twice as far.
+
+constexpr int max_scales = 16;
+
+INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// torch's "reflect": the edge is not repeated.
+INLINE int64_t mirrored(int64_t i, int64_t size) { return i < 0 ? -i : (i >= size ? 2 * (size - 1) - i : i); }
+
+template <class T>
+class Stream {
+  using V = Vec<T>;
+  static constexpr int L = lanes<T>;
+  static constexpr int R = VECTOR_BYTES / 8;  // rows at a time: what the registers hold
+
+  const Problem& p;
+  const bool gradient, both, windowed_l1;
+  const int scales, maps;     // maps a scale: b_m, b_d, a (or a_m and a_d), and for l1 its gain
+  const int r, margin;        // largest radius; how far moments reach beyond the own columns
+  const int64_t h, w;
+  int64_t n, c, plane;
+  int64_t row0, row1, col0, col1;                 // own pixels
+  int64_t top, bottom, left, right;               // positions that exist
+  int64_t first, end, t0;                         // rows of positions; column of segment 0's start
+  int64_t s, raw_pitch, pitch;                    // vectors in a segment, in a raw row, in others
+  T shift_m, shift_d, ssim_gain, l1_gain;
+
+  int radius[max_scales];
+  const T* weights[max_scales];
+  V *raw, *work, *moments[max_scales], *pad[max_scales], *map_rows, *map_ring[max_scales], *zeros;
+  V *position_mask, *map_weight, *edge_weight;    // per column: counted; in the gradient; reflect's
+  V *incoming, *loss_rows, *gradients;
+  T *linear_m, *linear_d;
+  const V** rows;
+  int64_t filled, blurred[max_scales];
+  double sum_ssim = 0, sum_l1 = 0;
+
+  int channels_of(int j) const { return j == scales - 1 && windowed_l1 ? 5 : 4; }
+  int maps_of(int j) const { return maps + (j == scales - 1 && windowed_l1); }
+  int64_t raw_rows() const { return R + 2 * r; }
+  int64_t moment_rows(int j) const { return R + 2 * radius[j]; }
+  int64_t map_ring_rows(int j) const { return R + r + radius[j]; }
+
+ public:
+  Stream(const Problem& problem, const Items& items, int64_t item)
+      : p(problem),
+        gradient(p.gains != nullptr),
+        both(p.grad_x.data && p.grad_y.data),
+        windowed_l1(p.l1_windowed && p.l1_weight != 0),
+        scales(p.scales),
+        maps(both ? 4 : 3),
+        r(p.windows[p.scales - 1].radius),
+        margin(gradient ? r : 0),
+        h(p.height),
+        w(p.width) {
+    // Channels side by side in memory are worked on one after the other, while they are in the cache.
+    const int64_t pieces = items.bands * items.strips;
+    const bool interleaved = p.x.stride_c == 1 && p.channels > 1;
+    int64_t piece;
+    if (interleaved) {
+      c = item % p.channels;
+      piece = item / p.channels % pieces;
+      n = item / p.channels / pieces;
+    } else {
+      piece = item % pieces;
+      c = item / pieces % p.channels;
+      n = item / pieces / p.channels;
+    }
+    plane = n * p.channels + c;
+    const int64_t band = piece / items.strips, strip = piece % items.strips;
+    row0 = h * band / items.bands, row1 = h * (band + 1) / items.bands;
+    col0 = w * strip / items.strips, col1 = w * (strip + 1) / items.strips;
+    const int64_t crop = p.padding == Padding::valid ? r : 0;
+    top = left = crop, bottom = h - crop, right = w - crop;
+    first = larger(top, row0 - margin), end = smaller(bottom, row1 + margin);
+    t0 = col0 - margin;
+    s = ceil_div(col1 - col0 + 2 * margin, L);
+    // Odd pitches, or the rows of a ring would fall into the same few sets of the cache.
+    pitch = ceil_div(s, 2) * 2 + 1;
+    raw_pitch = ceil_div(s + 2 * r, L) * L + 1;
+    for (int j = 0; j < scales; ++j) radius[j] = p.windows[j].radius;
+
+    const size_t bytes = layout(nullptr);
+    layout(static_cast<char*>(scratch(bytes)));
+    shifts();
+    weigh_columns();
+    ssim_gain = gradient ? T(p.gains[2 * plane]) : 0;
+    l1_gain = gradient ? T(p.gains[2 * plane + 1]) : 0;
+    item_sums = p.plane_sums ? p.plane_sums + 2 * (plane * pieces + piece) : nullptr;
+  }
+
+  void run() {
+    if (!windowed_l1 && p.l1_weight != 0 && !p.loss_map.data) sum_pixels();
+    if (p.padding == Padding::zeros) {  // a row outside the picture
+      for (int64_t k = 0; k < 2 * raw_pitch; ++k) raw[k] = V{};
+      for (int j = 0; j < scales; ++j) blur_moments(raw, j, pad[j]);
+    }
+    filled = larger(0, first - r);
+    for (int j = 0; j < scales; ++j) blurred[j] = larger(0, first - radius[j]);
+    int64_t done = row0;  // rows of the gradient
+    for (int64_t row = first, count; row < end; row += count) {
+      count = smaller(R, end - row);
+      for (const int64_t to = smaller(h, row + count + r); filled < to; ++filled) read(filled);
+      for (int j = 0; j < scales; ++j) {
+        for (const int64_t to = smaller(h, row + count + radius[j]); blurred[j] < to; ++blurred[j]) {
+          blur_moments(raw_row(blurred[j]), j, moment_row(j, blurred[j]));
+        }
+      }
+      if (p.grad_map.data) read_incoming(row, count);
+      if (scales == 1) {
+        positions<1>(row, int(count));
+      } else {
+        positions<max_scales>(row, int(count));
+      }
+      if (p.loss_map.data) write_losses(row, count);
+      if (!gradient) continue;
+      blur_maps(row, count);
+      const int64_t ready = row + count == end ? row1 : smaller(row1, row + count - r);
+      for (int64_t step; done < ready; done += step) {
+        step = smaller(R, ready - done);
+        write_gradients(done, int(step));
+      }
+    }
+    if (item_sums) item_sums[0] = sum_ssim, item_sums[1] = sum_l1;
+  }
+
+ private:
+  double* item_sums;
+
+  // Lay the buffers out from base; returns their size. Called first with null, to measure.
+  size_t layout(char* base) {
+    size_t used = 0;
+    const auto take = [&](auto*& pointer, int64_t count) {
+      pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(base + used);
+      used += size_t(ceil_div(count * int64_t(sizeof *pointer), 64) * 64);
+    };
+    take(linear_m, L * s + 2 * r + 2 * L);
+    take(linear_d, L * s + 2 * r + 2 * L);
+    take(position_mask, pitch);
+    take(map_weight, pitch);
+    take(edge_weight, pitch);
+    take(raw, raw_rows() * 2 * raw_pitch);
+    take(work, 5 * raw_pitch);
+    take(rows, int64_t(scales) * (R + 2 * r));
+    take(loss_rows, p.loss_map.data ? R * pitch : 0);
+    take(incoming, p.grad_map.data ? R * pitch : 0);
+    for (int j = 0; j < scales; ++j) {
+      T* own = nullptr;
+      take(own, radius[j] + 1);
+      if (base) {
+        for (int t = 0; t <= radius[j]; ++t) own[t] = T(p.windows[j].weights[t]);
+      }
+      weights[j] = own;
+      take(moments[j], moment_rows(j) * channels_of(j) * pitch);
+      take(pad[j], channels_of(j) * pitch);
+      if (gradient) take(map_ring[j], map_ring_rows(j) * maps_of(j) * pitch);
+    }
+    if (gradient) {
+      take(map_rows, int64_t(R) * scales * 5 * raw_pitch);
+      take(zeros, 5 * pitch);
+      take(gradients, 2 * R * pitch);
+      if (base) {
+        for (int64_t k = 0; k < 5 * pitch; ++k) zeros[k] = V{};
+      }
+    }
+    return used;
+  }
+
+  V* raw_row(int64_t row) { return raw + row % raw_rows() * 2 * raw_pitch; }
+  V* moment_row(int j, int64_t row) {
+    return moments[j] + row % moment_rows(j) * channels_of(j) * pitch;
+  }
+  V* map_row(int j, int64_t row) { return map_ring[j] + row % map_ring_rows(j) * maps_of(j) * pitch; }
+
+  // Means of the finite values on a coarse grid, so that no NaN spreads through the shift.
+  void shifts() {
+    double sums[2] = {}, counts[2] = {};
+    const int64_t down = ceil_div(row1 - row0, 8), across = ceil_div(col1 - col0, 8);
+    for (int64_t row = row0; row < row1; row += down) {
+      for (int64_t col = col0; col < col1; col += across) {
+        T value[2];
+        read_sum_difference<T>(p.x, p.y, p.sum_difference, T(p.inverse_range), n, c, row, col, 1, value,
+                               value + 1);
+        for (int i = 0; i < 2; ++i) {
+          if (value[i] - value[i] == 0) sums[i] += double(value[i]), counts[i] += 1;
+        }
+      }
+    }
+    shift_m = counts[0] > 0 ? T(sums[0] / counts[0]) : T(0);
+    shift_d = counts[1] > 0 ? T(sums[1] / counts[1]) : T(0);
+  }
+
+  void weigh_columns() {
+    T* counted = reinterpret_cast<T*>(position_mask);
+    T* mapped = reinterpret_cast<T*>(map_weight);
+    T* edges = reinterpret_cast<T*>(edge_weight);
+    for (int64_t lane = 0; lane < L; ++lane) {
+      for (int64_t k = 0; k < s; ++k) {
+        const int64_t col = t0 + lane * s + k, at = k * L + lane;
+        const bool exists = left <= col && col < right && col < col1 + margin;
+        counted[at] = T(exists && col0 <= col && col < col1);
+        mapped[at] = exists ? T(1) / edge(col, w) : T(0);
+        edges[at] = edge(col, w);
+      }
+    }
+  }
+
+  // The adjoint of blurring a reflected image: blur the reflected map with its edges doubled, then
+  // halve the edges of the result.
+  T edge(int64_t i, int64_t size) const {
+    return p.padding == Padding::reflect && (i == 0 || i == size - 1) ? T(0.5) : T(1);
+  }
+
+  // Linear row -> segments: vector k of out is elements k, s + k, 2 s + k, ...; k in [0, count).
+  void to_lanes(const T* linear, int64_t count, V* out) const {
+    for (int64_t k = 0; k < count; k += L) {
+      V block[L];
+      for (int lane = 0; lane < L; ++lane) block[lane] = load<T>(linear + lane * s + k);
+      transpose<T>(block);
+      for (int i = 0; i < L; ++i) out[k + i] = block[i];
+    }
+  }
+
+  // Segments -> linear row of the item's columns. The last block overlaps the one before; where a
+  // segment is shorter than a block, the next lane overwrites what is too much.
+  void from_lanes(const V* in, T* linear) const {
+    for (int64_t begin = 0; begin < s; begin += L) {
+      const int64_t k = s < L ? 0 : smaller(begin, s - L);
+      V block[L];
+      for (int i = 0; i < L; ++i) block[i] = k + i < s ? in[k + i] : V{};
+      transpose<T>(block);
+      for (int lane = 0; lane < L; ++lane) store<T>(linear + lane * s + k, block[lane]);
+    }
+  }
+
+  // Row `row` of the images, unshifted, with what padding adds to its left and right.
+  void read(int64_t row) {
+    const int64_t begin = t0 - r, count = L * s + 2 * r + 2 * L;
+    const int64_t from = larger(0, begin), to = smaller(w, col1 + margin + r);
+    for (int64_t i = 0; i < from - begin; ++i) linear_m[i] = linear_d[i] = 0;
+    for (int64_t i = to - begin; i < count; ++i) linear_m[i] = linear_d[i] = 0;
+    read_sum_difference<T>(p.x, p.y, p.sum_difference, T(p.inverse_range), n, c, row, from, to - from,
+                           linear_m + (from - begin), linear_d + (from - begin));
+    if (p.padding == Padding::reflect) {
+      const auto reflect = [&](int64_t col) {
+        const int64_t source = mirrored(col, w) - begin;
+        if (source < 0 || source >= to - begin) return;  // only reaches positions that do not exist
+        linear_m[col - begin] = linear_m[source], linear_d[col - begin] = linear_d[source];
+      };
+      for (int64_t col = begin; col < 0; ++col) reflect(col);
+      for (int64_t col = w; col < col1 + margin + r; ++col) reflect(col);
+    }
+    V* out = raw_row(row);
+    to_lanes(linear_m, s + 2 * r, out);
+    to_lanes(linear_d, s + 2 * r, out + raw_pitch);
+  }
+
+  // One raw row -> its moments, blurred along the row.
+  void blur_moments(const V* source, int j, V* out) {
+    const int64_t halo = radius[j];
+    const V* m = source + (r - halo);
+    const V* d = m + raw_pitch;
+    for (int64_t k = 0; k < s + 2 * halo; ++k) {
+      const V shifted_m = m[k] - shift_m, shifted_d = d[k] - shift_d;
+      work[k] = shifted_m;
+      work[raw_pitch + k] = shifted_d;
+      work[2 * raw_pitch + k] = shifted_m * shifted_m;
+      work[3 * raw_pitch + k] = shifted_d * shifted_d;
+    }
+    if (channels_of(j) == 5) {
+      for (int64_t k = 0; k < s + 2 * halo; ++k) work[4 * raw_pitch + k] = d[k] < V{} ? -d[k] : d[k];
+    }
+    for (int q = 0; q < channels_of(j); ++q) {
+      fir_row<R, T>(work + q * raw_pitch + halo, weights[j], radius[j], int(s), out + q * pitch);
+    }
+  }
+
+  void read_incoming(int64_t row, int64_t count) {
+    const int64_t begin = larger(left, t0), to = smaller(right, col1 + margin);
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t k = 0; k < L * s + 2 * L; ++k) linear_m[k] = 0;
+      if (row + i >= top && row + i < bottom) {
+        read_row<T>(p.grad_map, n, c, row + i - top, begin - left, to - begin, linear_m + (begin - t0));
+      }
+      to_lanes_exact(linear_m, incoming + i * pitch);
+    }
+  }
+
+  // to_lanes for a row without a halo, whose buffer ends after s vectors.
+  void to_lanes_exact(const T* linear, V* out) const {
+    for (int64_t k = 0; k < s; ++k) {
+      for (int lane = 0; lane < L; ++lane) out[k][lane] = linear[lane * s + k];
+    }
+  }
+
+  // Pointers to the moment rows around rows [row, row + R); those past `count` are never used.
+  void gather_moments(int j, int64_t row, int64_t count, const V** out) {
+    for (int64_t i = 0; i < R + 2 * radius[j]; ++i) {
+      int64_t source = smaller(row - radius[j] + i, row + count - 1 + radius[j]);
+      const bool outside = source < 0 || source >= h;
+      if (outside && p.padding == Padding::reflect) source = mirrored(source, h);
+      out[i] = outside && p.padding == Padding::zeros ? pad[j] : moment_row(j, source);
+    }
+  }
+
+  // The same for the maps around rows [row, row + R) of the gradient.
+  void gather_maps(int j, int64_t row, int64_t count, const V** out) {
+    for (int64_t i = 0; i < R + 2 * radius[j]; ++i) {
+      int64_t source = smaller(row - radius[j] + i, row + count - 1 + radius[j]);
+      const bool outside = source < top || source >= bottom;
+      if (outside && p.padding == Padding::reflect) source = mirrored(source, h);
+      out[i] = outside && p.padding != Padding::reflect ? zeros : map_row(j, source);
+    }
+  }
+
+  // Blur down the columns: out[i] is plane q of row i, vector k; i in [0, R).
+  INLINE void fir_column(const V* const* source, int j, int64_t at, V* out) const {
+    const auto in = [&](int i) INLINE_LAMBDA { return source[i][at]; };
+    if (radius[j] == 5) return fir<R, 5>(in, weights[j], 5, out);
+    fir<R, 0>(in, weights[j], radius[j], out);
+  }
+
+  // Loss and coefficients at the positions of rows [row, row + count).
+  template <int Scales>
+  void positions(int64_t row, int count) {
+    const int last = scales - 1;
+    for (int j = 0; j < scales; ++j) gather_moments(j, row, count, rows + j * (R + 2 * r));
+    V row_ssim[R] = {}, row_l1[R] = {};
+    T row_weight[R];
+    for (int i = 0; i < count; ++i) row_weight[i] = 1 / edge(row + i, h);
+    for (int64_t k = 0; k < s; ++k) {
+      V mu[Scales][4][R], l1[R];
+      for (int j = 0; j < scales; ++j) {
+        const V* const* source = rows + j * (R + 2 * r);
+        for (int q = 0; q < 4; ++q) fir_column(source, j, q * pitch + k, mu[j][q]);
+        if (channels_of(j) == 5) fir_column(source, j, 4 * pitch + k, l1);
+      }
+      const auto counted = position_mask[k] != V{}, mapped = map_weight[k] != V{};
+      for (int i = 0; i < count; ++i) {
+        const auto moments_at = [&](int j) INLINE_LAMBDA {
+          return Moments<V>{mu[j][0][i], mu[j][1][i], mu[j][2][i], mu[j][3][i]};
+        };
+        Dissimilarity<V> e[Scales];
+        for (int j = 0; j < last; ++j) {
+          e[j] = dissimilarity<false>(moments_at(j), shift_m, shift_d, T(p.c1), T(p.c2));
+        }
+        e[last] = p.luminance ? dissimilarity<true>(moments_at(last), shift_m, shift_d, T(p.c1), T(p.c2))
+                              : dissimilarity<false>(moments_at(last), shift_m, shift_d, T(p.c1), T(p.c2));
+        V loss = e[last].e_l;
+        for (int j = 0; j < scales; ++j) loss += e[j].e_cs - loss * e[j].e_cs;
+        loss = not_negative(loss);
+        row_ssim[i] += counted ? loss : V{};
+        if (windowed_l1) row_l1[i] += counted ? l1[i] : V{};
+        if (p.loss_map.data) {
+          V total = T(p.ssim_weight) * loss;
+          if (windowed_l1) {
+            total += T(p.l1_weight) * l1[i];
+          } else if (p.l1_weight != 0) {
+            const V d = raw_row(row + i)[raw_pitch + r + k];
+            total += T(p.l1_weight) * (d < V{} ? -d : d);
+          }
+          loss_rows[i * pitch + k] = total;
+        }
+        if (!gradient) continue;
+
+        V gain = map_weight[k] * row_weight[i];
+        if (p.grad_map.data) gain *= incoming[i * pitch + k];
+        // d loss / d e_j is the product of the other factors 1 - e.
+        V behind[Scales + 1];  // product of the factors after j
+        behind[last] = splat<T>(1);
+        for (int j = last; j > 0; --j) behind[j - 1] = behind[j] * (1 - e[j].e_cs);
+        V before = ssim_gain * gain;
+        const V g_l = before * behind[0] * (1 - e[0].e_cs);
+        before *= 1 - e[last].e_l;
+        V* out = map_rows + int64_t(i) * scales * 5 * raw_pitch + r + k;
+        for (int j = 0; j < scales; ++j, out += 5 * raw_pitch) {
+          const V g_cs = before * behind[j];
+          const Coefficients<V> k_j = j == last && p.luminance
+                                          ? coefficients<true, T>(moments_at(j), e[j], g_l, g_cs)
+                                          : coefficients<false, T>(moments_at(j), e[j], g_l, g_cs);
+          out[0] = mapped ? k_j.b_m : V{};
+          out[raw_pitch] = mapped ? k_j.b_d : V{};
+          if (both) {
+            out[2 * raw_pitch] = mapped ? k_j.a_m : V{};
+            out[3 * raw_pitch] = mapped ? k_j.a_d : V{};
+          } else {
+            const V a = p.grad_x.data ? k_j.a_m + k_j.a_d : k_j.a_m - k_j.a_d;
+            out[2 * raw_pitch] = mapped ? a : V{};
+          }
+          before *= 1 - e[j].e_cs;
+        }
+        if (windowed_l1) out[(maps - 5) * raw_pitch] = mapped ? l1_gain * gain : V{};
+      }
+    }
+    for (int i = 0; i < count; ++i) {
+      if (row + i < row0 || row + i >= row1) continue;
+      for (int lane = 0; lane < L; ++lane) {
+        sum_ssim += double(row_ssim[i][lane]);
+        sum_l1 += double(row_l1[i][lane]);
+      }
+    }
+  }
+
+  void write_losses(int64_t row, int64_t count) {
+    const int64_t begin = larger(left, col0), to = smaller(right, col1);
+    for (int64_t i = 0; i < count && begin < to; ++i) {
+      if (row + i < row0 || row + i >= row1) continue;
+      from_lanes(loss_rows + i * pitch, linear_m);
+      write_row<T>(p.loss_map, n, c, row + i - top, begin - left, to - begin, linear_m + (begin - t0));
+    }
+  }
+
+  // The maps of rows [row, row + count), blurred along the row into their ring.
+  void blur_maps(int64_t row, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      for (int j = 0; j < scales; ++j) {
+        V* out = map_row(j, row + i);
+        for (int q = 0; q < maps_of(j); ++q) {
+          V* map = map_rows + ((i * scales + j) * 5 + q) * raw_pitch + r;
+          if (p.padding == Padding::reflect) reflect_columns(map);
+          for (int64_t k = 1; k <= radius[j]; ++k) {  // the halo: the neighbouring segments' ends
+            const int64_t by = ceil_div(k, s);
+            map[-k] = shift_lanes<T>(map[by * s - k], -int(by));
+            map[s - 1 + k] = shift_lanes<T>(map[s - 1 + k - by * s], int(by));
+          }
+          fir_row<R, T>(map, weights[j], radius[j], int(s), out + q * pitch);
+        }
+      }
+    }
+  }
+
+  void reflect_columns(V* map) const {
+    T* values = reinterpret_cast<T*>(map);
+    const auto at = [&](int64_t col) -> T& { return values[(col - t0) % s * L + (col - t0) / s]; };
+    for (int64_t col = t0; col < 0; ++col) at(col) = at(mirrored(col, w));
+    for (int64_t col = w; col < col1 + margin; ++col) at(col) = at(mirrored(col, w));
+  }
+
+  // Rows [row, row + count) of the gradients.
+  void write_gradients(int64_t row, int count) {
+    for (int j = 0; j < scales; ++j) gather_maps(j, row, count, rows + j * (R + 2 * r));
+    const bool pointwise_l1 = !windowed_l1 && p.l1_weight != 0;
+    if (pointwise_l1 && p.grad_map.data) read_incoming(row, count);
+    for (int64_t k = 0; k < s; ++k) {
+      V map[5][R];
+      for (int j = 0; j < scales; ++j) {
+        for (int q = 0; q < maps_of(j); ++q) {
+          V blurred_map[R];
+          fir_column(rows + j * (R + 2 * r), j, q * pitch + k, blurred_map);
+          const bool start = j == 0 || q == maps;
+          for (int i = 0; i < R; ++i) map[q][i] = start ? blurred_map[i] : map[q][i] + blurred_map[i];
+        }
+      }
+      for (int i = 0; i < count; ++i) {
+        const V* source = raw_row(row + i) + r + k;
+        const V d = source[raw_pitch];
+        const V weight = edge_weight[k] * edge(row + i, h);
+        V from_m = (source[0] - shift_m) * map[0][i] + map[2][i];
+        V from_d = (d - shift_d) * map[1][i];
+        if (both) from_d += map[3][i];
+        from_m *= weight, from_d *= weight;
+        if (p.l1_weight != 0) {
+          V gain = windowed_l1 ? weight * map[maps][i] : splat<T>(l1_gain);
+          if (pointwise_l1 && p.grad_map.data) gain *= incoming[i * pitch + k];
+          from_d += d > V{} ? gain : (d < V{} ? -gain : d * gain);  // sign(0) = 0, sign(NaN) = NaN
+        }
+        // d loss / dx = d/dm + d/dd, d loss / dy = d/dm - d/dd; `a` already holds its own sum.
+        gradients[2 * i * pitch + k] = p.grad_x.data ? from_m + from_d : from_m - from_d;
+        if (both) gradients[(2 * i + 1) * pitch + k] = from_m - from_d;
+      }
+    }
+    for (int i = 0; i < count; ++i) {
+      from_lanes(gradients + 2 * i * pitch, linear_m);
+      write_row<T>(p.grad_x.data ? p.grad_x : p.grad_y, n, c, row + i, col0, col1 - col0, linear_m + margin);
+      if (!both) continue;
+      from_lanes(gradients + (2 * i + 1) * pitch, linear_m);
+      write_row<T>(p.grad_y, n, c, row + i, col0, col1 - col0, linear_m + margin);
+    }
+  }
+
+  // The plain l1 term: every own pixel, whatever the padding.
+  void sum_pixels() {
+    for (int64_t row = row0; row < row1; ++row) {
+      read_sum_difference<T>(p.x, p.y, p.sum_difference, T(p.inverse_range), n, c, row, col0, col1 - col0,
+                             linear_m, linear_d);
+      V sum{};
+      int64_t i = 0;
+      for (; i + L <= col1 - col0; i += L) {
+        const V d = load<T>(linear_d + i);
+        sum += d < V{} ? -d : d;
+      }
+      sum_l1 += double(sum_lanes<T>(sum));
+      for (; i < col1 - col0; ++i) sum_l1 += double(linear_d[i] < 0 ? -linear_d[i] : linear_d[i]);
+    }
+  }
+};

@@ -1,0 +1,55 @@
+// The kernels of one instruction set. Each variant's .cpp includes what the standard library gives,
+// switches the compiler to its instruction set and includes this file in a namespace of its own;
+// nothing from the standard library may be instantiated here, or the linker could hand a function
+// built for AVX-512 to a machine without it.
+
+#define INLINE inline __attribute__((always_inline))
+#define INLINE_LAMBDA __attribute__((always_inline))
+
+#include "../ssim_math.h"
+#include "vec.h"
+
+// These use what the ones above define.
+#include "convert.h"
+#include "fir.h"
+
+#include "stream.h"
+
+#include "pyramid.h"
+
+bool in_double(DType dtype) { return dtype == DType::float64; }
+
+// Strips narrow enough for the rings to stay in the L2 cache, bands high enough to repay the rows
+// around them, and items enough for many threads. Depends on shapes alone: same bits for any threads.
+Items items(const Problem& p) {
+  const int64_t size = in_double(p.x.dtype) ? 8 : 4, r = p.windows[p.scales - 1].radius;
+  int64_t ring_rows = 2 * (2 * r + 8);
+  for (int j = 0; j < p.scales; ++j) ring_rows += 4 * (2 * p.windows[j].radius + 8) + 3 * (p.windows[j].radius + r + 8);
+  const int64_t cache = 400 << 10, widest = larger(128, cache / (ring_rows * size));
+  Items items{};
+  items.planes = p.batch * p.channels;
+  items.strips = ceil_div(p.width, widest);
+  const int64_t pieces = items.planes * items.strips;
+  const int64_t wanted = larger(ceil_div(12, larger(1, pieces)), p.width * p.height / items.strips >> 17);
+  items.bands = larger(1, smaller(wanted, p.height / larger(64, 4 * r)));
+  return items;
+}
+
+void similarity(const Problem& p, int64_t begin, int64_t end) {
+  const Items all = items(p);
+  for (int64_t item = begin; item < end; ++item) {
+    if (in_double(p.x.dtype)) {
+      Stream<double>(p, all, item).run();
+    } else {
+      Stream<float>(p, all, item).run();
+    }
+  }
+}
+
+void pool(const Pooling& p, int64_t begin, int64_t end) {
+  return in_double(p.x.dtype) ? pool_rows<double>(p, begin, end) : pool_rows<float>(p, begin, end);
+}
+
+void unpool(const Unpooling& p, int64_t begin, int64_t end) {
+  return in_double(p.fine.dtype) ? unpool_rows<double>(p, begin, end) : unpool_rows<float>(p, begin, end);
+}

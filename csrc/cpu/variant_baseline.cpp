@@ -1,0 +1,19 @@
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
+#include "../kernels.h"
+#include "variants.h"
+
+#define VECTOR_BYTES 16
+
+namespace ssimloss {
+namespace baseline {
+namespace {
+#include "variant.h"
+}  // namespace
+
+const CpuKernels kernels = {"baseline", items, similarity, pool, unpool};
+
+}  // namespace baseline
+}  // namespace ssimloss

@@ -1,0 +1,31 @@
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
+#include "../kernels.h"
+#include "variants.h"
+
+#ifdef __x86_64__
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("arch=x86-64-v4"))), apply_to = function)
+#else
+#pragma GCC target("arch=x86-64-v4")
+#endif
+
+#define VECTOR_BYTES 64
+
+namespace ssimloss {
+namespace v4 {
+namespace {
+#include "variant.h"
+}  // namespace
+
+const CpuKernels kernels = {"x86-64-v4", items, similarity, pool, unpool};
+
+}  // namespace v4
+}  // namespace ssimloss
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,81 @@
+// Vectors of one instruction set, as gcc and clang extensions: plain arithmetic on them, and the two
+// things arithmetic cannot say: transposing a block and moving values across lanes.
+// Included once per variant, inside its namespace and under its target pragma.
+
+template <class T>
+struct VecOf {
+  typedef T type __attribute__((vector_size(VECTOR_BYTES)));
+  typedef T unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(alignof(T)), may_alias));
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+
+template <class T>
+constexpr int lanes = VECTOR_BYTES / int(sizeof(T));
+
+template <class T>
+INLINE Vec<T> load(const T* p) {
+  return *reinterpret_cast<const typename VecOf<T>::unaligned*>(p);
+}
+
+template <class T>
+INLINE void store(T* p, Vec<T> v) {
+  *reinterpret_cast<typename VecOf<T>::unaligned*>(p) = v;
+}
+
+template <class T>
+INLINE Vec<T> splat(T value) {
+  return Vec<T>{} + value;
+}
+
+template <class T>
+INLINE T sum_lanes(Vec<T> v) {
+  T sum = 0;
+  for (int lane = 0; lane < lanes<T>; ++lane) sum += v[lane];
+  return sum;
+}
+
+// Elements of a and b in turn: the lower halves a0 b0 a1 b1 ..., or the upper ones.
+template <class T, int... I>
+INLINE Vec<T> interleave_low(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I % 2 * lanes<T> + I / 2)...);
+}
+template <class T, int... I>
+INLINE Vec<T> interleave_high(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I % 2 * lanes<T> + lanes<T> / 2 + I / 2)...);
+}
+
+// rows[i][j] <-> rows[j][i]: log2(lanes) perfect shuffles of the block.
+template <class T>
+INLINE void transpose(Vec<T>* rows) {
+  constexpr int n = lanes<T>;
+  constexpr std::make_integer_sequence<int, n> every{};
+#pragma GCC unroll 4
+  for (int step = 1; step < n; step *= 2) {
+    Vec<T> shuffled[n];
+#pragma GCC unroll 16
+    for (int i = 0; i < n / 2; ++i) {
+      shuffled[2 * i] = interleave_low<T>(rows[i], rows[i + n / 2], every);
+      shuffled[2 * i + 1] = interleave_high<T>(rows[i], rows[i + n / 2], every);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) rows[i] = shuffled[i];
+  }
+}
+
+// Lane i of the result is lane i + by of v, or 0 past either end.
+template <class T, int... I>
+INLINE Vec<T> next_lanes(Vec<T> low, Vec<T> high, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(low, high, (I + 1)...);
+}
+template <class T, int... I>
+INLINE Vec<T> previous_lanes(Vec<T> low, Vec<T> high, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(low, high, (I + lanes<T> - 1)...);
+}
+template <class T>
+INLINE Vec<T> shift_lanes(Vec<T> v, int by) {
+  constexpr std::make_integer_sequence<int, lanes<T>> every{};
+  for (; by > 0 && by < lanes<T>; --by) v = next_lanes<T>(v, Vec<T>{}, every);
+  for (; by < 0 && by > -lanes<T>; ++by) v = previous_lanes<T>(Vec<T>{}, v, every);
+  return by == 0 ? v : Vec<T>{};
+}

@@ -1,0 +1,82 @@
+// What the operators hand to the kernels: plain data, no torch, no Python. Strides are in elements.
+#pragma once
+
+#include <cstdint>
+
+namespace ssimloss {
+
+enum class DType { float32, float64, float16, bfloat16 };
+enum class Padding { valid, zeros, reflect };
+
+// A batch of images [batch, channels, height, width] somewhere in memory; data may be null: absent.
+struct Images {
+  void* data;
+  DType dtype;
+  int64_t stride_n, stride_c, stride_h, stride_w;
+};
+
+// One Gaussian window: weights[0] is the centre, weights[radius] the rim; the full row sums to 1.
+struct Window {
+  const double* weights;  // [radius + 1]
+  int radius;
+};
+
+// loss(p) = ssim_weight * (1 - l(p)^luminance * prod_j cs_j(p)) + l1_weight * (G_M *) |x - y|(p),
+// summed (not averaged) over the positions p of each plane. A plane is one channel of one image.
+struct Problem {
+  int64_t batch, channels, height, width;
+  Padding padding;
+  const Window* windows;  // [scales], sorted by radius: the last one crops and carries l
+  int scales;
+  bool luminance;         // false: cs alone (the finer levels of the dyadic form)
+  bool l1_windowed;       // true: G_M * |x - y|, false: |x - y| at the pixel itself
+  double ssim_weight, l1_weight;
+  double c1, c2;
+  double inverse_range;   // the images are multiplied by it first: all else is in units of 1
+  bool sum_difference;    // the inputs are not x and y but m = x + y and d = x - y, in units of 1
+
+  Images x, y;            // same dtype
+  Images loss_map;        // out: loss(p), [batch, channels, height', width']; or absent
+  double* plane_sums;     // out: per item the sums of ssim and l1 terms, [items][2]; or null
+
+  // Gradient of sum_p gain(p) * loss(p), gain(p) = the incoming map * the plane's gain.
+  Images grad_x, grad_y;  // out; or absent
+  Images grad_map;        // in: the incoming gradient of loss_map; or absent: 1
+  const double* gains;    // in: [planes][2], for the ssim and the l1 term; null without gradients
+};
+
+// How a problem is cut into items: the same for every number of threads, so the sums are too.
+struct Items {
+  int64_t strips, bands, planes;
+  int64_t strip_width, band_height;  // of the largest strip and band
+  int64_t count() const { return strips * bands * planes; }
+};
+
+// 2x2 means of m = x + y and d = x - y in units of data_range; odd sides padded as pytorch-msssim.
+struct Pooling {
+  int64_t batch, channels, height, width;
+  double inverse_range;
+  bool sum_difference;
+  Images x, y;  // in
+  Images m, d;  // out, [batch, channels, (height + 1) / 2, (width + 1) / 2]
+};
+
+// fine = gain[plane] * fine + upsampled(coarse) / 4: the adjoint of the pooling.
+struct Unpooling {
+  int64_t batch, channels, height, width;  // of fine
+  Images fine, coarse;                     // coarse may be absent
+  const double* gains;                     // [planes]
+};
+
+// One set of CPU kernels, compiled for one instruction set.
+struct CpuKernels {
+  const char* name;
+  Items (*items)(const Problem&);
+  void (*similarity)(const Problem&, int64_t begin, int64_t end);  // items [begin, end)
+  void (*pool)(const Pooling&, int64_t begin, int64_t end);        // planes [begin, end)
+  void (*unpool)(const Unpooling&, int64_t begin, int64_t end);    // planes [begin, end)
+};
+
+const CpuKernels& cpu_kernels();  // the best set this machine runs, or SSIMLOSS_CPU's
+
+}  // namespace ssimloss

@@ -1,0 +1,379 @@
+// The operators on CPU tensors: tensors become plain problems, items run on torch's threads, and the
+// items' sums become losses. No loop over pixels here.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <array>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "options.h"
+
+namespace ssimloss {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Sizes = std::array<int64_t, 4>;
+
+DType dtype_of(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float: return DType::float32;
+    case ScalarType::Double: return DType::float64;
+    case ScalarType::Half: return DType::float16;
+    case ScalarType::BFloat16: return DType::bfloat16;
+    default: check(false, "dtype: expected float16, bfloat16, float32 or float64"); return DType::float32;
+  }
+}
+
+ScalarType arithmetic(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+Images images(const Tensor& t) {
+  return {t.data_ptr(), dtype_of(t), t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
+}
+
+template <class S>
+Tensor empty(const Tensor& like, const S& sizes, ScalarType dtype) {
+  return torch::stable::new_empty(like, {sizes.data(), sizes.size()}, dtype);
+}
+
+Tensor nothing(const Tensor& like) { return empty(like, std::array<int64_t, 1>{0}, like.scalar_type()); }
+
+double value_at(const Tensor& t, int64_t i) {  // of a tensor [] or [N]
+  const int64_t offset = t.dim() == 0 ? 0 : i * t.stride(0);
+  switch (t.scalar_type()) {
+    case ScalarType::Double: return static_cast<const double*>(t.data_ptr())[offset];
+    case ScalarType::Float: return static_cast<const float*>(t.data_ptr())[offset];
+    default: check(false, "grad_loss: expected float32 or float64"); return 0;
+  }
+}
+
+void set_value(const Tensor& t, int64_t i, double value) {
+  if (t.scalar_type() == ScalarType::Double) {
+    static_cast<double*>(t.data_ptr())[i] = value;
+  } else {
+    static_cast<float*>(t.data_ptr())[i] = float(value);
+  }
+}
+
+template <class F>
+void parallel(int64_t count, int64_t grain, const F& run) {
+  if (count > 0) torch::stable::parallel_for(0, count, grain, run);
+}
+
+// One op call: what both forms need of its arguments.
+struct Call {
+  Tensor x, y;
+  int64_t batch, channels, height, width;
+  Reduction reduction;
+  double data_range, ssim_weight, l1_weight;
+  bool want_x, want_y;
+  bool l1_windowed = true;
+  Tensor grad_x, grad_y;
+
+  Call(const Tensor& x_, const Tensor& y_, double data_range_, double ssim_weight_, double l1_weight_,
+       const std::string& reduction_, bool want_x_, bool want_y_)
+      : x(x_),
+        y(y_),
+        reduction(reduction_of(reduction_)),
+        data_range(data_range_),
+        ssim_weight(ssim_weight_),
+        l1_weight(l1_weight_),
+        want_x(want_x_),
+        want_y(want_y_),
+        grad_x(nothing(x_)),
+        grad_y(nothing(x_)) {
+    check(x.dim() == 4 && y.dim() == 4, "x and y: expected four dimensions");
+    for (int i = 0; i < 4; ++i) check(x.size(i) == y.size(i), "x and y: expected the same shape");
+    check(x.scalar_type() == y.scalar_type(), "x and y: expected the same dtype");
+    check(x.is_cpu() && y.is_cpu(), "x and y: expected tensors on the CPU");
+    check(data_range > 0, "data_range: expected a positive number");
+    batch = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
+  }
+
+  int64_t planes() const { return batch * channels; }
+  double averaged_planes() const { return double(reduction == Reduction::mean ? planes() : channels); }
+
+  void make_gradients() {
+    if (want_x) grad_x = torch::stable::empty_like(x);
+    if (want_y) grad_y = torch::stable::empty_like(y);
+  }
+
+  Problem problem(const Windows& windows, const std::string& padding, double k1, double k2) const {
+    Problem p{};
+    p.batch = batch, p.channels = channels, p.height = height, p.width = width;
+    p.padding = padding_of(padding);
+    p.windows = windows.data(), p.scales = windows.count();
+    p.luminance = true;
+    p.l1_windowed = l1_windowed;
+    p.ssim_weight = ssim_weight, p.l1_weight = l1_weight;
+    p.c1 = k1 * k1, p.c2 = k2 * k2;
+    p.inverse_range = 1 / data_range;
+    p.x = images(x), p.y = images(y);
+    return p;
+  }
+
+  // The losses of all planes -> [], [N]; the sum over the planes is in their order, on one thread.
+  Tensor reduced(const std::vector<double>& plane_losses) const {
+    const bool mean = reduction == Reduction::mean;
+    const Tensor loss = mean ? empty(x, std::array<int64_t, 0>{}, arithmetic(x))
+                             : empty(x, std::array<int64_t, 1>{batch}, arithmetic(x));
+    for (int64_t i = 0; i < (mean ? 1 : batch); ++i) {
+      double sum = 0;
+      const int64_t count = mean ? planes() : channels;
+      for (int64_t j = 0; j < count; ++j) sum += plane_losses[size_t(i * count + j)];
+      set_value(loss, i, sum / double(count));
+    }
+    return loss;
+  }
+
+  // The gain of every plane: the incoming gradient of its loss, or 1 where none is given.
+  std::vector<double> incoming(const Tensor* grad_loss) const {
+    std::vector<double> gains(size_t(planes()), 1.0);
+    for (int64_t i = 0; grad_loss && i < planes(); ++i) {
+      gains[size_t(i)] = value_at(*grad_loss, grad_loss->dim() == 0 ? 0 : i / channels);
+    }
+    return gains;
+  }
+};
+
+struct OutputSize {
+  int64_t height, width;
+  double count() const { return double(height) * double(width); }
+};
+
+OutputSize output_size(const Problem& p) {
+  const int64_t r = p.windows[p.scales - 1].radius, crop = p.padding == Padding::valid ? 2 * r : 0;
+  check(p.height > crop && p.width > crop && (p.padding != Padding::reflect || (p.height > r && p.width > r)),
+        "the window does not fit into the image");
+  return {p.height - crop, p.width - crop};
+}
+
+// Run all items of p; returns each plane's sums of the ssim and the l1 terms, in order of the items.
+std::vector<std::array<double, 2>> run(Problem p) {
+  const CpuKernels& kernels = cpu_kernels();
+  const Items items = kernels.items(p);
+  std::vector<double> sums(size_t(2 * items.count()));
+  p.plane_sums = sums.data();
+  parallel(items.count(), 1, [&](int64_t begin, int64_t end) { kernels.similarity(p, begin, end); });
+  std::vector<std::array<double, 2>> planes(size_t(items.planes), {0, 0});
+  const size_t pieces = size_t(items.bands * items.strips);
+  for (size_t i = 0; i < planes.size() * pieces; ++i) {
+    planes[i / pieces][0] += sums[2 * i];
+    planes[i / pieces][1] += sums[2 * i + 1];
+  }
+  return planes;
+}
+
+// ---- Gaussian form: all scales at full resolution; one scale is SSIM.
+
+std::tuple<Tensor, Tensor, Tensor> gaussian_run(Call& call, const Windows& windows, const std::string& padding,
+                                                double k1, double k2, const Tensor* grad_loss,
+                                                double unit_scale) {
+  Problem p = call.problem(windows, padding, k1, k2);
+  const OutputSize out = output_size(p);
+  const bool map = call.reduction == Reduction::map;
+  const double l1_positions = call.l1_windowed || map ? out.count() : double(call.height) * double(call.width);
+  std::vector<double> gains;
+  Tensor loss = nothing(call.x);
+  if (map && !grad_loss) {
+    loss = empty(call.x, Sizes{call.batch, call.channels, out.height, out.width}, arithmetic(call.x));
+    p.loss_map = images(loss);
+  } else if (call.want_x || call.want_y) {
+    call.make_gradients();
+    if (call.want_x) p.grad_x = images(call.grad_x);
+    if (call.want_y) p.grad_y = images(call.grad_y);
+    if (map) p.grad_map = images(*grad_loss);
+    const double averaged = map ? 1 : call.averaged_planes(), scale = unit_scale / call.data_range;
+    const std::vector<double> incoming = call.incoming(map ? nullptr : grad_loss);
+    for (const double gain : incoming) {
+      gains.push_back(gain * scale * call.ssim_weight / (map ? 1 : averaged * out.count()));
+      gains.push_back(gain * scale * call.l1_weight / (map ? 1 : averaged * l1_positions));
+    }
+    p.gains = gains.data();
+  }
+  const auto sums = run(p);
+  if (map || grad_loss) return {loss, call.grad_x, call.grad_y};
+  std::vector<double> losses;
+  for (const auto& [ssim, l1] : sums) {
+    losses.push_back(call.ssim_weight * (ssim / out.count()) + call.l1_weight * (l1 / l1_positions));
+  }
+  return {call.reduced(losses), call.grad_x, call.grad_y};
+}
+
+std::tuple<Tensor, Tensor, Tensor> gaussian(Tensor x, Tensor y, std::vector<double> sigmas,
+                                            std::vector<int64_t> window_sizes, std::string padding,
+                                            double data_range, double k1, double k2, double ssim_weight,
+                                            double l1_weight, bool l1_windowed, std::string reduction,
+                                            double unit_scale, bool want_x, bool want_y) {
+  Call call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
+  call.l1_windowed = l1_windowed;
+  return gaussian_run(call, Windows(sigmas, window_sizes), padding, k1, k2, nullptr, unit_scale);
+}
+
+std::tuple<Tensor, Tensor> gaussian_backward(Tensor grad_loss, Tensor x, Tensor y, std::vector<double> sigmas,
+                                             std::vector<int64_t> window_sizes, std::string padding,
+                                             double data_range, double k1, double k2, double ssim_weight,
+                                             double l1_weight, bool l1_windowed, std::string reduction,
+                                             bool want_x, bool want_y) {
+  Call call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
+  call.l1_windowed = l1_windowed;
+  auto [loss, grad_x, grad_y] =
+      gaussian_run(call, Windows(sigmas, window_sizes), padding, k1, k2, &grad_loss, 1);
+  return {grad_x, grad_y};
+}
+
+// ---- Dyadic form: a pyramid of halved images, the mean of cs at each level.
+
+struct Level {
+  Problem problem;
+  Tensor m, d;            // the images of the coarser levels, in units of the data range
+  Tensor grad_x, grad_y;  // their gradients
+  std::vector<double> log_slopes;
+};
+
+Tensor plane_tensor(const Call& call, int64_t height, int64_t width) {
+  return empty(call.x, Sizes{call.batch, call.channels, height, width}, arithmetic(call.x));
+}
+
+std::vector<Level> pyramid(const Call& call, const Problem& finest, size_t levels) {
+  std::vector<Level> all(levels, Level{finest, call.x, call.x, call.grad_x, call.grad_y, {}});
+  for (size_t j = 0; j < levels; ++j) {
+    Problem& p = all[j].problem;
+    if (j > 0) {
+      Problem& above = all[j - 1].problem;
+      p.height = (above.height + 1) / 2, p.width = (above.width + 1) / 2;
+      p.l1_weight = 0;
+      p.sum_difference = true;
+      all[j].m = plane_tensor(call, p.height, p.width), all[j].d = plane_tensor(call, p.height, p.width);
+      p.x = images(all[j].m), p.y = images(all[j].d);
+      const Pooling pooling{above.batch,          above.channels, above.height, above.width, above.inverse_range,
+                            above.sum_difference, above.x,        above.y,      p.x,         p.y};
+      parallel(call.planes() * p.height, 16,
+               [&](int64_t begin, int64_t end) { cpu_kernels().pool(pooling, begin, end); });
+      if (call.want_x) all[j].grad_x = plane_tensor(call, p.height, p.width);
+      if (call.want_y) all[j].grad_y = plane_tensor(call, p.height, p.width);
+    }
+    p.luminance = j + 1 == levels;
+    output_size(p);
+  }
+  return all;
+}
+
+std::tuple<Tensor, Tensor, Tensor> dyadic_run(Call& call, const std::vector<double>& weights,
+                                              const Windows& windows, const std::string& padding, double k1,
+                                              double k2, const Tensor* grad_loss, double unit_scale) {
+  check(!weights.empty(), "weights: expected at least one");
+  check(call.reduction != Reduction::map, "reduction: the dyadic form has no map");
+  const bool gradient = call.want_x || call.want_y, with_l1 = call.l1_weight != 0;
+  if (gradient) call.make_gradients();
+  std::vector<Level> levels = pyramid(call, call.problem(windows, padding, k1, k2), weights.size());
+  const size_t planes = size_t(call.planes());
+  const std::vector<double> incoming = call.incoming(grad_loss);
+  const double scale = unit_scale / call.data_range / call.averaged_planes();
+  std::vector<double> logs(planes, 0.0), losses(planes, 0.0), gains(2 * planes);
+
+  const auto run_level = [&](Level& level, bool with_gradient) {
+    Problem p = level.problem;
+    if (with_gradient) {
+      if (call.want_x) p.grad_x = images(level.grad_x);
+      if (call.want_y) p.grad_y = images(level.grad_y);
+      p.gains = gains.data();
+    }
+    return run(p);
+  };
+  // Every level's gradient is that of its own mean; the product's factors are only known at the end.
+  for (size_t j = 0; j < levels.size(); ++j) {
+    const double count = output_size(levels[j].problem).count();
+    std::fill(gains.begin(), gains.end(), scale * call.ssim_weight / count);
+    const auto sums = run_level(levels[j], gradient && !(with_l1 && j == 0));
+    for (size_t i = 0; i < planes; ++i) {
+      const LogMean log = log_mean(sums[i][0] / count);
+      logs[i] += weights[j] * log.value;
+      levels[j].log_slopes.push_back(weights[j] * log.slope);
+      if (j == 0) losses[i] = call.l1_weight * (sums[i][1] / count);
+    }
+  }
+  std::vector<double> similarities(planes);
+  for (size_t i = 0; i < planes; ++i) {
+    losses[i] += call.ssim_weight * -std::expm1(logs[i]);
+    similarities[i] = std::exp(logs[i]);
+  }
+  if (gradient) {
+    std::vector<double> factors(planes);
+    for (size_t j = levels.size(); j-- > 0;) {
+      const bool last = j + 1 == levels.size();
+      for (size_t i = 0; i < planes; ++i) factors[i] = incoming[i] * similarities[i] * levels[j].log_slopes[i];
+      if (with_l1 && j == 0) {  // its gradient shares this level's pass, but not the product's factor
+        const double count = output_size(levels[0].problem).count();
+        for (size_t i = 0; i < planes; ++i) {
+          gains[2 * i] = scale * call.ssim_weight / count * factors[i];
+          gains[2 * i + 1] = scale * call.l1_weight / count * incoming[i];
+          factors[i] = 1;
+        }
+        run_level(levels[0], true);
+      }
+      const auto add = [&](const Tensor& fine, const Tensor* coarse) {
+        const Problem& p = levels[j].problem;
+        const Unpooling unpooling{p.batch,      p.channels, p.height, p.width,
+                                  images(fine), coarse ? images(*coarse) : Images{}, factors.data()};
+        parallel(call.planes() * p.height, 16,
+                 [&](int64_t begin, int64_t end) { cpu_kernels().unpool(unpooling, begin, end); });
+      };
+      if (call.want_x) add(levels[j].grad_x, last ? nullptr : &levels[j + 1].grad_x);
+      if (call.want_y) add(levels[j].grad_y, last ? nullptr : &levels[j + 1].grad_y);
+    }
+  }
+  return {call.reduced(losses), call.grad_x, call.grad_y};
+}
+
+std::tuple<Tensor, Tensor, Tensor> dyadic(Tensor x, Tensor y, std::vector<double> weights, double sigma,
+                                          int64_t window_size, std::string padding, double data_range,
+                                          double k1, double k2, double ssim_weight, double l1_weight,
+                                          std::string reduction, double unit_scale, bool want_x, bool want_y) {
+  Call call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
+  return dyadic_run(call, weights, Windows({sigma}, {window_size}), padding, k1, k2, nullptr, unit_scale);
+}
+
+std::tuple<Tensor, Tensor> dyadic_backward(Tensor grad_loss, Tensor x, Tensor y, std::vector<double> weights,
+                                           double sigma, int64_t window_size, std::string padding,
+                                           double data_range, double k1, double k2, double ssim_weight,
+                                           double l1_weight, std::string reduction, bool want_x,
+                                           bool want_y) {
+  Call call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
+  auto [loss, grad_x, grad_y] =
+      dyadic_run(call, weights, Windows({sigma}, {window_size}), padding, k1, k2, &grad_loss, 1);
+  return {grad_x, grad_y};
+}
+
+void scale_(Tensor unit, Tensor grad_loss, double factor) {
+  check(unit.dim() == 4, "unit: expected four dimensions");
+  const int64_t batch = unit.size(0), channels = unit.size(1), height = unit.size(2);
+  std::vector<double> gains(size_t(batch * channels));
+  bool ones = true;
+  for (int64_t i = 0; i < batch * channels; ++i) {
+    gains[size_t(i)] = factor * value_at(grad_loss, grad_loss.dim() == 0 ? 0 : i / channels);
+    ones = ones && gains[size_t(i)] == 1;
+  }
+  if (ones) return;
+  const Unpooling scaling{batch, channels, height, unit.size(3), images(unit), Images{}, gains.data()};
+  parallel(batch * channels * height, 16,
+           [&](int64_t begin, int64_t end) { cpu_kernels().unpool(scaling, begin, end); });
+}
+
+}  // namespace
+}  // namespace ssimloss
+
+STABLE_TORCH_LIBRARY_IMPL(ssimloss, CPU, library) {
+  library.impl("gaussian", TORCH_BOX(&ssimloss::gaussian));
+  library.impl("gaussian_backward", TORCH_BOX(&ssimloss::gaussian_backward));
+  library.impl("dyadic", TORCH_BOX(&ssimloss::dyadic));
+  library.impl("dyadic_backward", TORCH_BOX(&ssimloss::dyadic_backward));
+  library.impl("scale_", TORCH_BOX(&ssimloss::scale_));
+}

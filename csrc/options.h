@@ -1,0 +1,77 @@
+// The ops' arguments as the kernels want them; shared by every back end.
+#pragma once
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "kernels.h"
+
+namespace ssimloss {
+
+inline Padding padding_of(const std::string& name) {
+  if (name == "valid") return Padding::valid;
+  if (name == "zeros") return Padding::zeros;
+  check(name == "reflect", "padding: expected valid, zeros or reflect, got " + name);
+  return Padding::reflect;
+}
+
+enum class Reduction { mean, none, map };
+
+inline Reduction reduction_of(const std::string& name) {
+  if (name == "mean") return Reduction::mean;
+  if (name == "none") return Reduction::none;
+  check(name == "map", "reduction: expected mean, none or map, got " + name);
+  return Reduction::map;
+}
+
+// Gaussian windows, built in float64. All but the last leave out the far taps that add nothing even
+// in float64 (below 1e-20 of the centre); the last one keeps all, it decides where NaN reaches.
+class Windows {
+ public:
+  Windows(const std::vector<double>& sigmas, const std::vector<int64_t>& sizes) {
+    check(!sigmas.empty() && sigmas.size() == sizes.size() && sigmas.size() <= 16,
+          "sigmas and window_sizes: expected 1 to 16 of each, got " + std::to_string(sigmas.size()) + " and " +
+              std::to_string(sizes.size()));
+    for (size_t j = 0; j < sigmas.size(); ++j) {
+      check(sigmas[j] > 0 && sizes[j] > 0 && sizes[j] % 2 == 1, "sigmas must be positive, window_sizes odd");
+      check(j == 0 || (sizes[j] >= sizes[j - 1] && sigmas[j] >= sigmas[j - 1]),
+            "sigmas and window_sizes must not decrease");
+      std::vector<double> half;
+      for (int64_t t = 0; t <= sizes[j] / 2; ++t) {
+        const double tap = std::exp(-0.5 * (double(t) / sigmas[j]) * (double(t) / sigmas[j]));
+        if (j + 1 < sigmas.size() && tap < 1e-20) break;
+        half.push_back(tap);
+      }
+      double sum = half[0];
+      for (size_t t = 1; t < half.size(); ++t) sum += 2 * half[t];
+      for (double& tap : half) tap /= sum;
+      halves_.push_back(half);
+    }
+    for (const auto& half : halves_) windows_.push_back({half.data(), int(half.size()) - 1});
+  }
+  Windows(const Windows&) = delete;
+
+  const Window* data() const { return windows_.data(); }
+  int count() const { return int(windows_.size()); }
+  int64_t radius() const { return windows_.back().radius; }
+
+ private:
+  std::vector<std::vector<double>> halves_;
+  std::vector<Window> windows_;
+};
+
+// The dyadic form's product in logarithms; below 0.05 the logarithm goes on along its tangent, so
+// that value and gradient stay finite, positive and alive where cs is negative.
+struct LogMean {
+  double value, slope;  // of log(m) in m, for m = 1 - e
+};
+inline LogMean log_mean(double e) {
+  constexpr double knee = 0.05;
+  const double m = 1 - e;
+  if (m > knee) return {std::log1p(-e), 1 / m};
+  return {std::log(knee) + (m - knee) / knee, m <= knee ? 1 / knee : m};  // m if NaN
+}
+
+}  // namespace ssimloss

@@ -1,0 +1,29 @@
+// The operators. Each computes a LOSS (1 - similarity; 0 for identical images) and, where it is
+// wanted, its gradient in the same pass; ssimloss/ops.py adds fake tensors, autograd and vmap.
+//
+// x, y [N, C, H, W]: any strides. loss: [] for reduction "mean", [N] for "none", [N, C, H', W'] for
+// "map"; float32 for 16-bit inputs. ssim_weight and l1_weight weigh the two terms, l1 in units of the
+// data range. unit_x, unit_y: unit_scale times the gradient of the loss (of each image's, for
+// "none"), or empty where not wanted (and always for "map", whose gradient needs the incoming one).
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(ssimloss, library) {
+  library.def(
+      "gaussian(Tensor x, Tensor y, float[] sigmas, int[] window_sizes, str padding, float data_range, "
+      "float k1, float k2, float ssim_weight, float l1_weight, bool l1_windowed, str reduction, "
+      "float unit_scale, bool want_x, bool want_y) -> (Tensor loss, Tensor unit_x, Tensor unit_y)");
+  library.def(
+      "gaussian_backward(Tensor grad_loss, Tensor x, Tensor y, float[] sigmas, int[] window_sizes, "
+      "str padding, float data_range, float k1, float k2, float ssim_weight, float l1_weight, "
+      "bool l1_windowed, str reduction, bool want_x, bool want_y) -> (Tensor grad_x, Tensor grad_y)");
+  library.def(
+      "dyadic(Tensor x, Tensor y, float[] weights, float sigma, int window_size, str padding, "
+      "float data_range, float k1, float k2, float ssim_weight, float l1_weight, str reduction, "
+      "float unit_scale, bool want_x, bool want_y) -> (Tensor loss, Tensor unit_x, Tensor unit_y)");
+  library.def(
+      "dyadic_backward(Tensor grad_loss, Tensor x, Tensor y, float[] weights, float sigma, "
+      "int window_size, str padding, float data_range, float k1, float k2, float ssim_weight, "
+      "float l1_weight, str reduction, bool want_x, bool want_y) -> (Tensor grad_x, Tensor grad_y)");
+  // unit *= factor * grad_loss ([] or one an image); touches nothing where that is 1.
+  library.def("scale_(Tensor(a!) unit, Tensor grad_loss, float factor) -> ()");
+}

@@ -1,0 +1,55 @@
+"""From a call with gradients to the op that computes both at once, and back."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .ops import Options, scale_, unit_scale
+
+
+def fused_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
+    """The loss of x, y [N, C, H, W], differentiable with respect to whichever requires a gradient."""
+    grad_enabled = torch.is_grad_enabled()
+    wants = grad_enabled and x.requires_grad, grad_enabled and y.requires_grad
+    if not any(wants):
+        return options.op(x, y, *options, 1.0, False, False)[0]
+    if torch.compiler.is_compiling():  # graphs hold the op itself, with the autograd of ops.py
+        return options.op(x, y, *options, unit_scale(x, options), *wants)[0]
+    return _FusedLoss.apply(x, y, options, unit_scale(x, options), *wants)[0]
+
+
+class _FusedLoss(torch.autograd.Function):
+    """Forward computes the gradient too, times `scale`; backward multiplies it in place, once.
+
+    Asked a second time (retain_graph) or for a graph of its own (create_graph, torch.func), backward
+    computes the gradient anew from x and y, which are saved by reference.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor, y: Tensor, options: Options, scale: float, want_x: bool, want_y: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return options.op(x, y, *options, scale, want_x, want_y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        x, y, ctx.options, ctx.scale, *_ = inputs
+        ctx.save_for_backward(x, y)
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.units = None if ctx.options.reduction == "map" else output[1:]
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor, *_: None) -> tuple:
+        want_x, want_y = ctx.needs_input_grad[:2]
+        units, ctx.units = ctx.units, None
+        if units is None or torch.is_grad_enabled():
+            x, y = ctx.saved_tensors
+            units = ctx.options.backward_op(grad_loss, x, y, *ctx.options, want_x, want_y)
+        else:
+            for unit, want in zip(units, (want_x, want_y), strict=True):
+                if want:
+                    scale_(unit, grad_loss, 1 / ctx.scale)
+        return units[0] if want_x else None, units[1] if want_y else None, None, None, None, None

@@ -1,0 +1,270 @@
+"""Similarities of two batches of images, differentiable with respect to both.
+
+Each takes x and y of the same shape [N, C, H, W] or [C, H, W] and the same dtype (float16, bfloat16,
+float32 or float64; under autocast mixed dtypes are taken as float32), and these options:
+
+data_range   the difference between the largest and the smallest possible value (1.0, 255, ...).
+window_size  side of every Gaussian window, odd; None: 2 * int(3.5 * sigma + 0.5) + 1, as scikit-image.
+padding      "valid": positions where the largest window fits; "zeros": zeros around the images (what
+             fused-ssim calls same); "reflect": the images mirrored, the edge not repeated.
+reduction    "mean": a scalar; "none": one value an image, [N], a scalar for [C, H, W]; "map": one
+             value a position and channel, [N, C, H', W'].
+
+The result is float32 for 16-bit images; gradients have the images' dtype. Values outside the data
+range are computed as they are; NaN gives NaN. Bad arguments raise ValueError, other dtypes TypeError,
+a device without kernels RuntimeError.
+"""
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+from . import _C
+from .autograd import fused_loss
+from .ops import Dyadic, Gaussian, Options
+from .reference import WANG_WEIGHTS, ZHAO_SIGMAS, radius_of
+
+PADDINGS = ("valid", "zeros", "reflect")
+REDUCTIONS = ("mean", "none", "map")
+MULTISCALES = ("gaussian", "dyadic")
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MAX_SCALES = 16
+
+
+def ssim(
+    x: Tensor,
+    y: Tensor,
+    *,
+    data_range: float = 1.0,
+    sigma: float = 1.5,
+    window_size: int | None = None,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    padding: str = "valid",
+    reduction: str = "mean",
+) -> Tensor:
+    """Structural similarity, in [-1, 1]; 1 for identical images.
+
+    Wang et al. 2004, equation 13, doi:10.1109/TIP.2003.819861, under a Gaussian window of standard
+    deviation sigma (pixels). Shapes, options and errors: see the module.
+    """
+    options = gaussian_options(
+        (sigma,), window_size, padding, data_range, k1, k2, reduction=reduction, sigma_name="sigma"
+    )
+    return 1 - loss_of(x, y, options)
+
+
+def ms_ssim(
+    x: Tensor,
+    y: Tensor,
+    *,
+    data_range: float = 1.0,
+    sigma: float = 1.5,
+    window_size: int | None = None,
+    weights: Sequence[float] = WANG_WEIGHTS,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    padding: str = "valid",
+    reduction: str = "mean",
+) -> Tensor:
+    """Multi-scale structural similarity over a dyadic pyramid, in [0, 1]; 1 for identical images.
+
+    Wang et al. 2003, equation 7, doi:10.1109/ACSSC.2003.1292216: prod_j m_j^w_j an image and channel,
+    m_j the mean of cs at level j (of l * cs at the last), one level for each of `weights`. Images of
+    any size into which the window fits at the coarsest level; fewer weights, fewer levels. There is
+    no "map".
+
+    A fractional power of a negative m_j does not exist: below m_j = 0.05 its logarithm goes on along
+    its tangent, so on anti-correlated images the value stays positive and finite and the gradient
+    finite and non-zero (pytorch-msssim clamps there: its gradient is dead or NaN).
+    """
+    options = dyadic_options(
+        weights, sigma, window_size, padding, data_range, k1, k2, reduction=reduction
+    )
+    return 1 - loss_of(x, y, options)
+
+
+def ms_ssim_gaussian(
+    x: Tensor,
+    y: Tensor,
+    *,
+    data_range: float = 1.0,
+    sigmas: Sequence[float] = ZHAO_SIGMAS,
+    window_size: int | None = None,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    padding: str = "valid",
+    reduction: str = "mean",
+) -> Tensor:
+    """Multi-scale structural similarity at full resolution, in [-1, 1]; 1 for identical images.
+
+    Zhao et al. 2017, equation 9, doi:10.1109/TCI.2016.2644865: l_M(p) * prod_j cs_j(p), scale j under
+    a Gaussian of standard deviation sigmas[j] (at most 16), l from the largest, all exponents 1.
+    Nothing is clamped: where cs_j is negative the product is what it is, and so is its gradient.
+    """
+    options = gaussian_options(sigmas, window_size, padding, data_range, k1, k2, reduction=reduction)
+    return 1 - loss_of(x, y, options)
+
+
+def gaussian_options(
+    sigmas: Sequence[float],
+    window_size: int | None,
+    padding: str,
+    data_range: float,
+    k1: float,
+    k2: float,
+    *,
+    reduction: str,
+    ssim_weight: float = 1.0,
+    l1_weight: float = 0.0,
+    l1_windowed: bool = True,
+    sigma_name: str = "sigmas",
+) -> Gaussian:
+    """Checked options of the Gaussian form; l1_weight weighs l1 in units of the data range."""
+    if not 1 <= len(sigmas) <= MAX_SCALES:
+        raise ValueError(f"{sigma_name}: expected 1 to {MAX_SCALES} values, got {len(sigmas)}")
+    ascending = tuple(sorted(positive(sigma_name, sigma) for sigma in sigmas))
+    return Gaussian(
+        ascending,
+        tuple(window_of(sigma, window_size) for sigma in ascending),
+        one_of("padding", padding, PADDINGS),
+        positive("data_range", data_range),
+        positive("k1", k1),
+        positive("k2", k2),
+        ssim_weight,
+        l1_weight,
+        l1_windowed,
+        one_of("reduction", reduction, REDUCTIONS),
+    )
+
+
+def dyadic_options(
+    weights: Sequence[float],
+    sigma: float,
+    window_size: int | None,
+    padding: str,
+    data_range: float,
+    k1: float,
+    k2: float,
+    *,
+    reduction: str,
+    ssim_weight: float = 1.0,
+    l1_weight: float = 0.0,
+) -> Dyadic:
+    """Checked options of the dyadic form."""
+    if len(weights) == 0:
+        raise ValueError("weights: expected one weight for each level, got none")
+    if one_of("reduction", reduction, REDUCTIONS) == "map":
+        raise ValueError(
+            "reduction: expected 'mean' or 'none' for the dyadic form, got 'map': its levels have "
+            "different sizes (multiscale='gaussian' has maps)"
+        )
+    return Dyadic(
+        tuple(positive("weights", weight, or_zero=True) for weight in weights),
+        positive("sigma", sigma),
+        window_of(sigma, window_size),
+        one_of("padding", padding, PADDINGS),
+        positive("data_range", data_range),
+        positive("k1", k1),
+        positive("k2", k2),
+        ssim_weight,
+        l1_weight,
+        reduction,
+    )
+
+
+def loss_of(x: Tensor, y: Tensor, options: Options) -> Tensor:
+    """The loss with checked options: checks the images, adds and takes away the batch dimension."""
+    x, y = check_images(x, y, options)
+    if x.dim() == 4:
+        return fused_loss(x, y, options)
+    loss = fused_loss(x.unsqueeze(0), y.unsqueeze(0), options)
+    return loss if options.reduction == "mean" else loss.squeeze(0)
+
+
+def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+    for name, image in (("x", x), ("y", y)):
+        if not isinstance(image, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(image).__name__}")
+        if image.dim() not in (3, 4):
+            raise ValueError(
+                f"{name}: expected shape [N, C, H, W] or [C, H, W], got {list(image.shape)}"
+            )
+        if image.dtype not in DTYPES:
+            names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+            raise TypeError(f"{name}: expected dtype {names}, got {image.dtype}")
+    if x.shape != y.shape:
+        raise ValueError(f"y: expected the shape of x, {list(x.shape)}, got {list(y.shape)}")
+    if x.device != y.device:
+        raise ValueError(f"y: expected the device of x, {x.device}, got {y.device}")
+    if x.dtype != y.dtype:
+        if not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"y: expected the dtype of x, {x.dtype}, got {y.dtype}")
+        x, y = x.float(), y.float()
+    check_device(x.device)
+    check_size(x, options)
+    return x, y
+
+
+def check_device(device: torch.device) -> None:
+    if device.type in ("cpu", "meta"):
+        return
+    if device.type == "cuda" and _C.cuda_architectures():
+        return
+    reason = (
+        "this build has no CUDA kernels; rebuild from source where nvcc is on the PATH"
+        if device.type == "cuda"
+        else "there are kernels for cpu"
+    )
+    raise RuntimeError(f"x: no ssimloss kernels for a tensor on {device}: {reason}")
+
+
+def check_size(x: Tensor, options: Options) -> None:
+    """The window must fit, in the dyadic form into the coarsest level."""
+    levels = len(options.weights) if isinstance(options, Dyadic) else 1
+    window, height, width = options.largest_window, *x.shape[-2:]
+    for _ in range(levels - 1):
+        height, width = (height + 1) // 2, (width + 1) // 2
+    least = {"valid": window, "zeros": 1, "reflect": window // 2 + 1}[options.padding]
+    if min(height, width) < least:
+        at = f" ({height}x{width} at the coarsest of {levels} levels)" if levels > 1 else ""
+        raise ValueError(
+            f"x: expected height and width of at least {least} for padding={options.padding!r} and a "
+            f"{window}-tap window, got {x.shape[-2]}x{x.shape[-1]}{at}; a smaller window_size, "
+            + ("fewer weights, " if levels > 1 else "")
+            + "or padding='zeros' takes smaller images"
+        )
+
+
+def window_of(sigma: float, window_size: int | None) -> int:
+    if window_size is None:
+        return 2 * radius_of(sigma, None) + 1
+    integral = isinstance(window_size, Integral) and not isinstance(window_size, bool)
+    if not integral or window_size < 1 or window_size % 2 == 0:
+        raise ValueError(f"window_size: expected an odd positive integer or None, got {window_size!r}")
+    return int(window_size)
+
+
+def positive(name: str, value: float, or_zero: bool = False) -> float:
+    expected = "a finite number >= 0" if or_zero else "a finite number > 0"
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}")
+    value = float(value)
+    if not math.isfinite(value) or value < 0 or (value == 0 and not or_zero):
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return value
+
+
+def fraction(name: str, value: float) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a number in [0, 1], got {value!r}")
+    return float(value)
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value

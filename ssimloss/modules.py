@@ -1,0 +1,192 @@
+"""Losses: 0 for identical images, lower is better. Options as in ssimloss.functional."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from .functional import (
+    MULTISCALES,
+    dyadic_options,
+    fraction,
+    gaussian_options,
+    loss_of,
+    one_of,
+    positive,
+)
+from .ops import Options
+from .reference import WANG_WEIGHTS, ZHAO_SIGMAS
+
+
+class _Loss(nn.Module):
+    """Checked options, applied to x (restored) and y (truth), [N, C, H, W] or [C, H, W]."""
+
+    options: Options
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return loss_of(x, y, self.options)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.options._asdict().items())
+
+
+class SSIMLoss(_Loss):
+    """1 - SSIM: see ssimloss.ssim."""
+
+    def __init__(
+        self,
+        *,
+        data_range: float = 1.0,
+        sigma: float = 1.5,
+        window_size: int | None = None,
+        k1: float = 0.01,
+        k2: float = 0.03,
+        padding: str = "valid",
+        reduction: str = "mean",
+    ):
+        super().__init__()
+        self.options = gaussian_options(
+            (sigma,), window_size, padding, data_range, k1, k2, reduction=reduction, sigma_name="sigma"
+        )
+
+
+class L1SSIMLoss(_Loss):
+    """(1 - ssim_weight) * l1 + ssim_weight * (1 - SSIM), in one pass.
+
+    The loss of 3-D Gaussian splatting: Kerbl et al. 2023, equation 7, doi:10.1145/3592433. l1 is the
+    mean of abs(x - y) over all pixels, in the images' own units, whatever the padding; in a "map"
+    each position has the l1 of its own pixel.
+    """
+
+    def __init__(
+        self,
+        ssim_weight: float = 0.2,
+        *,
+        data_range: float = 1.0,
+        sigma: float = 1.5,
+        window_size: int | None = None,
+        k1: float = 0.01,
+        k2: float = 0.03,
+        padding: str = "zeros",
+        reduction: str = "mean",
+    ):
+        super().__init__()
+        weight = fraction("ssim_weight", ssim_weight)
+        self.options = gaussian_options(
+            (sigma,),
+            window_size,
+            padding,
+            data_range,
+            k1,
+            k2,
+            reduction=reduction,
+            ssim_weight=weight,
+            l1_weight=(1 - weight) * positive("data_range", data_range),
+            l1_windowed=False,
+            sigma_name="sigma",
+        )
+
+
+class MSSSIMLoss(_Loss):
+    """1 - MS-SSIM.
+
+    multiscale  "gaussian": see ssimloss.ms_ssim_gaussian (sigmas); "dyadic": see ssimloss.ms_ssim
+                (sigma, weights). None means the default; an option of the other form is refused.
+    """
+
+    def __init__(
+        self,
+        multiscale: str = "gaussian",
+        *,
+        data_range: float = 1.0,
+        sigmas: Sequence[float] | None = None,
+        sigma: float | None = None,
+        weights: Sequence[float] | None = None,
+        window_size: int | None = None,
+        k1: float = 0.01,
+        k2: float = 0.03,
+        padding: str = "valid",
+        reduction: str = "mean",
+    ):
+        super().__init__()
+        self.options = _multiscale_options(
+            multiscale, sigmas, sigma, weights, window_size, padding, data_range, k1, k2, reduction
+        )
+
+
+class MixLoss(_Loss):
+    """alpha * (1 - MS-SSIM) + (1 - alpha) * G_sigma_M * l1.
+
+    Zhao et al. 2017, equation 14, doi:10.1109/TCI.2016.2644865. The l1 term is blurred by the window
+    of the largest sigma, with the same borders ("dyadic": by sigma, at full resolution), and measured
+    in units in which the data range is l1_range.
+
+    alpha, l1_range  the two only mean something together. The paper's alpha = 0.84 balances the terms
+                     when l1 is in 0..255 (l1_range 255, the default, which equals alpha = 0.021 with
+                     l1_range 1); the authors' released layer has alpha = 0.025 with l1_range 1.
+    window_size      31 on 31x31 patches with padding "valid" is the paper's training loss.
+    multiscale, sigmas, sigma, weights  as in MSSSIMLoss.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.84,
+        l1_range: float = 255.0,
+        multiscale: str = "gaussian",
+        *,
+        data_range: float = 1.0,
+        sigmas: Sequence[float] | None = None,
+        sigma: float | None = None,
+        weights: Sequence[float] | None = None,
+        window_size: int | None = None,
+        k1: float = 0.01,
+        k2: float = 0.03,
+        padding: str = "valid",
+        reduction: str = "mean",
+    ):
+        super().__init__()
+        alpha = fraction("alpha", alpha)
+        self.options = _multiscale_options(
+            multiscale,
+            sigmas,
+            sigma,
+            weights,
+            window_size,
+            padding,
+            data_range,
+            k1,
+            k2,
+            reduction,
+            ssim_weight=alpha,
+            l1_weight=(1 - alpha) * positive("l1_range", l1_range),
+        )
+
+
+def _multiscale_options(
+    multiscale: str,
+    sigmas: Sequence[float] | None,
+    sigma: float | None,
+    weights: Sequence[float] | None,
+    window_size: int | None,
+    padding: str,
+    data_range: float,
+    k1: float,
+    k2: float,
+    reduction: str,
+    **term_weights: float,
+) -> Options:
+    common = (window_size, padding, data_range, k1, k2)
+    foreign = {"gaussian": {"sigma": sigma, "weights": weights}, "dyadic": {"sigmas": sigmas}}
+    for name, value in foreign[one_of("multiscale", multiscale, MULTISCALES)].items():
+        if value is not None:
+            raise ValueError(f"{name}: expected None for multiscale={multiscale!r}, got {value!r}")
+    if multiscale == "gaussian":
+        return gaussian_options(
+            ZHAO_SIGMAS if sigmas is None else sigmas, *common, reduction=reduction, **term_weights
+        )
+    return dyadic_options(
+        WANG_WEIGHTS if weights is None else weights,
+        1.5 if sigma is None else sigma,
+        *common,
+        reduction=reduction,
+        **term_weights,
+    )

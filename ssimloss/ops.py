@@ -1,0 +1,190 @@
+"""The operators of csrc/schema.cpp, and what torch must know of them beyond their kernels.
+
+Two forms, each a frozen set of options that follows (x, y) in the op's arguments. An op returns the
+loss and, where wanted, `unit_scale` times its gradient from the same pass over the images.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _C  # noqa: F401  (loading it registers the operators)
+
+Pair = tuple[Tensor, Tensor]
+
+
+class Gaussian(NamedTuple):
+    """All scales at full resolution; one scale is SSIM. sigmas and window_sizes ascend."""
+
+    sigmas: tuple[float, ...]
+    window_sizes: tuple[int, ...]
+    padding: str
+    data_range: float
+    k1: float
+    k2: float
+    ssim_weight: float
+    l1_weight: float  # of l1 in units of the data range
+    l1_windowed: bool
+    reduction: str
+
+    op = torch.ops.ssimloss.gaussian.default
+    backward_op = torch.ops.ssimloss.gaussian_backward.default
+
+    @property
+    def largest_window(self) -> int:
+        return self.window_sizes[-1]
+
+
+class Dyadic(NamedTuple):
+    """A pyramid of halved images, one weight a level."""
+
+    weights: tuple[float, ...]
+    sigma: float
+    window_size: int
+    padding: str
+    data_range: float
+    k1: float
+    k2: float
+    ssim_weight: float
+    l1_weight: float
+    reduction: str
+
+    op = torch.ops.ssimloss.dyadic.default
+    backward_op = torch.ops.ssimloss.dyadic_backward.default
+
+    @property
+    def largest_window(self) -> int:
+        return self.window_size
+
+
+Options = Gaussian | Dyadic
+
+
+def output_size(x: Tensor, options: Options) -> tuple[int, int]:
+    """Height and width of the positions at full resolution."""
+    crop = options.largest_window - 1 if options.padding == "valid" else 0
+    return x.shape[-2] - crop, x.shape[-1] - crop
+
+
+def unit_scale(x: Tensor, options: Options) -> float:
+    """How many times its size a gradient is kept in: 1, but for 16-bit images what undoes the mean.
+
+    A gradient of 1/N underflows in float16; times N and the data range it is of the order of 1.
+    """
+    if x.dtype in (torch.float32, torch.float64):
+        return 1.0
+    height, width = output_size(x, options)
+    images = x.shape[0] if options.reduction == "mean" else 1
+    return max(images * x.shape[1] * height * width, 1) * options.data_range
+
+
+def loss_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _fake_loss(x: Tensor, options: Options) -> Tensor:
+    shapes = {"mean": (), "none": x.shape[:1], "map": (*x.shape[:2], *output_size(x, options))}
+    return x.new_empty(shapes[options.reduction], dtype=loss_dtype(x))
+
+
+def _fake_gradients(x: Tensor, y: Tensor, want_x: bool, want_y: bool) -> Pair:
+    return (
+        torch.empty_like(x) if want_x else x.new_empty(0),
+        torch.empty_like(y) if want_y else y.new_empty(0),
+    )
+
+
+def _register(form: type[Gaussian] | type[Dyadic]) -> None:
+    count = len(form._fields)
+    name, backward_name = form.op._name, form.backward_op._name
+
+    @torch.library.register_fake(name)
+    def _(x, y, *args):
+        options = form(*args[:count])
+        want_x, want_y = (want and options.reduction != "map" for want in args[count + 1 :])
+        return _fake_loss(x, options), *_fake_gradients(x, y, want_x, want_y)
+
+    @torch.library.register_fake(backward_name)
+    def _(grad_loss, x, y, *args):
+        return _fake_gradients(x, y, *args[count:])
+
+    def setup_context(ctx, inputs, output):
+        x, y, *args = inputs
+        ctx.options, ctx.unit_scale = form(*args[:count]), args[count]
+        ctx.save_for_backward(x, y, *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+
+    def backward(ctx, grad_loss, *_):
+        x, y, *units = ctx.saved_tensors
+        wants = ctx.needs_input_grad[:2]
+        kept = all(unit.shape == x.shape for unit, want in zip(units, wants, strict=True) if want)
+        # With create_graph the op with its own autograd formula must stand in the graph.
+        if kept and (torch.compiler.is_compiling() or not torch.is_grad_enabled()):
+            factor = grad_loss / ctx.unit_scale
+            factor = factor if factor.dim() == 0 else factor[:, None, None, None]
+            grads = [(u * factor).to(x.dtype) if w else None for u, w in zip(units, wants, strict=True)]
+        else:
+            grads = form.backward_op(grad_loss, x, y, *ctx.options, *wants)
+            grads = [g if w else None for g, w in zip(grads, wants, strict=True)]
+        return *grads, *[None] * (count + 3)
+
+    torch.library.register_autograd(name, backward, setup_context=setup_context)
+
+    def no_double_backward(ctx, *_):
+        raise RuntimeError(
+            f"ssimloss: double backward is not supported: the gradient of {name} was asked to be "
+            "differentiated again (create_graph=True or nested torch.func.grad); "
+            "ssimloss.reference has differentiable versions of every function"
+        )
+
+    torch.library.register_autograd(backward_name, no_double_backward)
+
+    # vmap folds its dimension into the batch; a mean becomes the mean over each fold's images.
+    @torch.library.register_vmap(name)
+    def _(info, in_dims, x, y, *args):
+        options = form(*args[:count])
+        scale, *wants = args[count:]
+        x, y, images = _fold(info, in_dims, x, y)
+        folded = options
+        if options.reduction == "mean":
+            folded, scale = options._replace(reduction="none"), scale / max(images, 1)
+        loss, *units = form.op(x, y, *folded, scale, *wants)
+        loss = loss.reshape(info.batch_size, images, *loss.shape[1:])
+        if options.reduction == "mean":
+            loss = loss.mean(1)
+        units = [_unfold(info, unit) if want else unit for unit, want in zip(units, wants, strict=True)]
+        return (loss, *units), (0, *(0 if want else None for want in wants))
+
+    @torch.library.register_vmap(backward_name)
+    def _(info, in_dims, grad_loss, x, y, *args):
+        options, wants = form(*args[:count]), args[count:]
+        x, y, images = _fold(info, in_dims[1:], x, y)
+        grad_loss = _leading(info, in_dims[0], grad_loss)
+        if options.reduction == "mean":
+            options = options._replace(reduction="none")
+            grad_loss = (grad_loss / max(images, 1))[:, None].expand(-1, images)
+        grad_loss = grad_loss.reshape(-1, *grad_loss.shape[2:])
+        grads = form.backward_op(grad_loss, x, y, *options, *wants)
+        grads = [_unfold(info, g) if want else g for g, want in zip(grads, wants, strict=True)]
+        return tuple(grads), tuple(0 if want else None for want in wants)
+
+
+def _leading(info, in_dim: int | None, t: Tensor) -> Tensor:
+    """t with vmap's dimension in front, expanded where t has none."""
+    return t.expand(info.batch_size, *t.shape) if in_dim is None else t.movedim(in_dim, 0)
+
+
+def _fold(info, in_dims, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:
+    x, y = _leading(info, in_dims[0], x), _leading(info, in_dims[1], y)
+    return x.flatten(0, 1), y.flatten(0, 1), x.shape[1]
+
+
+def _unfold(info, t: Tensor) -> Tensor:
+    return t.reshape(info.batch_size, -1, *t.shape[1:])
+
+
+_register(Gaussian)
+_register(Dyadic)
+scale_ = torch.ops.ssimloss.scale_.default
+torch.library.register_fake("ssimloss::scale_")(lambda unit, grad_loss, factor: None)
