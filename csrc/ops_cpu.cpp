@@ -100,6 +100,21 @@ struct Call {
   int64_t planes() const { return batch * channels; }
   double averaged_planes() const { return double(reduction == Reduction::mean ? planes() : channels); }
 
+  // The same call for channel c of image n alone.
+  Call plane(int64_t n, int64_t c) const {
+    const auto view = [&](const Tensor& t) {
+      using torch::stable::narrow;
+      Tensor image = t;
+      if (t.dim() != 4) return image;
+      image = narrow(image, 0, n, 1);
+      return narrow(image, 1, c, 1);
+    };
+    Call one = *this;
+    one.x = view(x), one.y = view(y), one.grad_x = view(grad_x), one.grad_y = view(grad_y);
+    one.batch = one.channels = 1;
+    return one;
+  }
+
   void make_gradients() {
     if (want_x) grad_x = torch::stable::empty_like(x);
     if (want_y) grad_y = torch::stable::empty_like(y);
@@ -266,18 +281,21 @@ std::vector<Level> pyramid(const Call& call, const Problem& finest, size_t level
   return all;
 }
 
-std::tuple<Tensor, Tensor, Tensor> dyadic_run(Call& call, const std::vector<double>& weights,
-                                              const Windows& windows, const std::string& padding, double k1,
-                                              double k2, const Tensor* grad_loss, double unit_scale) {
-  check(!weights.empty(), "weights: expected at least one");
-  check(call.reduction != Reduction::map, "reduction: the dyadic form has no map");
+struct DyadicOptions {
+  const std::vector<double>& weights;
+  const Windows& windows;
+  const std::string& padding;
+  double k1, k2;
+};
+
+// The losses of the call's planes; their gradients times incoming[plane] * scale in its tensors.
+std::vector<double> dyadic_planes(const Call& call, const DyadicOptions& options, const double* incoming,
+                                  double scale) {
+  const Problem finest = call.problem(options.windows, options.padding, options.k1, options.k2);
+  std::vector<Level> levels = pyramid(call, finest, options.weights.size());
   const bool gradient = call.want_x || call.want_y, with_l1 = call.l1_weight != 0;
-  if (gradient) call.make_gradients();
-  std::vector<Level> levels = pyramid(call, call.problem(windows, padding, k1, k2), weights.size());
   const size_t planes = size_t(call.planes());
-  const std::vector<double> incoming = call.incoming(grad_loss);
-  const double scale = unit_scale / call.data_range / call.averaged_planes();
-  std::vector<double> logs(planes, 0.0), losses(planes, 0.0), gains(2 * planes);
+  std::vector<double> logs(planes, 0.0), losses(planes, 0.0), gains(2 * planes), factors(planes);
 
   const auto run_level = [&](Level& level, bool with_gradient) {
     Problem p = level.problem;
@@ -295,40 +313,55 @@ std::tuple<Tensor, Tensor, Tensor> dyadic_run(Call& call, const std::vector<doub
     const auto sums = run_level(levels[j], gradient && !(with_l1 && j == 0));
     for (size_t i = 0; i < planes; ++i) {
       const LogMean log = log_mean(sums[i][0] / count);
-      logs[i] += weights[j] * log.value;
-      levels[j].log_slopes.push_back(weights[j] * log.slope);
+      logs[i] += options.weights[j] * log.value;
+      levels[j].log_slopes.push_back(options.weights[j] * log.slope);
       if (j == 0) losses[i] = call.l1_weight * (sums[i][1] / count);
     }
   }
-  std::vector<double> similarities(planes);
-  for (size_t i = 0; i < planes; ++i) {
-    losses[i] += call.ssim_weight * -std::expm1(logs[i]);
-    similarities[i] = std::exp(logs[i]);
-  }
-  if (gradient) {
-    std::vector<double> factors(planes);
-    for (size_t j = levels.size(); j-- > 0;) {
-      const bool last = j + 1 == levels.size();
-      for (size_t i = 0; i < planes; ++i) factors[i] = incoming[i] * similarities[i] * levels[j].log_slopes[i];
-      if (with_l1 && j == 0) {  // its gradient shares this level's pass, but not the product's factor
-        const double count = output_size(levels[0].problem).count();
-        for (size_t i = 0; i < planes; ++i) {
-          gains[2 * i] = scale * call.ssim_weight / count * factors[i];
-          gains[2 * i + 1] = scale * call.l1_weight / count * incoming[i];
-          factors[i] = 1;
-        }
-        run_level(levels[0], true);
+  for (size_t i = 0; i < planes; ++i) losses[i] += call.ssim_weight * -std::expm1(logs[i]);
+  if (!gradient) return losses;
+
+  for (size_t j = levels.size(); j-- > 0;) {
+    for (size_t i = 0; i < planes; ++i) factors[i] = incoming[i] * std::exp(logs[i]) * levels[j].log_slopes[i];
+    if (with_l1 && j == 0) {  // l1's gradient shares this level's pass, but not the product's factor
+      const double count = output_size(finest).count();
+      for (size_t i = 0; i < planes; ++i) {
+        gains[2 * i] = scale * call.ssim_weight / count * factors[i];
+        gains[2 * i + 1] = scale * call.l1_weight / count * incoming[i];
+        factors[i] = 1;
       }
-      const auto add = [&](const Tensor& fine, const Tensor* coarse) {
-        const Problem& p = levels[j].problem;
-        const Unpooling unpooling{p.batch,      p.channels, p.height, p.width,
-                                  images(fine), coarse ? images(*coarse) : Images{}, factors.data()};
-        parallel(call.planes() * p.height, 16,
-                 [&](int64_t begin, int64_t end) { cpu_kernels().unpool(unpooling, begin, end); });
-      };
-      if (call.want_x) add(levels[j].grad_x, last ? nullptr : &levels[j + 1].grad_x);
-      if (call.want_y) add(levels[j].grad_y, last ? nullptr : &levels[j + 1].grad_y);
+      run_level(levels[0], true);
     }
+    const auto add_coarser = [&](Tensor Level::* grad) {
+      const Problem& p = levels[j].problem;
+      const Images coarse = j + 1 == levels.size() ? Images{} : images(levels[j + 1].*grad);
+      const Unpooling unpooling{p.batch, p.channels, p.height, p.width, images(levels[j].*grad), coarse,
+                                factors.data()};
+      parallel(call.planes() * p.height, 16,
+               [&](int64_t begin, int64_t end) { cpu_kernels().unpool(unpooling, begin, end); });
+    };
+    if (call.want_x) add_coarser(&Level::grad_x);
+    if (call.want_y) add_coarser(&Level::grad_y);
+  }
+  return losses;
+}
+
+std::tuple<Tensor, Tensor, Tensor> dyadic_run(Call& call, const DyadicOptions& options, const Tensor* grad_loss,
+                                              double unit_scale) {
+  check(!options.weights.empty(), "weights: expected at least one");
+  check(call.reduction != Reduction::map, "reduction: the dyadic form has no map");
+  call.make_gradients();
+  const std::vector<double> incoming = call.incoming(grad_loss);
+  const double scale = unit_scale / call.data_range / call.averaged_planes();
+  // A large plane goes through all levels while it is in the cache.
+  if (call.height * call.width < int64_t(1) << 19) {
+    const auto losses = dyadic_planes(call, options, incoming.data(), scale);
+    return {call.reduced(losses), call.grad_x, call.grad_y};
+  }
+  std::vector<double> losses;
+  for (int64_t i = 0; i < call.planes(); ++i) {
+    const Call plane = call.plane(i / call.channels, i % call.channels);
+    losses.push_back(dyadic_planes(plane, options, &incoming[size_t(i)], scale)[0]);
   }
   return {call.reduced(losses), call.grad_x, call.grad_y};
 }
@@ -338,7 +371,8 @@ std::tuple<Tensor, Tensor, Tensor> dyadic(Tensor x, Tensor y, std::vector<double
                                           double k1, double k2, double ssim_weight, double l1_weight,
                                           std::string reduction, double unit_scale, bool want_x, bool want_y) {
   Call call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
-  return dyadic_run(call, weights, Windows({sigma}, {window_size}), padding, k1, k2, nullptr, unit_scale);
+  const Windows windows({sigma}, {window_size});
+  return dyadic_run(call, {weights, windows, padding, k1, k2}, nullptr, unit_scale);
 }
 
 std::tuple<Tensor, Tensor> dyadic_backward(Tensor grad_loss, Tensor x, Tensor y, std::vector<double> weights,
@@ -347,8 +381,8 @@ std::tuple<Tensor, Tensor> dyadic_backward(Tensor grad_loss, Tensor x, Tensor y,
                                            double l1_weight, std::string reduction, bool want_x,
                                            bool want_y) {
   Call call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
-  auto [loss, grad_x, grad_y] =
-      dyadic_run(call, weights, Windows({sigma}, {window_size}), padding, k1, k2, &grad_loss, 1);
+  const Windows windows({sigma}, {window_size});
+  auto [loss, grad_x, grad_y] = dyadic_run(call, {weights, windows, padding, k1, k2}, &grad_loss, 1);
   return {grad_x, grad_y};
 }
 

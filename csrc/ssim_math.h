@@ -28,8 +28,8 @@ struct Dissimilarity {
   V e_l, e_cs, mu_m, mu_d, inverse_a, inverse_b;
 };
 
-// The coefficients of the gradient: with g the gain of this position,
-//   dm(q) += G(q - p) (a_m + b_m m(q))     dd(q) += G(q - p) (a_d + b_d d(q))
+// The coefficients of the gradient: with g the gain of this position and G the window,
+//   dm(q) += G(q - p) (a_m - b_m m(q))     dd(q) += G(q - p) (a_d + b_d d(q))
 // and dx = dm + dd, dy = dm - dd.
 template <class V>
 struct Coefficients {
@@ -46,14 +46,20 @@ SSIMLOSS_INLINE Dissimilarity<V> dissimilarity(const Moments<V>& mu, T shift_m, 
   Dissimilarity<V> e{};
   const V s_mm = not_negative(mu.mm - mu.m * mu.m);
   const V s_dd = not_negative(mu.dd - mu.d * mu.d);
-  e.inverse_b = T(1) / (T(0.5) * (s_mm + s_dd) + c2);
-  e.e_cs = s_dd * e.inverse_b;
+  const V b = T(0.5) * (s_mm + s_dd) + c2;
   if (Luminance) {
     e.mu_m = mu.m + shift_m;
     e.mu_d = mu.d + shift_d;
-    e.inverse_a = T(1) / (T(0.5) * (e.mu_m * e.mu_m + e.mu_d * e.mu_d) + c1);
-    e.e_l = e.mu_d * e.mu_d * e.inverse_a;
+    const V mu_dd = e.mu_d * e.mu_d;
+    const V a = T(0.5) * (e.mu_m * e.mu_m + mu_dd) + c1;
+    const V inverse = T(1) / (a * b);  // one division; a b < 1e37 for values up to 1e9 data ranges
+    e.inverse_a = b * inverse;
+    e.inverse_b = a * inverse;
+    e.e_l = mu_dd * e.inverse_a;
+  } else {
+    e.inverse_b = T(1) / b;
   }
+  e.e_cs = s_dd * e.inverse_b;
   return e;
 }
 
@@ -62,14 +68,14 @@ template <bool Luminance, class T, class V>
 SSIMLOSS_INLINE Coefficients<V> coefficients(const Moments<V>& mu, const Dissimilarity<V>& e, V g_l, V g_cs) {
   Coefficients<V> c;
   const V g_b = g_cs * e.inverse_b;
-  c.b_d = g_b * (T(2) - e.e_cs);
-  c.b_m = -g_b * e.e_cs;
-  c.a_d = -c.b_d * mu.d;
-  c.a_m = -c.b_m * mu.m;
+  c.b_m = g_b * e.e_cs;
+  c.b_d = T(2) * g_b - c.b_m;
+  c.a_m = c.b_m * mu.m;
+  c.a_d = V{} - c.b_d * mu.d;
   if (Luminance) {
-    const V g_a = g_l * e.inverse_a;
-    c.a_d += g_a * e.mu_d * (T(2) - e.e_l);
-    c.a_m -= g_a * e.mu_m * e.e_l;
+    const V g_a = g_l * e.inverse_a, g_a_e = g_a * e.e_l;
+    c.a_m -= g_a_e * e.mu_m;
+    c.a_d += (T(2) * g_a - g_a_e) * e.mu_d;
   }
   return c;
 }

@@ -39,6 +39,7 @@ class _FusedLoss(torch.autograd.Function):
         x, y, ctx.options, ctx.scale, *_ = inputs
         ctx.save_for_backward(x, y)
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # no zeros as large as the images for the units
         ctx.units = None if ctx.options.reduction == "map" else output[1:]
 
     @staticmethod

@@ -114,6 +114,7 @@ def _register(form: type[Gaussian] | type[Dyadic]) -> None:
         ctx.options, ctx.unit_scale = form(*args[:count]), args[count]
         ctx.save_for_backward(x, y, *output[1:])
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
 
     def backward(ctx, grad_loss, *_):
         x, y, *units = ctx.saved_tensors

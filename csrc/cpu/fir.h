@@ -44,13 +44,15 @@ INLINE void fir(In in, const T* w, int radius, Vec<T>* out) {
 template <int R, class T>
 INLINE void fir_row(const Vec<T>* in, const T* w, int radius, int count, Vec<T>* out) {
   const auto blocks = [&](auto fixed) INLINE_LAMBDA {
-    int k = 0;
-    for (; k + R <= count; k += R) {
+    const auto block = [&](int k) INLINE_LAMBDA {
       Vec<T> sums[R];
       fir<R, fixed>([&](int i) INLINE_LAMBDA { return in[k + i - radius]; }, w, radius, sums);
 #pragma GCC unroll 16
       for (int i = 0; i < R; ++i) out[k + i] = sums[i];
-    }
+    };
+    int k = 0;
+    for (; k + R <= count; k += R) block(k);
+    if (count >= R && count - k > R / 2) return block(count - R);  // cheaper than one by one
     for (; k < count; ++k) {
       fir<1, fixed>([&](int i) INLINE_LAMBDA { return in[k + i - radius]; }, w, radius, out + k);
     }

@@ -90,7 +90,7 @@ class Stream {
     s = ceil_div(col1 - col0 + 2 * margin, L);
     // Odd pitches, or the rows of a ring would fall into the same few sets of the cache.
     pitch = ceil_div(s, 2) * 2 + 1;
-    raw_pitch = ceil_div(s + 2 * r, L) * L + 1;
+    raw_pitch = ceil_div(larger(s, L) + 2 * r, 2) * 2 + 1;
     for (int j = 0; j < scales; ++j) radius[j] = p.windows[j].radius;
 
     const size_t bytes = layout(nullptr);
@@ -120,10 +120,13 @@ class Stream {
         }
       }
       if (p.grad_map.data) read_incoming(row, count);
-      if (scales == 1) {
-        positions<1>(row, int(count));
+      const bool plain = scales == 1 && !both && !windowed_l1 && !p.loss_map.data && !p.grad_map.data;
+      if (plain) {
+        p.luminance ? positions<1, true, false>(row, int(count)) : positions<1, false, false>(row, int(count));
+      } else if (scales == 1) {
+        p.luminance ? positions<1, true, true>(row, int(count)) : positions<1, false, true>(row, int(count));
       } else {
-        positions<max_scales>(row, int(count));
+        positions<max_scales, true, true>(row, int(count));
       }
       if (p.loss_map.data) write_losses(row, count);
       if (!gradient) continue;
@@ -131,7 +134,7 @@ class Stream {
       const int64_t ready = row + count == end ? row1 : smaller(row1, row + count - r);
       for (int64_t step; done < ready; done += step) {
         step = smaller(R, ready - done);
-        write_gradients(done, int(step));
+        plain ? write_gradients<false>(done, int(step)) : write_gradients<true>(done, int(step));
       }
     }
     if (item_sums) item_sums[0] = sum_ssim, item_sums[1] = sum_l1;
@@ -147,8 +150,8 @@ class Stream {
       pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(base + used);
       used += size_t(ceil_div(count * int64_t(sizeof *pointer), 64) * 64);
     };
-    take(linear_m, L * s + 2 * r + 2 * L);
-    take(linear_d, L * s + 2 * r + 2 * L);
+    take(linear_m, L * s + 2 * r + 3 * L);
+    take(linear_d, L * s + 2 * r + 3 * L);
     take(position_mask, pitch);
     take(map_weight, pitch);
     take(edge_weight, pitch);
@@ -156,7 +159,7 @@ class Stream {
     take(work, 5 * raw_pitch);
     take(rows, int64_t(scales) * (R + 2 * r));
     take(loss_rows, p.loss_map.data ? R * pitch : 0);
-    take(incoming, p.grad_map.data ? R * pitch : 0);
+    take(incoming, p.grad_map.data ? R * pitch + L : 0);
     for (int j = 0; j < scales; ++j) {
       T* own = nullptr;
       take(own, radius[j] + 1);
@@ -224,13 +227,19 @@ class Stream {
     return p.padding == Padding::reflect && (i == 0 || i == size - 1) ? T(0.5) : T(1);
   }
 
-  // Linear row -> segments: vector k of out is elements k, s + k, 2 s + k, ...; k in [0, count).
-  void to_lanes(const T* linear, int64_t count, V* out) const {
-    for (int64_t k = 0; k < count; k += L) {
+  // Linear row -> segments: vector k of out is elements k, s + k, 2 s + k, ...; k in [-halo, s + halo).
+  // The last block overlaps the one before; a row shorter than a block spills into what comes next.
+  void to_lanes(const T* linear, int64_t halo, V* out) const {
+    for (int64_t begin = 0; begin < s; begin += L) {
+      const int64_t k = s < L ? 0 : smaller(begin, s - L);
       V block[L];
       for (int lane = 0; lane < L; ++lane) block[lane] = load<T>(linear + lane * s + k);
       transpose<T>(block);
       for (int i = 0; i < L; ++i) out[k + i] = block[i];
+    }
+    for (int64_t k = 1; k <= halo; ++k) {  // a segment's halo is its neighbour's end
+      out[-k] = previous_lanes<T>(load<T>(linear - k - (L - 1)), out[s - k]);
+      out[s - 1 + k] = next_lanes<T>(out[k - 1], load<T>(linear + L * s - 1 + k));
     }
   }
 
@@ -248,8 +257,8 @@ class Stream {
 
   // Row `row` of the images, unshifted, with what padding adds to its left and right.
   void read(int64_t row) {
-    const int64_t begin = t0 - r, count = L * s + 2 * r + 2 * L;
-    const int64_t from = larger(0, begin), to = smaller(w, col1 + margin + r);
+    const int64_t begin = t0 - r - L, count = L * s + 2 * r + 3 * L;  // columns in the linear row
+    const int64_t from = larger(0, t0 - r), to = smaller(w, col1 + margin + r);
     for (int64_t i = 0; i < from - begin; ++i) linear_m[i] = linear_d[i] = 0;
     for (int64_t i = to - begin; i < count; ++i) linear_m[i] = linear_d[i] = 0;
     read_sum_difference<T>(p.x, p.y, p.sum_difference, T(p.inverse_range), n, c, row, from, to - from,
@@ -257,15 +266,26 @@ class Stream {
     if (p.padding == Padding::reflect) {
       const auto reflect = [&](int64_t col) {
         const int64_t source = mirrored(col, w) - begin;
-        if (source < 0 || source >= to - begin) return;  // only reaches positions that do not exist
+        if (source < from - begin || source >= to - begin) return;  // no position needs it
         linear_m[col - begin] = linear_m[source], linear_d[col - begin] = linear_d[source];
       };
-      for (int64_t col = begin; col < 0; ++col) reflect(col);
+      for (int64_t col = t0 - r; col < 0; ++col) reflect(col);
       for (int64_t col = w; col < col1 + margin + r; ++col) reflect(col);
     }
+    prefetch(p.x, row + R, from, to);
+    prefetch(p.y, row + R, from, to);
     V* out = raw_row(row);
-    to_lanes(linear_m, s + 2 * r, out);
-    to_lanes(linear_d, s + 2 * r, out + raw_pitch);
+    to_lanes(linear_m + r + L, r, out + r);
+    to_lanes(linear_d + r + L, r, out + raw_pitch + r);
+  }
+
+  // A row's start is far from the end of the row before: the machine does not foresee it.
+  INLINE void prefetch(const Images& images, int64_t row, int64_t from, int64_t to) const {
+    if (row >= h || images.stride_w != 1) return;
+    const int64_t size = images.dtype == DType::float64 ? 8 : (images.dtype == DType::float32 ? 4 : 2);
+    const char* start = static_cast<const char*>(images.data) +
+                        size * (n * images.stride_n + c * images.stride_c + row * images.stride_h);
+    for (int64_t at = from * size; at < to * size; at += 64) __builtin_prefetch(start + at);
   }
 
   // One raw row -> its moments, blurred along the row.
@@ -295,14 +315,7 @@ class Stream {
       if (row + i >= top && row + i < bottom) {
         read_row<T>(p.grad_map, n, c, row + i - top, begin - left, to - begin, linear_m + (begin - t0));
       }
-      to_lanes_exact(linear_m, incoming + i * pitch);
-    }
-  }
-
-  // to_lanes for a row without a halo, whose buffer ends after s vectors.
-  void to_lanes_exact(const T* linear, V* out) const {
-    for (int64_t k = 0; k < s; ++k) {
-      for (int lane = 0; lane < L; ++lane) out[k][lane] = linear[lane * s + k];
+      to_lanes(linear_m, 0, incoming + i * pitch);
     }
   }
 
@@ -333,38 +346,47 @@ class Stream {
     fir<R, 0>(in, weights[j], radius[j], out);
   }
 
-  // Loss and coefficients at the positions of rows [row, row + count).
-  template <int Scales>
+  // Loss and coefficients at the positions of rows [row, row + count). General: with every option;
+  // otherwise one scale, one gradient, no l1 in the windows and no maps, which the compiler then knows.
+  template <int Scales, bool Luminance, bool General>
   void positions(int64_t row, int count) {
-    const int last = scales - 1;
+    const int scales = General ? this->scales : 1, last = scales - 1;
+    const bool windowed_l1 = General && this->windowed_l1, both = General && this->both;
+    const bool for_x = p.grad_x.data, gradient = this->gradient;
+    const V* const incoming = General && p.grad_map.data ? this->incoming : nullptr;
+    V* const loss_rows = General && p.loss_map.data ? this->loss_rows : nullptr;
+    const T shift_m = this->shift_m, shift_d = this->shift_d, c1 = T(p.c1), c2 = T(p.c2);
+    const T ssim_gain = this->ssim_gain, l1_gain = this->l1_gain;
+    const int64_t scale_pitch = 5 * raw_pitch, row_pitch = scales * scale_pitch;
+
     for (int j = 0; j < scales; ++j) gather_moments(j, row, count, rows + j * (R + 2 * r));
     V row_ssim[R] = {}, row_l1[R] = {};
     T row_weight[R];
-    for (int i = 0; i < count; ++i) row_weight[i] = 1 / edge(row + i, h);
+    for (int i = 0; i < R; ++i) row_weight[i] = 1 / edge(row + i, h);
     for (int64_t k = 0; k < s; ++k) {
-      V mu[Scales][4][R], l1[R];
+      V mu[Scales][4][R], l1[R] = {};
       for (int j = 0; j < scales; ++j) {
         const V* const* source = rows + j * (R + 2 * r);
         for (int q = 0; q < 4; ++q) fir_column(source, j, q * pitch + k, mu[j][q]);
-        if (channels_of(j) == 5) fir_column(source, j, 4 * pitch + k, l1);
+        if (windowed_l1 && j == last) fir_column(source, j, 4 * pitch + k, l1);
       }
-      const auto counted = position_mask[k] != V{}, mapped = map_weight[k] != V{};
-      for (int i = 0; i < count; ++i) {
+      const V column_weight = map_weight[k], column_counts = position_mask[k];
+      V* out = map_rows + r + k;
+      // All R rows, also those past count: a fixed number of iterations overlap better.
+#pragma GCC unroll 2
+      for (int i = 0; i < R; ++i, out += row_pitch) {
         const auto moments_at = [&](int j) INLINE_LAMBDA {
           return Moments<V>{mu[j][0][i], mu[j][1][i], mu[j][2][i], mu[j][3][i]};
         };
         Dissimilarity<V> e[Scales];
-        for (int j = 0; j < last; ++j) {
-          e[j] = dissimilarity<false>(moments_at(j), shift_m, shift_d, T(p.c1), T(p.c2));
-        }
-        e[last] = p.luminance ? dissimilarity<true>(moments_at(last), shift_m, shift_d, T(p.c1), T(p.c2))
-                              : dissimilarity<false>(moments_at(last), shift_m, shift_d, T(p.c1), T(p.c2));
+        for (int j = 0; j < last; ++j) e[j] = dissimilarity<false>(moments_at(j), shift_m, shift_d, c1, c2);
+        e[last] = dissimilarity<Luminance>(moments_at(last), shift_m, shift_d, c1, c2);
         V loss = e[last].e_l;
         for (int j = 0; j < scales; ++j) loss += e[j].e_cs - loss * e[j].e_cs;
         loss = not_negative(loss);
-        row_ssim[i] += counted ? loss : V{};
-        if (windowed_l1) row_l1[i] += counted ? l1[i] : V{};
-        if (p.loss_map.data) {
+        row_ssim[i] += column_counts != V{} ? loss : V{};
+        if (windowed_l1) row_l1[i] += column_counts != V{} ? l1[i] : V{};
+        if (loss_rows) {
           V total = T(p.ssim_weight) * loss;
           if (windowed_l1) {
             total += T(p.l1_weight) * l1[i];
@@ -376,42 +398,45 @@ class Stream {
         }
         if (!gradient) continue;
 
-        V gain = map_weight[k] * row_weight[i];
-        if (p.grad_map.data) gain *= incoming[i * pitch + k];
+        V gain = column_weight * row_weight[i];
+        if (incoming) gain *= incoming[i * pitch + k];
         // d loss / d e_j is the product of the other factors 1 - e.
-        V behind[Scales + 1];  // product of the factors after j
+        V behind[Scales];  // product of the factors after j
         behind[last] = splat<T>(1);
-        for (int j = last; j > 0; --j) behind[j - 1] = behind[j] * (1 - e[j].e_cs);
+        for (int j = last; j > 0; --j) behind[j - 1] = behind[j] * (T(1) - e[j].e_cs);
         V before = ssim_gain * gain;
-        const V g_l = before * behind[0] * (1 - e[0].e_cs);
-        before *= 1 - e[last].e_l;
-        V* out = map_rows + int64_t(i) * scales * 5 * raw_pitch + r + k;
-        for (int j = 0; j < scales; ++j, out += 5 * raw_pitch) {
+        const V g_l = before * behind[0] * (T(1) - e[0].e_cs);
+        before *= T(1) - e[last].e_l;
+        const auto put = [&](V* to, V value) INLINE_LAMBDA { *to = column_weight != V{} ? value : V{}; };
+        for (int j = 0; j < scales; ++j) {
+          V* maps_out = out + j * scale_pitch;
           const V g_cs = before * behind[j];
-          const Coefficients<V> k_j = j == last && p.luminance
-                                          ? coefficients<true, T>(moments_at(j), e[j], g_l, g_cs)
-                                          : coefficients<false, T>(moments_at(j), e[j], g_l, g_cs);
-          out[0] = mapped ? k_j.b_m : V{};
-          out[raw_pitch] = mapped ? k_j.b_d : V{};
+          const Coefficients<V> at = j == last ? coefficients<Luminance, T>(moments_at(j), e[j], g_l, g_cs)
+                                               : coefficients<false, T>(moments_at(j), e[j], g_l, g_cs);
+          put(maps_out, at.b_m);
+          put(maps_out + raw_pitch, at.b_d);
           if (both) {
-            out[2 * raw_pitch] = mapped ? k_j.a_m : V{};
-            out[3 * raw_pitch] = mapped ? k_j.a_d : V{};
+            put(maps_out + 2 * raw_pitch, at.a_m);
+            put(maps_out + 3 * raw_pitch, at.a_d);
           } else {
-            const V a = p.grad_x.data ? k_j.a_m + k_j.a_d : k_j.a_m - k_j.a_d;
-            out[2 * raw_pitch] = mapped ? a : V{};
+            put(maps_out + 2 * raw_pitch, for_x ? at.a_m + at.a_d : at.a_m - at.a_d);
           }
-          before *= 1 - e[j].e_cs;
+          before *= T(1) - e[j].e_cs;
         }
-        if (windowed_l1) out[(maps - 5) * raw_pitch] = mapped ? l1_gain * gain : V{};
+        if (windowed_l1) put(out + last * scale_pitch + maps * raw_pitch, l1_gain * gain);
       }
     }
     for (int i = 0; i < count; ++i) {
       if (row + i < row0 || row + i >= row1) continue;
-      for (int lane = 0; lane < L; ++lane) {
-        sum_ssim += double(row_ssim[i][lane]);
-        sum_l1 += double(row_l1[i][lane]);
-      }
+      sum_ssim += sum_lanes_double(row_ssim[i]);
+      if (windowed_l1) sum_l1 += sum_lanes_double(row_l1[i]);
     }
+  }
+
+  static double sum_lanes_double(V v) {
+    double sum = 0;
+    for (int lane = 0; lane < L; ++lane) sum += double(v[lane]);
+    return sum;
   }
 
   void write_losses(int64_t row, int64_t count) {
@@ -431,10 +456,9 @@ class Stream {
         for (int q = 0; q < maps_of(j); ++q) {
           V* map = map_rows + ((i * scales + j) * 5 + q) * raw_pitch + r;
           if (p.padding == Padding::reflect) reflect_columns(map);
-          for (int64_t k = 1; k <= radius[j]; ++k) {  // the halo: the neighbouring segments' ends
-            const int64_t by = ceil_div(k, s);
-            map[-k] = shift_lanes<T>(map[by * s - k], -int(by));
-            map[s - 1 + k] = shift_lanes<T>(map[s - 1 + k - by * s], int(by));
+          for (int64_t k = 1; k <= radius[j]; ++k) {  // as in to_lanes; nothing is beyond the row
+            map[-k] = previous_lanes<T>(V{}, map[s - k]);
+            map[s - 1 + k] = next_lanes<T>(map[k - 1], V{});
           }
           fir_row<R, T>(map, weights[j], radius[j], int(s), out + q * pitch);
         }
@@ -449,42 +473,55 @@ class Stream {
     for (int64_t col = w; col < col1 + margin; ++col) at(col) = at(mirrored(col, w));
   }
 
-  // Rows [row, row + count) of the gradients.
+  // Rows [row, row + count) of the gradients. General as in positions, but for a plain l1 as well.
+  template <bool General>
   void write_gradients(int64_t row, int count) {
+    const int scales = General ? this->scales : 1, maps = General ? this->maps : 3;
+    const bool both = General && this->both, windowed_l1 = General && this->windowed_l1;
+    const bool for_x = p.grad_x.data, pixel_l1 = !windowed_l1 && p.l1_weight != 0;
+    if (General && pixel_l1 && p.grad_map.data) read_incoming(row, count);
+    const V* const incoming = General && pixel_l1 && p.grad_map.data ? this->incoming : nullptr;
+    const T shift_m = this->shift_m, shift_d = this->shift_d, l1_gain = this->l1_gain;
     for (int j = 0; j < scales; ++j) gather_maps(j, row, count, rows + j * (R + 2 * r));
-    const bool pointwise_l1 = !windowed_l1 && p.l1_weight != 0;
-    if (pointwise_l1 && p.grad_map.data) read_incoming(row, count);
+    const V* sources[R];
+    T row_weight[R];
+    for (int i = 0; i < R; ++i) {
+      sources[i] = raw_row(smaller(row + i, row + count - 1)) + r;
+      row_weight[i] = edge(row + i, h);
+    }
     for (int64_t k = 0; k < s; ++k) {
       V map[5][R];
       for (int j = 0; j < scales; ++j) {
-        for (int q = 0; q < maps_of(j); ++q) {
+        for (int q = 0; q < (General ? maps_of(j) : 3); ++q) {
           V blurred_map[R];
           fir_column(rows + j * (R + 2 * r), j, q * pitch + k, blurred_map);
           const bool start = j == 0 || q == maps;
           for (int i = 0; i < R; ++i) map[q][i] = start ? blurred_map[i] : map[q][i] + blurred_map[i];
         }
       }
-      for (int i = 0; i < count; ++i) {
-        const V* source = raw_row(row + i) + r + k;
-        const V d = source[raw_pitch];
-        const V weight = edge_weight[k] * edge(row + i, h);
-        V from_m = (source[0] - shift_m) * map[0][i] + map[2][i];
+      V* out = gradients + k;
+#pragma GCC unroll 2
+      for (int i = 0; i < R; ++i, out += 2 * pitch) {
+        const V d = sources[i][raw_pitch + k];
+        const V weight = edge_weight[k] * row_weight[i];
+        V from_m = map[2][i] - (sources[i][k] - shift_m) * map[0][i];
         V from_d = (d - shift_d) * map[1][i];
         if (both) from_d += map[3][i];
         from_m *= weight, from_d *= weight;
-        if (p.l1_weight != 0) {
+        if (windowed_l1 || pixel_l1) {
           V gain = windowed_l1 ? weight * map[maps][i] : splat<T>(l1_gain);
-          if (pointwise_l1 && p.grad_map.data) gain *= incoming[i * pitch + k];
+          if (incoming) gain *= incoming[i * pitch + k];
           from_d += d > V{} ? gain : (d < V{} ? -gain : d * gain);  // sign(0) = 0, sign(NaN) = NaN
         }
-        // d loss / dx = d/dm + d/dd, d loss / dy = d/dm - d/dd; `a` already holds its own sum.
-        gradients[2 * i * pitch + k] = p.grad_x.data ? from_m + from_d : from_m - from_d;
-        if (both) gradients[(2 * i + 1) * pitch + k] = from_m - from_d;
+        // d loss / dx = d/dm + d/dd, d loss / dy = d/dm - d/dd; one gradient alone has them in `a`.
+        out[0] = for_x ? from_m + from_d : from_m - from_d;
+        if (both) out[pitch] = from_m - from_d;
       }
     }
     for (int i = 0; i < count; ++i) {
+      prefetch(for_x ? p.grad_x : p.grad_y, row + i + R, col0, col1);
       from_lanes(gradients + 2 * i * pitch, linear_m);
-      write_row<T>(p.grad_x.data ? p.grad_x : p.grad_y, n, c, row + i, col0, col1 - col0, linear_m + margin);
+      write_row<T>(for_x ? p.grad_x : p.grad_y, n, c, row + i, col0, col1 - col0, linear_m + margin);
       if (!both) continue;
       from_lanes(gradients + (2 * i + 1) * pitch, linear_m);
       write_row<T>(p.grad_y, n, c, row + i, col0, col1 - col0, linear_m + margin);

@@ -63,19 +63,22 @@ INLINE void transpose(Vec<T>* rows) {
   }
 }
 
-// Lane i of the result is lane i + by of v, or 0 past either end.
+// The lanes of low and high in a row, seen one lane further on: low[1], ..., low[last], high[0].
 template <class T, int... I>
 INLINE Vec<T> next_lanes(Vec<T> low, Vec<T> high, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(low, high, (I + 1)...);
 }
+template <class T>
+INLINE Vec<T> next_lanes(Vec<T> low, Vec<T> high) {
+  return next_lanes<T>(low, high, std::make_integer_sequence<int, lanes<T>>{});
+}
+
+// The same, but starting at the last lane of low: low[last], high[0], ..., high[last - 1].
 template <class T, int... I>
 INLINE Vec<T> previous_lanes(Vec<T> low, Vec<T> high, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(low, high, (I + lanes<T> - 1)...);
 }
 template <class T>
-INLINE Vec<T> shift_lanes(Vec<T> v, int by) {
-  constexpr std::make_integer_sequence<int, lanes<T>> every{};
-  for (; by > 0 && by < lanes<T>; --by) v = next_lanes<T>(v, Vec<T>{}, every);
-  for (; by < 0 && by > -lanes<T>; ++by) v = previous_lanes<T>(Vec<T>{}, v, every);
-  return by == 0 ? v : Vec<T>{};
+INLINE Vec<T> previous_lanes(Vec<T> low, Vec<T> high) {
+  return previous_lanes<T>(low, high, std::make_integer_sequence<int, lanes<T>>{});
 }
