@@ -30,8 +30,8 @@ Items items(const Problem& p) {
   items.planes = p.batch * p.channels;
   items.strips = ceil_div(p.width, widest);
   const int64_t pieces = items.planes * items.strips;
-  const int64_t wanted = larger(ceil_div(12, larger(1, pieces)), p.width * p.height / items.strips >> 17);
-  items.bands = larger(1, smaller(wanted, p.height / larger(64, 4 * r)));
+  const int64_t wanted = larger(ceil_div(8, larger(1, pieces)), p.width * p.height / items.strips >> 17);
+  items.bands = larger(1, smaller(wanted, p.height / larger(96, 4 * r)));
   return items;
 }
 
