@@ -28,16 +28,16 @@ struct Problem {
   Padding padding;
   const Window* windows;  // [scales], sorted by radius: the last one crops and carries l
   int scales;
-  bool luminance;         // false: cs alone (the finer levels of the dyadic form)
-  bool l1_windowed;       // true: G_M * |x - y|, false: |x - y| at the pixel itself
+  bool luminance;    // false: cs alone (the finer levels of the dyadic form)
+  bool l1_windowed;  // true: G_M * |x - y|, false: |x - y| at the pixel itself
   double ssim_weight, l1_weight;
   double c1, c2;
-  double inverse_range;   // the images are multiplied by it first: all else is in units of 1
-  bool sum_difference;    // the inputs are not x and y but m = x + y and d = x - y, in units of 1
+  double inverse_range;  // the images are multiplied by it first: all else is in units of 1
+  bool sum_difference;   // the inputs are not x and y but m = x + y and d = x - y, in units of 1
 
-  Images x, y;            // same dtype
-  Images loss_map;        // out: loss(p), [batch, channels, height', width']; or absent
-  double* plane_sums;     // out: per item the sums of ssim and l1 terms, [items][2]; or null
+  Images x, y;         // same dtype
+  Images loss_map;     // out: loss(p), [batch, channels, height', width']; or absent
+  double* plane_sums;  // out: per item the sums of ssim and l1 terms, [items][2]; or null
 
   // Gradient of sum_p gain(p) * loss(p), gain(p) = the incoming map * the plane's gain.
   Images grad_x, grad_y;  // out; or absent

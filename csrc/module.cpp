@@ -16,7 +16,9 @@ PyObject* cpu_variant(PyObject*, PyObject*) {
   }
 }
 
-PyObject* cuda_architectures(PyObject*, PyObject*) { return PyUnicode_FromString(SSIMLOSS_CUDA_ARCHITECTURES); }
+PyObject* cuda_architectures(PyObject*, PyObject*) {
+  return PyUnicode_FromString(SSIMLOSS_CUDA_ARCHITECTURES);
+}
 
 PyMethodDef methods[] = {
     {"cpu_variant", cpu_variant, METH_NOARGS, "Name of the CPU kernels that run on this machine."},

@@ -188,13 +188,14 @@ std::vector<std::array<double, 2>> run(Problem p) {
 
 // ---- Gaussian form: all scales at full resolution; one scale is SSIM.
 
-std::tuple<Tensor, Tensor, Tensor> gaussian_run(Call& call, const Windows& windows, const std::string& padding,
-                                                double k1, double k2, const Tensor* grad_loss,
-                                                double unit_scale) {
+std::tuple<Tensor, Tensor, Tensor> gaussian_run(Call& call, const Windows& windows,
+                                                const std::string& padding, double k1, double k2,
+                                                const Tensor* grad_loss, double unit_scale) {
   Problem p = call.problem(windows, padding, k1, k2);
   const OutputSize out = output_size(p);
   const bool map = call.reduction == Reduction::map;
-  const double l1_positions = call.l1_windowed || map ? out.count() : double(call.height) * double(call.width);
+  const double l1_positions =
+      call.l1_windowed || map ? out.count() : double(call.height) * double(call.width);
   std::vector<double> gains;
   Tensor loss = nothing(call.x);
   if (map && !grad_loss) {
@@ -268,8 +269,9 @@ std::vector<Level> pyramid(const Call& call, const Problem& finest, size_t level
       p.sum_difference = true;
       all[j].m = plane_tensor(call, p.height, p.width), all[j].d = plane_tensor(call, p.height, p.width);
       p.x = images(all[j].m), p.y = images(all[j].d);
-      const Pooling pooling{above.batch,          above.channels, above.height, above.width, above.inverse_range,
-                            above.sum_difference, above.x,        above.y,      p.x,         p.y};
+      const Pooling pooling{
+          above.batch,          above.channels, above.height, above.width, above.inverse_range,
+          above.sum_difference, above.x,        above.y,      p.x,         p.y};
       parallel(call.planes() * p.height, 16,
                [&](int64_t begin, int64_t end) { cpu_kernels().pool(pooling, begin, end); });
       if (call.want_x) all[j].grad_x = plane_tensor(call, p.height, p.width);
@@ -322,7 +324,8 @@ std::vector<double> dyadic_planes(const Call& call, const DyadicOptions& options
   if (!gradient) return losses;
 
   for (size_t j = levels.size(); j-- > 0;) {
-    for (size_t i = 0; i < planes; ++i) factors[i] = incoming[i] * std::exp(logs[i]) * levels[j].log_slopes[i];
+    for (size_t i = 0; i < planes; ++i)
+      factors[i] = incoming[i] * std::exp(logs[i]) * levels[j].log_slopes[i];
     if (with_l1 && j == 0) {  // l1's gradient shares this level's pass, but not the product's factor
       const double count = output_size(finest).count();
       for (size_t i = 0; i < planes; ++i) {
@@ -335,8 +338,8 @@ std::vector<double> dyadic_planes(const Call& call, const DyadicOptions& options
     const auto add_coarser = [&](Tensor Level::* grad) {
       const Problem& p = levels[j].problem;
       const Images coarse = j + 1 == levels.size() ? Images{} : images(levels[j + 1].*grad);
-      const Unpooling unpooling{p.batch, p.channels, p.height, p.width, images(levels[j].*grad), coarse,
-                                factors.data()};
+      const Unpooling unpooling{p.batch, p.channels,    p.height, p.width, images(levels[j].*grad),
+                                coarse,  factors.data()};
       parallel(call.planes() * p.height, 16,
                [&](int64_t begin, int64_t end) { cpu_kernels().unpool(unpooling, begin, end); });
     };
@@ -346,8 +349,8 @@ std::vector<double> dyadic_planes(const Call& call, const DyadicOptions& options
   return losses;
 }
 
-std::tuple<Tensor, Tensor, Tensor> dyadic_run(Call& call, const DyadicOptions& options, const Tensor* grad_loss,
-                                              double unit_scale) {
+std::tuple<Tensor, Tensor, Tensor> dyadic_run(Call& call, const DyadicOptions& options,
+                                              const Tensor* grad_loss, double unit_scale) {
   check(!options.weights.empty(), "weights: expected at least one");
   check(call.reduction != Reduction::map, "reduction: the dyadic form has no map");
   call.make_gradients();
@@ -369,7 +372,8 @@ std::tuple<Tensor, Tensor, Tensor> dyadic_run(Call& call, const DyadicOptions& o
 std::tuple<Tensor, Tensor, Tensor> dyadic(Tensor x, Tensor y, std::vector<double> weights, double sigma,
                                           int64_t window_size, std::string padding, double data_range,
                                           double k1, double k2, double ssim_weight, double l1_weight,
-                                          std::string reduction, double unit_scale, bool want_x, bool want_y) {
+                                          std::string reduction, double unit_scale, bool want_x,
+                                          bool want_y) {
   Call call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
   const Windows windows({sigma}, {window_size});
   return dyadic_run(call, {weights, windows, padding, k1, k2}, nullptr, unit_scale);

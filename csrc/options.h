@@ -32,8 +32,8 @@ class Windows {
  public:
   Windows(const std::vector<double>& sigmas, const std::vector<int64_t>& sizes) {
     check(!sigmas.empty() && sigmas.size() == sizes.size() && sigmas.size() <= 16,
-          "sigmas and window_sizes: expected 1 to 16 of each, got " + std::to_string(sigmas.size()) + " and " +
-              std::to_string(sizes.size()));
+          "sigmas and window_sizes: expected 1 to 16 of each, got " + std::to_string(sigmas.size()) +
+              " and " + std::to_string(sizes.size()));
     for (size_t j = 0; j < sigmas.size(); ++j) {
       check(sigmas[j] > 0 && sizes[j] > 0 && sizes[j] % 2 == 1, "sigmas must be positive, window_sizes odd");
       check(j == 0 || (sizes[j] >= sizes[j - 1] && sigmas[j] >= sigmas[j - 1]),

@@ -81,9 +81,7 @@ def ms_ssim(
     its tangent, so on anti-correlated images the value stays positive and finite and the gradient
     finite and non-zero (pytorch-msssim clamps there: its gradient is dead or NaN).
     """
-    options = dyadic_options(
-        weights, sigma, window_size, padding, data_range, k1, k2, reduction=reduction
-    )
+    options = dyadic_options(weights, sigma, window_size, padding, data_range, k1, k2, reduction=reduction)
     return 1 - loss_of(x, y, options)
 
 
@@ -190,9 +188,7 @@ def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor
         if not isinstance(image, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(image).__name__}")
         if image.dim() not in (3, 4):
-            raise ValueError(
-                f"{name}: expected shape [N, C, H, W] or [C, H, W], got {list(image.shape)}"
-            )
+            raise ValueError(f"{name}: expected shape [N, C, H, W] or [C, H, W], got {list(image.shape)}")
         if image.dtype not in DTYPES:
             names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
             raise TypeError(f"{name}: expected dtype {names}, got {image.dtype}")

@@ -45,7 +45,14 @@ class SSIMLoss(_Loss):
     ):
         super().__init__()
         self.options = gaussian_options(
-            (sigma,), window_size, padding, data_range, k1, k2, reduction=reduction, sigma_name="sigma"
+            (sigma,),
+            window_size,
+            padding,
+            data_range,
+            k1,
+            k2,
+            reduction=reduction,
+            sigma_name="sigma",
         )
 
 
@@ -172,21 +179,28 @@ def _multiscale_options(
     k1: float,
     k2: float,
     reduction: str,
-    **term_weights: float,
+    ssim_weight: float = 1.0,
+    l1_weight: float = 0.0,
 ) -> Options:
     common = (window_size, padding, data_range, k1, k2)
+    foreign: dict[str, dict[str, object]]
     foreign = {"gaussian": {"sigma": sigma, "weights": weights}, "dyadic": {"sigmas": sigmas}}
     for name, value in foreign[one_of("multiscale", multiscale, MULTISCALES)].items():
         if value is not None:
             raise ValueError(f"{name}: expected None for multiscale={multiscale!r}, got {value!r}")
     if multiscale == "gaussian":
         return gaussian_options(
-            ZHAO_SIGMAS if sigmas is None else sigmas, *common, reduction=reduction, **term_weights
+            ZHAO_SIGMAS if sigmas is None else sigmas,
+            *common,
+            reduction=reduction,
+            ssim_weight=ssim_weight,
+            l1_weight=l1_weight,
         )
     return dyadic_options(
         WANG_WEIGHTS if weights is None else weights,
         1.5 if sigma is None else sigma,
         *common,
         reduction=reduction,
-        **term_weights,
+        ssim_weight=ssim_weight,
+        l1_weight=l1_weight,
     )

@@ -4,7 +4,8 @@ Two forms, each a frozen set of options that follows (x, y) in the op's argument
 loss and, where wanted, `unit_scale` times its gradient from the same pass over the images.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from . import _C  # noqa: F401  (loading it registers the operators)
 
 Pair = tuple[Tensor, Tensor]
+Op = Callable[..., Any]
 
 
 class Gaussian(NamedTuple):
@@ -28,8 +30,13 @@ class Gaussian(NamedTuple):
     l1_windowed: bool
     reduction: str
 
-    op = torch.ops.ssimloss.gaussian.default
-    backward_op = torch.ops.ssimloss.gaussian_backward.default
+    @property
+    def op(self) -> Op:
+        return torch.ops.ssimloss.gaussian.default
+
+    @property
+    def backward_op(self) -> Op:
+        return torch.ops.ssimloss.gaussian_backward.default
 
     @property
     def largest_window(self) -> int:
@@ -50,8 +57,13 @@ class Dyadic(NamedTuple):
     l1_weight: float
     reduction: str
 
-    op = torch.ops.ssimloss.dyadic.default
-    backward_op = torch.ops.ssimloss.dyadic_backward.default
+    @property
+    def op(self) -> Op:
+        return torch.ops.ssimloss.dyadic.default
+
+    @property
+    def backward_op(self) -> Op:
+        return torch.ops.ssimloss.dyadic_backward.default
 
     @property
     def largest_window(self) -> int:
@@ -95,9 +107,8 @@ def _fake_gradients(x: Tensor, y: Tensor, want_x: bool, want_y: bool) -> Pair:
     )
 
 
-def _register(form: type[Gaussian] | type[Dyadic]) -> None:
-    count = len(form._fields)
-    name, backward_name = form.op._name, form.backward_op._name
+def _register(name: str, form: type[Gaussian] | type[Dyadic]) -> None:
+    backward_name, count = f"{name}_backward", len(form._fields)
 
     @torch.library.register_fake(name)
     def _(x, y, *args):
@@ -126,7 +137,7 @@ def _register(form: type[Gaussian] | type[Dyadic]) -> None:
             factor = factor if factor.dim() == 0 else factor[:, None, None, None]
             grads = [(u * factor).to(x.dtype) if w else None for u, w in zip(units, wants, strict=True)]
         else:
-            grads = form.backward_op(grad_loss, x, y, *ctx.options, *wants)
+            grads = ctx.options.backward_op(grad_loss, x, y, *ctx.options, *wants)
             grads = [g if w else None for g, w in zip(grads, wants, strict=True)]
         return *grads, *[None] * (count + 3)
 
@@ -150,7 +161,7 @@ def _register(form: type[Gaussian] | type[Dyadic]) -> None:
         folded = options
         if options.reduction == "mean":
             folded, scale = options._replace(reduction="none"), scale / max(images, 1)
-        loss, *units = form.op(x, y, *folded, scale, *wants)
+        loss, *units = options.op(x, y, *folded, scale, *wants)
         loss = loss.reshape(info.batch_size, images, *loss.shape[1:])
         if options.reduction == "mean":
             loss = loss.mean(1)
@@ -166,7 +177,7 @@ def _register(form: type[Gaussian] | type[Dyadic]) -> None:
             options = options._replace(reduction="none")
             grad_loss = (grad_loss / max(images, 1))[:, None].expand(-1, images)
         grad_loss = grad_loss.reshape(-1, *grad_loss.shape[2:])
-        grads = form.backward_op(grad_loss, x, y, *options, *wants)
+        grads = options.backward_op(grad_loss, x, y, *options, *wants)
         grads = [_unfold(info, g) if want else g for g, want in zip(grads, wants, strict=True)]
         return tuple(grads), tuple(0 if want else None for want in wants)
 
@@ -185,7 +196,7 @@ def _unfold(info, t: Tensor) -> Tensor:
     return t.reshape(info.batch_size, -1, *t.shape[1:])
 
 
-_register(Gaussian)
-_register(Dyadic)
+_register("ssimloss::gaussian", Gaussian)
+_register("ssimloss::dyadic", Dyadic)
 scale_ = torch.ops.ssimloss.scale_.default
 torch.library.register_fake("ssimloss::scale_")(lambda unit, grad_loss, factor: None)

@@ -11,6 +11,7 @@ formulas (csrc/ssim_math.h). x is the restored image, y the truth, both [N, C, H
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,14 @@ def blur(image: Tensor, sigma: float, radius: int, padding: str, largest: int) -
 
 
 def luminance_and_contrast_structure(
-    x: Tensor, y: Tensor, sigma: float, radius: int, c1: float, c2: float, padding: str, largest: int
+    x: Tensor,
+    y: Tensor,
+    sigma: float,
+    radius: int,
+    c1: float,
+    c2: float,
+    padding: str,
+    largest: int,
 ) -> tuple[Tensor, Tensor]:
     """The maps l(p) and cs(p): [1] equations 6 and 13 (its c3 = c2/2), [3] equation 5."""
 
@@ -64,7 +72,7 @@ def luminance_and_contrast_structure(
 
 
 def reduce(loss_map: Tensor, reduction: str) -> Tensor:
-    """"mean": a scalar; "none": one value an image, [N]; "map": as it is, [N, C, H', W']."""
+    """ "mean": a scalar; "none": one value an image, [N]; "map": as it is, [N, C, H', W']."""
     if reduction == "map":
         return loss_map
     return loss_map.mean() if reduction == "mean" else loss_map.flatten(1).mean(1)
@@ -88,9 +96,7 @@ def ms_ssim_gaussian(
     largest = sigmas.index(max(sigmas))
     similarity: Tensor | float = 1.0
     for j, (sigma, radius) in enumerate(zip(sigmas, radii, strict=True)):
-        l_map, cs_map = luminance_and_contrast_structure(
-            x, y, sigma, radius, c1, c2, padding, max(radii)
-        )
+        l_map, cs_map = luminance_and_contrast_structure(x, y, sigma, radius, c1, c2, padding, max(radii))
         similarity = similarity * cs_map * (l_map if j == largest else 1.0)
     assert isinstance(similarity, Tensor)
     return reduce(similarity, reduction)
@@ -131,9 +137,7 @@ def ms_ssim(
     radius = radius_of(sigma, window_size)
     log_similarity: Tensor | float = 0.0
     for level, weight in enumerate(weights):
-        l_map, cs_map = luminance_and_contrast_structure(
-            x, y, sigma, radius, c1, c2, padding, radius
-        )
+        l_map, cs_map = luminance_and_contrast_structure(x, y, sigma, radius, c1, c2, padding, radius)
         last = level == len(weights) - 1
         m = (l_map * cs_map if last else cs_map).mean((-2, -1))  # [N, C]
         log_similarity = log_similarity + weight * log_continued(m)
@@ -160,7 +164,7 @@ def mix_loss(
     **constants,
 ) -> Tensor:
     """alpha * (1 - MS-SSIM) + (1 - alpha) * G_sigma_M * l1: [3] equation 14."""
-    common = dict(data_range=data_range, window_size=window_size, padding=padding)
+    common: dict[str, Any] = dict(data_range=data_range, window_size=window_size, padding=padding)
     common |= dict(reduction=reduction, **constants)
     if multiscale == "gaussian":
         similarity = ms_ssim_gaussian(x, y, sigmas=sigmas, **common)

@@ -46,8 +46,7 @@ INLINE Half narrow<Half, float>(float v) {
   const uint32_t special = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
   const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000;
   const uint32_t normal = (magnitude + 0xc8000fff + (magnitude >> 13 & 1)) >> 13;
-  const uint32_t rounded =
-      magnitude >= 0x47800000 ? special : (magnitude < 0x38800000 ? subnormal : normal);
+  const uint32_t rounded = magnitude >= 0x47800000 ? special : (magnitude < 0x38800000 ? subnormal : normal);
   return {uint16_t(rounded | (bits >> 16 & 0x8000))};
 }
 
@@ -85,7 +84,8 @@ INLINE void with_stride(int64_t stride, F f) {
 // m = x + y and d = x - y in units of the data range, or the inputs themselves where they are m, d.
 template <class T>
 void read_sum_difference(const Images& x, const Images& y, bool sum_difference, T inverse_range, int64_t n,
-                         int64_t c, int64_t h, int64_t first, int64_t count, T* __restrict m, T* __restrict d) {
+                         int64_t c, int64_t h, int64_t first, int64_t count, T* __restrict m,
+                         T* __restrict d) {
   with_type(x.dtype, [&](auto* tag) INLINE_LAMBDA {
     using In = std::remove_pointer_t<decltype(tag)>;
     const Row<In> row_x = row_of<In>(x, n, c, h), row_y = row_of<In>(y, n, c, h);

@@ -38,7 +38,8 @@ void unpool_rows(const Unpooling& p, int64_t begin, int64_t end) {
   const int64_t odd_h = p.height % 2, odd_w = p.width % 2, coarse_width = (p.width + 1) / 2;
   T* buffer = static_cast<T*>(scratch(size_t(2 * p.width + 4) * sizeof(T)));
   T* coarse = buffer + p.width;
-  const bool in_place = p.fine.stride_w == 1 && p.fine.dtype == (sizeof(T) == 8 ? DType::float64 : DType::float32);
+  const bool in_place =
+      p.fine.stride_w == 1 && p.fine.dtype == (sizeof(T) == 8 ? DType::float64 : DType::float32);
   for (int64_t index = begin; index < end; ++index) {
     const int64_t row = index % p.height, c = index / p.height % p.channels;
     const int64_t n = index / p.height / p.channels;

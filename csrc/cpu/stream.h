@@ -28,20 +28,20 @@ class Stream {
 
   const Problem& p;
   const bool gradient, both, windowed_l1;
-  const int scales, maps;     // maps a scale: b_m, b_d, a (or a_m and a_d), and for l1 its gain
-  const int r, margin;        // largest radius; how far moments reach beyond the own columns
+  const int scales, maps;  // maps a scale: b_m, b_d, a (or a_m and a_d), and for l1 its gain
+  const int r, margin;     // largest radius; how far moments reach beyond the own columns
   const int64_t h, w;
   int64_t n, c, plane;
-  int64_t row0, row1, col0, col1;                 // own pixels
-  int64_t top, bottom, left, right;               // positions that exist
-  int64_t first, end, t0;                         // rows of positions; column of segment 0's start
-  int64_t s, raw_pitch, pitch;                    // vectors in a segment, in a raw row, in others
+  int64_t row0, row1, col0, col1;    // own pixels
+  int64_t top, bottom, left, right;  // positions that exist
+  int64_t first, end, t0;            // rows of positions; column of segment 0's start
+  int64_t s, raw_pitch, pitch;       // vectors in a segment, in a raw row, in others
   T shift_m, shift_d, ssim_gain, l1_gain;
 
   int radius[max_scales];
   const T* weights[max_scales];
   V *raw, *work, *moments[max_scales], *pad[max_scales], *map_rows, *map_ring[max_scales], *zeros;
-  V *position_mask, *map_weight, *edge_weight;    // per column: counted; in the gradient; reflect's
+  V *position_mask, *map_weight, *edge_weight;  // per column: counted; in the gradient; reflect's
   V *incoming, *loss_rows, *gradients;
   T *linear_m, *linear_d;
   const V** rows;
@@ -122,7 +122,8 @@ class Stream {
       if (p.grad_map.data) read_incoming(row, count);
       const bool plain = scales == 1 && !both && !windowed_l1 && !p.loss_map.data && !p.grad_map.data;
       if (plain) {
-        p.luminance ? positions<1, true, false>(row, int(count)) : positions<1, false, false>(row, int(count));
+        p.luminance ? positions<1, true, false>(row, int(count))
+                    : positions<1, false, false>(row, int(count));
       } else if (scales == 1) {
         p.luminance ? positions<1, true, true>(row, int(count)) : positions<1, false, true>(row, int(count));
       } else {
@@ -183,9 +184,7 @@ class Stream {
   }
 
   V* raw_row(int64_t row) { return raw + row % raw_rows() * 2 * raw_pitch; }
-  V* moment_row(int j, int64_t row) {
-    return moments[j] + row % moment_rows(j) * channels_of(j) * pitch;
-  }
+  V* moment_row(int j, int64_t row) { return moments[j] + row % moment_rows(j) * channels_of(j) * pitch; }
   V* map_row(int j, int64_t row) { return map_ring[j] + row % map_ring_rows(j) * maps_of(j) * pitch; }
 
   // Means of the finite values on a coarse grid, so that no NaN spreads through the shift.

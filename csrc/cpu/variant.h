@@ -24,7 +24,8 @@ bool in_double(DType dtype) { return dtype == DType::float64; }
 Items items(const Problem& p) {
   const int64_t size = in_double(p.x.dtype) ? 8 : 4, r = p.windows[p.scales - 1].radius;
   int64_t ring_rows = 2 * (2 * r + 8);
-  for (int j = 0; j < p.scales; ++j) ring_rows += 4 * (2 * p.windows[j].radius + 8) + 3 * (p.windows[j].radius + r + 8);
+  for (int j = 0; j < p.scales; ++j)
+    ring_rows += 4 * (2 * p.windows[j].radius + 8) + 3 * (p.windows[j].radius + r + 8);
   const int64_t cache = 400 << 10, widest = larger(128, cache / (ring_rows * size));
   Items items{};
   items.planes = p.batch * p.channels;

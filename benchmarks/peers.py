@@ -1,0 +1,229 @@
+"""We beside our peers, in one run: `python benchmarks/peers.py [--out FILE]`.
+
+Every row's contenders run in turn, round after round, so that whatever else the machine does hits
+all of them; the figures are medians, and only the ratios should be read across machines. Memory is
+the largest sum of tensors alive at once, beyond the inputs. Peers that are not installed are named.
+"""
+
+import argparse
+import datetime
+import importlib
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+import ssimloss
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+SHAPES = [(1, 3, 1080, 1920), (16, 3, 128, 128), (1, 3, 256, 256)]
+PACKAGES = {
+    "frame-analytics": "frame_analytics",
+    "pytorch-msssim": "pytorch_msssim",
+    "torchmetrics": "torchmetrics",
+    "kornia": "kornia",
+}
+
+
+def peers() -> dict[str, object]:
+    """The peers' modules by name; missing ones are reported and left out."""
+    found = {}
+    for name, module in PACKAGES.items():
+        try:
+            found[name] = importlib.import_module(module)
+        except ImportError:
+            print(f"{name} is not installed: its rows are left out (pip install '.[bench]')")
+    return found
+
+
+def contenders(found: dict, shape: tuple[int, ...]) -> dict[str, dict[str, Loss]]:
+    """Rows: task -> contender -> loss. The first contender of a row is ours."""
+    rows: dict[str, dict[str, Loss]] = {
+        "SSIM": {"ssimloss": ssimloss.SSIMLoss(), "F.l1_loss": F.l1_loss},
+        "L1 + SSIM": {"ssimloss": ssimloss.L1SSIMLoss(), "F.l1_loss": F.l1_loss},
+    }
+    if min(shape[-2:]) > 160:
+        rows["MS-SSIM, dyadic"] = {
+            "ssimloss": ssimloss.MSSSIMLoss("dyadic"),
+            "our SSIM": ssimloss.SSIMLoss(),
+        }
+    if shape[-1] <= 256:
+        rows["Mix, 33 taps, zeros"] = {"ssimloss": ssimloss.MixLoss(window_size=33, padding="zeros")}
+    if "frame-analytics" in found:
+        fa = found["frame-analytics"]
+        rows["SSIM"]["frame-analytics"] = lambda x, y: 1 - fa.ssim(x, y, data_range=1.0)
+        if "MS-SSIM, dyadic" in rows:
+            rows["MS-SSIM, dyadic"]["frame-analytics"] = lambda x, y: 1 - fa.ms_ssim(x, y, data_range=1.0)
+    if "pytorch-msssim" in found:
+        pm = found["pytorch-msssim"]
+        rows["SSIM"]["pytorch-msssim"] = lambda x, y: 1 - pm.ssim(x, y, data_range=1.0)
+        if "MS-SSIM, dyadic" in rows:
+            rows["MS-SSIM, dyadic"]["pytorch-msssim"] = lambda x, y: 1 - pm.ms_ssim(x, y, data_range=1.0)
+    if "torchmetrics" in found:
+        ssim = found["torchmetrics"].functional.image.structural_similarity_index_measure
+        rows["SSIM"]["torchmetrics"] = lambda x, y: 1 - ssim(x, y, data_range=1.0)
+    if "kornia" in found:
+        kornia = found["kornia"]
+        rows["SSIM"]["kornia"] = lambda x, y: kornia.losses.ssim_loss(x, y, 11, padding="valid")
+        if "Mix, 33 taps, zeros" in rows:
+            rows["Mix, 33 taps, zeros"]["kornia"] = kornia.losses.MS_SSIMLoss()
+    return rows
+
+
+def medians(runs: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    """Median milliseconds of each, interleaved, after one round to warm up; at least 3 rounds."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    end = None
+    while end is None or time.perf_counter() < end or len(next(iter(times.values()))) < 3:
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if end is not None:
+                times[name].append(1e3 * (time.perf_counter() - start))
+        end = end or time.perf_counter() + seconds
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def backward(loss: Loss, x: Tensor, y: Tensor) -> Callable[[], None]:
+    def run() -> None:
+        x.grad = None
+        loss(x, y).backward()
+
+    return run
+
+
+def peak_memory(loss: Loss, x: Tensor, y: Tensor) -> int:
+    """Bytes of tensors alive at once, at most, that forward + backward allocated."""
+    run = backward(loss, x, y)
+    run()
+    x.grad = None  # or its end would count against what is allocated
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        run()
+    alive = peak = 0
+    for event in recorded.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            alive += event.nbytes()
+            peak = max(peak, alive)
+    return peak
+
+
+def times_table(found: dict, shape: tuple[int, ...], seconds: float) -> list[str]:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(shape, generator=generator) for _ in range(2))
+    size = "x".join(map(str, shape))
+    lines = [
+        f"### {size}, float32",
+        "",
+        "| loss | contender | forward ms | ratio | forward + backward ms | ratio |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for task, losses in contenders(found, shape).items():
+        with torch.no_grad():
+            forward = medians({k: lambda f=f: f(x, y) for k, f in losses.items()}, seconds)
+        leaf = x.clone().requires_grad_()
+        both = medians({k: backward(f, leaf, y) for k, f in losses.items()}, seconds)
+        for name in losses:
+            lines.append(
+                f"| {task} | {name} | {forward[name]:.2f} | {forward[name] / forward['ssimloss']:.2f} "
+                f"| {both[name]:.2f} | {both[name] / both['ssimloss']:.2f} |"
+            )
+    return [*lines, ""]
+
+
+def dtypes_table(seconds: float) -> list[str]:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(1, 3, 1080, 1920, generator=generator) for _ in range(2))
+    loss = ssimloss.SSIMLoss()
+    variants = {
+        "float32": (x, y),
+        "float16": (x.half(), y.half()),
+        "bfloat16": (x.bfloat16(), y.bfloat16()),
+        "float64": (x.double(), y.double()),
+        "float32, channels_last": tuple(t.contiguous(memory_format=torch.channels_last) for t in (x, y)),
+    }
+    runs = {name: backward(loss, a.detach().requires_grad_(), b) for name, (a, b) in variants.items()}
+    result = medians(runs, seconds)
+    lines = [
+        "### SSIM at 1x3x1080x1920, forward + backward",
+        "",
+        "| images | ms | to float32 |",
+        "|---|---:|---:|",
+    ]
+    lines += [f"| {k} | {v:.2f} | {v / result['float32']:.2f} |" for k, v in result.items()]
+    return [*lines, ""]
+
+
+def memory_table(found: dict) -> list[str]:
+    generator = torch.Generator().manual_seed(0)
+    lines = [
+        "### Peak memory of forward + backward, float32, in sizes of the gradient",
+        "",
+        "| shape | loss | contender | peak |",
+        "|---|---|---|---:|",
+    ]
+    for shape in SHAPES[:2]:
+        x, y = (torch.rand(shape, generator=generator) for _ in range(2))
+        x.requires_grad_()
+        for task, losses in contenders(found, shape).items():
+            for name, loss in losses.items():
+                peak = peak_memory(loss, x, y) / (4 * x.numel())
+                lines.append(f"| {'x'.join(map(str, shape))} | {task} | {name} | {peak:.2f} |")
+    return [*lines, ""]
+
+
+def header() -> list[str]:
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+    )
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES if _installed(name))
+    return [
+        f"# CPU, {datetime.date.today()}",
+        "",
+        f"{ssimloss.info()}, commit {commit.stdout.strip() or 'unknown'}, Python "
+        f"{platform.python_version()}, {torch.get_num_threads()} threads on {os.cpu_count()} cores. "
+        f"Peers: {versions}.",
+        "",
+        "Medians, interleaved; ratio: how many times ssimloss's time.",
+        "",
+    ]
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="also write the tables to this Markdown file")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each row and direction")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    found = peers()
+    lines = header()
+    for shape in SHAPES:
+        lines += times_table(found, shape, args.seconds)
+    lines += dtypes_table(args.seconds) + memory_table(found)
+    text = "\n".join(lines)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
