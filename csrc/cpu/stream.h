@@ -1,8 +1,6 @@
 // Loss and gradient of one item (a strip of columns and a band of rows of one plane) in one pass.
 //
-// A row is cut into as many segments as a vector has lanes, laid side by side: vector k holds element
-// k of every segment. A filter along the row then reads whole aligned vectors, as a filter down the
-// columns does, and one function (fir.h) is both.
+// Rows are kept as segments (segments.h), so that one filter (fir.h) is both directions'.
 //
 // R rows at a time flow through rings of the last few rows, small enough for the L2 cache:
 //   read      x, y                          -> raw: m = x + y, d = x - y
@@ -12,10 +10,6 @@
 // Moments are needed radius columns and rows beyond the gradient, raw values twice as far.
 
 constexpr int max_scales = 16;
-
-INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // torch's "reflect": the edge is not repeated.
 INLINE int64_t mirrored(int64_t i, int64_t size) { return i < 0 ? -i : (i >= size ? 2 * (size - 1) - i : i); }
@@ -226,34 +220,6 @@ class Stream {
     return p.padding == Padding::reflect && (i == 0 || i == size - 1) ? T(0.5) : T(1);
   }
 
-  // Linear row -> segments: vector k of out is elements k, s + k, 2 s + k, ...; k in [-halo, s + halo).
-  // The last block overlaps the one before; a row shorter than a block spills into what comes next.
-  void to_lanes(const T* linear, int64_t halo, V* out) const {
-    for (int64_t begin = 0; begin < s; begin += L) {
-      const int64_t k = s < L ? 0 : smaller(begin, s - L);
-      V block[L];
-      for (int lane = 0; lane < L; ++lane) block[lane] = load<T>(linear + lane * s + k);
-      transpose<T>(block);
-      for (int i = 0; i < L; ++i) out[k + i] = block[i];
-    }
-    for (int64_t k = 1; k <= halo; ++k) {  // a segment's halo is its neighbour's end
-      out[-k] = previous_lanes<T>(load<T>(linear - k - (L - 1)), out[s - k]);
-      out[s - 1 + k] = next_lanes<T>(out[k - 1], load<T>(linear + L * s - 1 + k));
-    }
-  }
-
-  // Segments -> linear row of the item's columns. The last block overlaps the one before; where a
-  // segment is shorter than a block, the next lane overwrites what is too much.
-  void from_lanes(const V* in, T* linear) const {
-    for (int64_t begin = 0; begin < s; begin += L) {
-      const int64_t k = s < L ? 0 : smaller(begin, s - L);
-      V block[L];
-      for (int i = 0; i < L; ++i) block[i] = k + i < s ? in[k + i] : V{};
-      transpose<T>(block);
-      for (int lane = 0; lane < L; ++lane) store<T>(linear + lane * s + k, block[lane]);
-    }
-  }
-
   // Row `row` of the images, unshifted, with what padding adds to its left and right.
   void read(int64_t row) {
     const int64_t begin = t0 - r - L, count = L * s + 2 * r + 3 * L;  // columns in the linear row
@@ -271,20 +237,11 @@ class Stream {
       for (int64_t col = t0 - r; col < 0; ++col) reflect(col);
       for (int64_t col = w; col < col1 + margin + r; ++col) reflect(col);
     }
-    prefetch(p.x, row + R, from, to);
-    prefetch(p.y, row + R, from, to);
+    prefetch(p.x, n, c, row + R, h, from, to);
+    prefetch(p.y, n, c, row + R, h, from, to);
     V* out = raw_row(row);
-    to_lanes(linear_m + r + L, r, out + r);
-    to_lanes(linear_d + r + L, r, out + raw_pitch + r);
-  }
-
-  // A row's start is far from the end of the row before: the machine does not foresee it.
-  INLINE void prefetch(const Images& images, int64_t row, int64_t from, int64_t to) const {
-    if (row >= h || images.stride_w != 1) return;
-    const int64_t size = images.dtype == DType::float64 ? 8 : (images.dtype == DType::float32 ? 4 : 2);
-    const char* start = static_cast<const char*>(images.data) +
-                        size * (n * images.stride_n + c * images.stride_c + row * images.stride_h);
-    for (int64_t at = from * size; at < to * size; at += 64) __builtin_prefetch(start + at);
+    to_segments<T>(linear_m + r + L, s, r, out + r);
+    to_segments<T>(linear_d + r + L, s, r, out + raw_pitch + r);
   }
 
   // One raw row -> its moments, blurred along the row.
@@ -314,7 +271,7 @@ class Stream {
       if (row + i >= top && row + i < bottom) {
         read_row<T>(p.grad_map, n, c, row + i - top, begin - left, to - begin, linear_m + (begin - t0));
       }
-      to_lanes(linear_m, 0, incoming + i * pitch);
+      to_segments<T>(linear_m, s, 0, incoming + i * pitch);
     }
   }
 
@@ -427,22 +384,16 @@ class Stream {
     }
     for (int i = 0; i < count; ++i) {
       if (row + i < row0 || row + i >= row1) continue;
-      sum_ssim += sum_lanes_double(row_ssim[i]);
-      if (windowed_l1) sum_l1 += sum_lanes_double(row_l1[i]);
+      sum_ssim += sum_lanes<T>(row_ssim[i]);
+      if (windowed_l1) sum_l1 += sum_lanes<T>(row_l1[i]);
     }
-  }
-
-  static double sum_lanes_double(V v) {
-    double sum = 0;
-    for (int lane = 0; lane < L; ++lane) sum += double(v[lane]);
-    return sum;
   }
 
   void write_losses(int64_t row, int64_t count) {
     const int64_t begin = larger(left, col0), to = smaller(right, col1);
     for (int64_t i = 0; i < count && begin < to; ++i) {
       if (row + i < row0 || row + i >= row1) continue;
-      from_lanes(loss_rows + i * pitch, linear_m);
+      from_segments<T>(loss_rows + i * pitch, s, linear_m);
       write_row<T>(p.loss_map, n, c, row + i - top, begin - left, to - begin, linear_m + (begin - t0));
     }
   }
@@ -455,7 +406,7 @@ class Stream {
         for (int q = 0; q < maps_of(j); ++q) {
           V* map = map_rows + ((i * scales + j) * 5 + q) * raw_pitch + r;
           if (p.padding == Padding::reflect) reflect_columns(map);
-          for (int64_t k = 1; k <= radius[j]; ++k) {  // as in to_lanes; nothing is beyond the row
+          for (int64_t k = 1; k <= radius[j]; ++k) {  // as in to_segments; nothing is beyond the row
             map[-k] = previous_lanes<T>(V{}, map[s - k]);
             map[s - 1 + k] = next_lanes<T>(map[k - 1], V{});
           }
@@ -518,11 +469,11 @@ class Stream {
       }
     }
     for (int i = 0; i < count; ++i) {
-      prefetch(for_x ? p.grad_x : p.grad_y, row + i + R, col0, col1);
-      from_lanes(gradients + 2 * i * pitch, linear_m);
+      prefetch(for_x ? p.grad_x : p.grad_y, n, c, row + i + R, h, col0, col1);
+      from_segments<T>(gradients + 2 * i * pitch, s, linear_m);
       write_row<T>(for_x ? p.grad_x : p.grad_y, n, c, row + i, col0, col1 - col0, linear_m + margin);
       if (!both) continue;
-      from_lanes(gradients + (2 * i + 1) * pitch, linear_m);
+      from_segments<T>(gradients + (2 * i + 1) * pitch, s, linear_m);
       write_row<T>(p.grad_y, n, c, row + i, col0, col1 - col0, linear_m + margin);
     }
   }
@@ -538,7 +489,7 @@ class Stream {
         const V d = load<T>(linear_d + i);
         sum += d < V{} ? -d : d;
       }
-      sum_l1 += double(sum_lanes<T>(sum));
+      sum_l1 += sum_lanes<T>(sum);
       for (; i < col1 - col0; ++i) sum_l1 += double(linear_d[i] < 0 ? -linear_d[i] : linear_d[i]);
     }
   }

@@ -12,6 +12,7 @@
 // These use what the ones above define.
 #include "convert.h"
 #include "fir.h"
+#include "segments.h"
 
 #include "stream.h"
 

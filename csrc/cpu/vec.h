@@ -29,9 +29,9 @@ INLINE Vec<T> splat(T value) {
 }
 
 template <class T>
-INLINE T sum_lanes(Vec<T> v) {
-  T sum = 0;
-  for (int lane = 0; lane < lanes<T>; ++lane) sum += v[lane];
+INLINE double sum_lanes(Vec<T> v) {
+  double sum = 0;
+  for (int lane = 0; lane < lanes<T>; ++lane) sum += double(v[lane]);
   return sum;
 }
 

@@ -1,0 +1,39 @@
+// A row cut into as many segments as a vector has lanes, laid side by side: vector k holds element k of
+// every segment. A filter along the row then reads whole aligned vectors, as one down the columns does.
+
+INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Linear row -> segments of s elements: vector k of out is elements k, s + k, 2 s + k, ...; k from
+// -halo to s + halo. linear must be readable halo + lanes elements beyond both ends. The last block
+// overlaps the one before; segments shorter than a block spill into what comes next in out.
+template <class T>
+void to_segments(const T* linear, int64_t s, int64_t halo, Vec<T>* out) {
+  constexpr int n = lanes<T>;
+  for (int64_t begin = 0; begin < s; begin += n) {
+    const int64_t k = s < n ? 0 : smaller(begin, s - n);
+    Vec<T> block[n];
+    for (int lane = 0; lane < n; ++lane) block[lane] = load<T>(linear + lane * s + k);
+    transpose<T>(block);
+    for (int i = 0; i < n; ++i) out[k + i] = block[i];
+  }
+  for (int64_t k = 1; k <= halo; ++k) {  // a segment's halo is its neighbour's end
+    out[-k] = previous_lanes<T>(load<T>(linear - k - (n - 1)), out[s - k]);
+    out[s - 1 + k] = next_lanes<T>(out[k - 1], load<T>(linear + n * s - 1 + k));
+  }
+}
+
+// Segments -> linear row of lanes * s elements and up to a block more: where a segment is shorter than
+// a block, the next lane overwrites what is too much.
+template <class T>
+void from_segments(const Vec<T>* in, int64_t s, T* linear) {
+  constexpr int n = lanes<T>;
+  for (int64_t begin = 0; begin < s; begin += n) {
+    const int64_t k = s < n ? 0 : smaller(begin, s - n);
+    Vec<T> block[n];
+    for (int i = 0; i < n; ++i) block[i] = k + i < s ? in[k + i] : Vec<T>{};
+    transpose<T>(block);
+    for (int lane = 0; lane < n; ++lane) store<T>(linear + lane * s + k, block[lane]);
+  }
+}
