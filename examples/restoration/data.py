@@ -1,0 +1,147 @@
+"""Photographs from a folder tree, and the patches that training cuts from them."""
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+PATCH = 31  # pixels, the paper's
+STRIDE = 7  # pixels; not 8, so that JPEG's grid of 8x8 blocks falls anywhere in a patch
+LONGEST = 1000  # pixels; the paper's photographs are 999x666
+SMALLEST_TEST = 161  # pixels; MS-SSIM halves four times and then still needs its 11-pixel window
+HELD_OUT = 10  # every tenth photograph
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm"}
+MODES = {"RGB", "RGBA", "L", "LA", "P"}  # 8 bits a channel; Pillow would clip or misread others
+
+
+class Photograph(NamedTuple):
+    name: str  # the path below its folder, without the suffix; unique in its folder
+    pixels: Tensor  # [3, H, W], uint8
+
+
+class Pair(NamedTuple):
+    name: str
+    degraded: Tensor  # [3, H, W], uint8, or float in [0, 1]
+    truth: Tensor  # [3, H, W], uint8
+
+
+class NoPhotographs(Exception):
+    """Nothing to train or to evaluate on; the text says why."""
+
+
+def from_image(image: Image.Image) -> Tensor:
+    """[3, H, W], uint8. Grey becomes three equal channels; alpha is dropped."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """From [3, H, W], uint8."""
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def as_float(pixels: Tensor) -> Tensor:
+    """uint8 0..255 to float 0..1; a float is left as it is."""
+    return pixels / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def printable(path: Path | str) -> str:
+    """A file name may hold bytes that are no text: "?" instead."""
+    return str(path).encode("utf-8", errors="replace").decode()
+
+
+def read(path: Path, smallest: int) -> Tensor:
+    """One photograph, upright, [3, H, W], uint8; an exception says why it is of no use."""
+    with Image.open(path) as image:
+        if image.mode not in MODES:
+            raise ValueError(f"its mode is {image.mode}; save it as 8-bit RGB or grey")
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    # Area averages, as the embedded pictures are made: a camera's own pixels are interpolated
+    # from a mosaic and mostly JPEG-compressed, a poor truth.
+    upright = upright.reduce(-(-max(upright.size) // LONGEST))
+    if min(upright.size) < smallest:
+        raise ValueError(f"{upright.width}x{upright.height} pixels; needs {smallest} a side")
+    return from_image(upright)
+
+
+def read_folder(root: Path, smallest: int) -> list[Photograph]:
+    """All photographs below a folder, sorted by path; one of no use is named and skipped."""
+    if not root.is_dir():
+        raise NoPhotographs(f"{printable(root)} is not a folder")
+    photographs: dict[str, Tensor] = {}
+    skipped = 0
+    paths = [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    for path in tqdm(paths, desc="reading", unit="file", leave=False):
+        try:
+            pixels = read(path, smallest)
+        except Exception as error:  # a broken file makes Pillow raise nearly anything
+            tqdm.write(f"skipped {printable(path)}: {printable(str(error))}", file=sys.stderr)
+            skipped += 1
+            continue
+        below = path.relative_to(root)
+        name = below.with_suffix("").as_posix()
+        photographs[below.as_posix() if name in photographs else name] = pixels
+    print(f"{printable(root)}: {len(photographs)} photographs, {skipped} skipped")
+    return [Photograph(name, pixels) for name, pixels in photographs.items()]
+
+
+def train_and_test(train_root: Path, test_root: Path | None) -> tuple[list[Photograph], list[Photograph]]:
+    """The photographs of both folders; without a test folder every tenth is held out for it."""
+    train = read_folder(train_root, PATCH)
+    if test_root is not None:
+        test = read_folder(test_root, SMALLEST_TEST)
+    else:
+        test = [p for p in train if min(p.pixels.shape[1:]) >= SMALLEST_TEST][::HELD_OUT]
+        names = {photograph.name for photograph in test}
+        train = [photograph for photograph in train if photograph.name not in names]
+        print(f"held out for the test: {len(test)}, every tenth")
+    if not train:
+        raise NoPhotographs(f"no photograph to train on in {printable(train_root)}")
+    if not test:
+        where = printable(test_root or train_root)
+        raise NoPhotographs(f"no photograph of {SMALLEST_TEST} pixels a side to test on in {where}")
+    return train, test
+
+
+def digest(photographs: Sequence[Photograph]) -> str:
+    """A few letters that change with any name or pixel."""
+    total = hashlib.sha256()
+    for name, pixels in photographs:
+        total.update(f"{printable(name)} {tuple(pixels.shape)} ".encode())
+        total.update(pixels.numpy().tobytes())
+    return f"{len(photographs)} photographs, sha256 {total.hexdigest()[:16]}"
+
+
+class Patches(Dataset[tuple[Tensor, Tensor]]):
+    """Pairs of patches (degraded, truth), each [3, 31, 31], float in [0, 1], at stride 7."""
+
+    def __init__(self, pairs: Sequence[Pair]):
+        self.pairs = pairs
+        corners = []
+        for number, pair in enumerate(pairs):
+            height, width = pair.truth.shape[1:]
+            rows = torch.arange(0, height - PATCH + 1, STRIDE, dtype=torch.int32)
+            columns = torch.arange(0, width - PATCH + 1, STRIDE, dtype=torch.int32)
+            picture = torch.tensor([number], dtype=torch.int32)
+            corners.append(torch.cartesian_prod(picture, rows, columns))
+        self.corners = torch.cat(corners)  # [patches, 3]: picture, row, column
+
+    def __len__(self) -> int:
+        return len(self.corners)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        number, row, column = self.corners[index].tolist()
+        _, degraded, truth = self.pairs[number]
+        window = (slice(None), slice(row, row + PATCH), slice(column, column + PATCH))
+        return as_float(degraded[window]), as_float(truth[window])
