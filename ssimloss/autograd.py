@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .ops import Options, scale_, unit_scale
+from .ops import NO_DOUBLE_BACKWARD, Options, scale_, unit_scale
 
 
 def fused_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
@@ -16,10 +16,10 @@ def fused_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
         return options.op(x, y, *options, 1.0, False, False)[0]
     if torch.compiler.is_compiling():  # graphs hold the op itself, with the autograd of ops.py
         return options.op(x, y, *options, unit_scale(x, options), *wants)[0]
-    return _FusedLoss.apply(x, y, options, unit_scale(x, options), *wants)[0]
+    return _Loss.apply(x, y, options, unit_scale(x, options), *wants)[0]
 
 
-class _FusedLoss(torch.autograd.Function):
+class _Loss(torch.autograd.Function):
     """Forward computes the gradient too, times `scale`; backward multiplies it in place, once.
 
     Asked a second time (retain_graph) or for a graph of its own (create_graph, torch.func), backward
@@ -43,14 +43,36 @@ class _FusedLoss(torch.autograd.Function):
         ctx.units = None if ctx.options.reduction == "map" else output[1:]
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, *_: None) -> tuple:
+    def backward(ctx: Any, grad_loss: Tensor | None, *_: None) -> tuple:
         want_x, want_y = ctx.needs_input_grad[:2]
         units, ctx.units = ctx.units, None
-        if units is None or torch.is_grad_enabled():
+        if grad_loss is None:
+            units = (None, None)
+        elif units is None or torch.is_grad_enabled():
             x, y = ctx.saved_tensors
-            units = ctx.options.backward_op(grad_loss, x, y, *ctx.options, want_x, want_y)
+            units = _Gradient.apply(grad_loss, x, y, ctx.options, want_x, want_y)
         else:
             for unit, want in zip(units, (want_x, want_y), strict=True):
                 if want:
                     scale_(unit, grad_loss, 1 / ctx.scale)
         return units[0] if want_x else None, units[1] if want_y else None, None, None, None, None
+
+
+class _Gradient(torch.autograd.Function):
+    """The gradient computed anew. It has no derivative: asking for one raises."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        grad_loss: Tensor, x: Tensor, y: Tensor, options: Options, want_x: bool, want_y: bool
+    ) -> tuple[Tensor, Tensor]:
+        return options.backward_op(grad_loss, x, y, *options, want_x, want_y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise RuntimeError(NO_DOUBLE_BACKWARD)

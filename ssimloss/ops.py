@@ -72,6 +72,12 @@ class Dyadic(NamedTuple):
 
 Options = Gaussian | Dyadic
 
+NO_DOUBLE_BACKWARD = (
+    "ssimloss: double backward is not supported, and the gradient of a loss was asked to be "
+    "differentiated again (create_graph=True or nested torch.func.grad); the functions of "
+    "ssimloss.reference can be differentiated any number of times"
+)
+
 
 def output_size(x: Tensor, options: Options) -> tuple[int, int]:
     """Height and width of the positions at full resolution."""
@@ -128,6 +134,8 @@ def _register(name: str, form: type[Gaussian] | type[Dyadic]) -> None:
         ctx.set_materialize_grads(False)
 
     def backward(ctx, grad_loss, *_):
+        if grad_loss is None:
+            return (None,) * (count + 5)
         x, y, *units = ctx.saved_tensors
         wants = ctx.needs_input_grad[:2]
         kept = all(unit.shape == x.shape for unit, want in zip(units, wants, strict=True) if want)
@@ -144,11 +152,7 @@ def _register(name: str, form: type[Gaussian] | type[Dyadic]) -> None:
     torch.library.register_autograd(name, backward, setup_context=setup_context)
 
     def no_double_backward(ctx, *_):
-        raise RuntimeError(
-            f"ssimloss: double backward is not supported: the gradient of {name} was asked to be "
-            "differentiated again (create_graph=True or nested torch.func.grad); "
-            "ssimloss.reference has differentiable versions of every function"
-        )
+        raise RuntimeError(NO_DOUBLE_BACKWARD)
 
     torch.library.register_autograd(backward_name, no_double_backward)
 

@@ -4,8 +4,8 @@
 //
 // R rows at a time flow through rings of the last few rows, small enough for the L2 cache:
 //   read      x, y                          -> raw: m = x + y, d = x - y
-//   moments   m, d, m^2, d^2, blurred along the row -> moment ring of each scale
-//   positions blurred down the columns -> loss, coefficients a, b; blurred along the row -> map ring
+//   moments   means and variances of m and d along the row -> moment ring of each scale
+//   positions the same down the columns -> loss, coefficients a, b; blurred along the row -> map ring
 //   gradient  blurred down the columns, a + b m + ... -> grad_x, grad_y
 // Moments are needed radius columns and rows beyond the gradient, raw values twice as far.
 
@@ -34,7 +34,7 @@ class Stream {
 
   int radius[max_scales];
   const T* weights[max_scales];
-  V *raw, *work, *moments[max_scales], *pad[max_scales], *map_rows, *map_ring[max_scales], *zeros;
+  V *raw, *work, *moments[max_scales], *map_rows, *map_ring[max_scales], *zeros;
   V *position_mask, *map_weight, *edge_weight;  // per column: counted; in the gradient; reflect's
   V *incoming, *loss_rows, *gradients;
   T *linear_m, *linear_d;
@@ -98,10 +98,6 @@ class Stream {
 
   void run() {
     if (!windowed_l1 && p.l1_weight != 0 && !p.loss_map.data) sum_pixels();
-    if (p.padding == Padding::zeros) {  // a row outside the picture
-      for (int64_t k = 0; k < 2 * raw_pitch; ++k) raw[k] = V{};
-      for (int j = 0; j < scales; ++j) blur_moments(raw, j, pad[j]);
-    }
     filled = larger(0, first - r);
     for (int j = 0; j < scales; ++j) blurred[j] = larger(0, first - radius[j]);
     int64_t done = row0;  // rows of the gradient
@@ -151,7 +147,7 @@ class Stream {
     take(map_weight, pitch);
     take(edge_weight, pitch);
     take(raw, raw_rows() * 2 * raw_pitch);
-    take(work, 5 * raw_pitch);
+    take(work, 2 * larger(raw_pitch, R + 2 * r));
     take(rows, int64_t(scales) * (R + 2 * r));
     take(loss_rows, p.loss_map.data ? R * pitch : 0);
     take(incoming, p.grad_map.data ? R * pitch + L : 0);
@@ -163,17 +159,14 @@ class Stream {
       }
       weights[j] = own;
       take(moments[j], moment_rows(j) * channels_of(j) * pitch);
-      take(pad[j], channels_of(j) * pitch);
       if (gradient) take(map_ring[j], map_ring_rows(j) * maps_of(j) * pitch);
     }
     if (gradient) {
       take(map_rows, int64_t(R) * scales * 5 * raw_pitch);
-      take(zeros, 5 * pitch);
       take(gradients, 2 * R * pitch);
-      if (base) {
-        for (int64_t k = 0; k < 5 * pitch; ++k) zeros[k] = V{};
-      }
     }
+    take(zeros, 5 * pitch);
+    for (int64_t k = 0; base && k < 5 * pitch; ++k) zeros[k] = V{};
     return used;
   }
 
@@ -181,7 +174,7 @@ class Stream {
   V* moment_row(int j, int64_t row) { return moments[j] + row % moment_rows(j) * channels_of(j) * pitch; }
   V* map_row(int j, int64_t row) { return map_ring[j] + row % map_ring_rows(j) * maps_of(j) * pitch; }
 
-  // Means of the finite values on a coarse grid, so that no NaN spreads through the shift.
+  // m0 and d0 of ssim_math.h: means of finite values on a coarse grid, so that no NaN spreads.
   void shifts() {
     double sums[2] = {}, counts[2] = {};
     const int64_t down = ceil_div(row1 - row0, 8), across = ceil_div(col1 - col0, 8);
@@ -244,24 +237,29 @@ class Stream {
     to_segments<T>(linear_d + r + L, s, r, out + raw_pitch + r);
   }
 
-  // One raw row -> its moments, blurred along the row.
+  // One raw row -> means and variances of m and d (and the mean of |d|) under the window along the row.
   void blur_moments(const V* source, int j, V* out) {
-    const int64_t halo = radius[j];
-    const V* m = source + (r - halo);
-    const V* d = m + raw_pitch;
-    for (int64_t k = 0; k < s + 2 * halo; ++k) {
-      const V shifted_m = m[k] - shift_m, shifted_d = d[k] - shift_d;
-      work[k] = shifted_m;
-      work[raw_pitch + k] = shifted_d;
-      work[2 * raw_pitch + k] = shifted_m * shifted_m;
-      work[3 * raw_pitch + k] = shifted_d * shifted_d;
+    const int halo = radius[j], count = int(s);
+    const T* weights = this->weights[j];
+    const V none{};
+    for (int q = 0; q < 2; ++q) {
+      const V* in = source + q * raw_pitch + r;
+      V *mean = out + 2 * q * pitch, *variance = mean + pitch;
+      const auto blocks = [&](auto fixed) INLINE_LAMBDA {
+        for_blocks<R>(count, [&](int k, auto block) INLINE_LAMBDA {
+          V means[block], variances[block];
+          fir_moments<block, fixed>([&](int i) INLINE_LAMBDA { return in[k + i - halo]; },
+                                    [&](int) INLINE_LAMBDA { return none; }, weights, halo, means, variances,
+                                    work, work + (R + 2 * r));
+          for (int i = 0; i < block; ++i) mean[k + i] = means[i], variance[k + i] = variances[i];
+        });
+      };
+      with_radius(halo, blocks);
     }
-    if (channels_of(j) == 5) {
-      for (int64_t k = 0; k < s + 2 * halo; ++k) work[4 * raw_pitch + k] = d[k] < V{} ? -d[k] : d[k];
-    }
-    for (int q = 0; q < channels_of(j); ++q) {
-      fir_row<R, T>(work + q * raw_pitch + halo, weights[j], radius[j], int(s), out + q * pitch);
-    }
+    if (channels_of(j) < 5) return;
+    const V* d = source + raw_pitch + r;
+    for (int k = -halo; k < count + halo; ++k) work[halo + k] = absolute(d[k]);
+    fir_row<R, T>(work + halo, weights, halo, count, out + 4 * pitch);
   }
 
   void read_incoming(int64_t row, int64_t count) {
@@ -281,7 +279,7 @@ class Stream {
       int64_t source = smaller(row - radius[j] + i, row + count - 1 + radius[j]);
       const bool outside = source < 0 || source >= h;
       if (outside && p.padding == Padding::reflect) source = mirrored(source, h);
-      out[i] = outside && p.padding == Padding::zeros ? pad[j] : moment_row(j, source);
+      out[i] = outside && p.padding == Padding::zeros ? zeros : moment_row(j, source);
     }
   }
 
@@ -295,11 +293,20 @@ class Stream {
     }
   }
 
-  // Blur down the columns: out[i] is plane q of row i, vector k; i in [0, R).
+  // Blur down the columns: out[i] is the value at offset `at` of row i, i in [0, R).
   INLINE void fir_column(const V* const* source, int j, int64_t at, V* out) const {
     const auto in = [&](int i) INLINE_LAMBDA { return source[i][at]; };
-    if (radius[j] == 5) return fir<R, 5>(in, weights[j], 5, out);
-    fir<R, 0>(in, weights[j], radius[j], out);
+    with_radius(radius[j], [&](auto fixed) INLINE_LAMBDA { fir<R, fixed>(in, weights[j], radius[j], out); });
+  }
+
+  // The same for means, and variances one plane further on.
+  INLINE void fir_column_moments(const V* const* source, int j, int64_t at, V* mean, V* variance) const {
+    const auto means = [&](int i) INLINE_LAMBDA { return source[i][at]; };
+    const auto variances = [&](int i) INLINE_LAMBDA { return source[i][at + pitch]; };
+    with_radius(radius[j], [&](auto fixed) INLINE_LAMBDA {
+      fir_moments<R, fixed>(means, variances, weights[j], radius[j], mean, variance, work,
+                            work + (R + 2 * r));
+    });
   }
 
   // Loss and coefficients at the positions of rows [row, row + count). General: with every option;
@@ -323,7 +330,8 @@ class Stream {
       V mu[Scales][4][R], l1[R] = {};
       for (int j = 0; j < scales; ++j) {
         const V* const* source = rows + j * (R + 2 * r);
-        for (int q = 0; q < 4; ++q) fir_column(source, j, q * pitch + k, mu[j][q]);
+        fir_column_moments(source, j, k, mu[j][0], mu[j][2]);
+        fir_column_moments(source, j, 2 * pitch + k, mu[j][1], mu[j][3]);
         if (windowed_l1 && j == last) fir_column(source, j, 4 * pitch + k, l1);
       }
       const V column_weight = map_weight[k], column_counts = position_mask[k];
@@ -335,8 +343,8 @@ class Stream {
           return Moments<V>{mu[j][0][i], mu[j][1][i], mu[j][2][i], mu[j][3][i]};
         };
         Dissimilarity<V> e[Scales];
-        for (int j = 0; j < last; ++j) e[j] = dissimilarity<false>(moments_at(j), shift_m, shift_d, c1, c2);
-        e[last] = dissimilarity<Luminance>(moments_at(last), shift_m, shift_d, c1, c2);
+        for (int j = 0; j < last; ++j) e[j] = dissimilarity<false>(moments_at(j), c1, c2);
+        e[last] = dissimilarity<Luminance>(moments_at(last), c1, c2);
         V loss = e[last].e_l;
         for (int j = 0; j < scales; ++j) loss += e[j].e_cs - loss * e[j].e_cs;
         loss = not_negative(loss);
@@ -348,7 +356,7 @@ class Stream {
             total += T(p.l1_weight) * l1[i];
           } else if (p.l1_weight != 0) {
             const V d = raw_row(row + i)[raw_pitch + r + k];
-            total += T(p.l1_weight) * (d < V{} ? -d : d);
+            total += T(p.l1_weight) * absolute(d);
           }
           loss_rows[i * pitch + k] = total;
         }
@@ -367,8 +375,9 @@ class Stream {
         for (int j = 0; j < scales; ++j) {
           V* maps_out = out + j * scale_pitch;
           const V g_cs = before * behind[j];
-          const Coefficients<V> at = j == last ? coefficients<Luminance, T>(moments_at(j), e[j], g_l, g_cs)
-                                               : coefficients<false, T>(moments_at(j), e[j], g_l, g_cs);
+          const Coefficients<V> at =
+              j == last ? coefficients<Luminance, T>(moments_at(j), e[j], shift_m, shift_d, g_l, g_cs)
+                        : coefficients<false, T>(moments_at(j), e[j], shift_m, shift_d, g_l, g_cs);
           put(maps_out, at.b_m);
           put(maps_out + raw_pitch, at.b_d);
           if (both) {
@@ -487,7 +496,7 @@ class Stream {
       int64_t i = 0;
       for (; i + L <= col1 - col0; i += L) {
         const V d = load<T>(linear_d + i);
-        sum += d < V{} ? -d : d;
+        sum += absolute(d);
       }
       sum_l1 += sum_lanes<T>(sum);
       for (; i < col1 - col0; ++i) sum_l1 += double(linear_d[i] < 0 ? -linear_d[i] : linear_d[i]);

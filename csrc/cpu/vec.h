@@ -28,6 +28,11 @@ INLINE Vec<T> splat(T value) {
   return Vec<T>{} + value;
 }
 
+template <class V>
+INLINE V absolute(V v) {  // NaN stays NaN
+  return v < V{} ? -v : v;
+}
+
 template <class T>
 INLINE double sum_lanes(Vec<T> v) {
   double sum = 0;
