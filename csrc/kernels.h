@@ -35,7 +35,7 @@ struct Problem {
   double inverse_range;  // the images are multiplied by it first: all else is in units of 1
   bool sum_difference;   // the inputs are not x and y but m = x + y and d = x - y, in units of 1
 
-  Images x, y;         // same dtype
+  Images x, y;         // same dtype; d is float64 where they are m and d
   Images loss_map;     // out: loss(p), [batch, channels, height', width']; or absent
   double* plane_sums;  // out: per item the sums of ssim and l1 terms, [items][2]; or null
 

@@ -254,8 +254,8 @@ struct Level {
   std::vector<double> log_slopes;
 };
 
-Tensor plane_tensor(const Call& call, int64_t height, int64_t width) {
-  return empty(call.x, Sizes{call.batch, call.channels, height, width}, arithmetic(call.x));
+Tensor plane_tensor(const Call& call, const Problem& p, ScalarType dtype) {
+  return empty(call.x, Sizes{call.batch, call.channels, p.height, p.width}, dtype);
 }
 
 std::vector<Level> pyramid(const Call& call, const Problem& finest, size_t levels) {
@@ -267,15 +267,16 @@ std::vector<Level> pyramid(const Call& call, const Problem& finest, size_t level
       p.height = (above.height + 1) / 2, p.width = (above.width + 1) / 2;
       p.l1_weight = 0;
       p.sum_difference = true;
-      all[j].m = plane_tensor(call, p.height, p.width), all[j].d = plane_tensor(call, p.height, p.width);
+      all[j].m = plane_tensor(call, p, arithmetic(call.x));
+      all[j].d = plane_tensor(call, p, ScalarType::Double);
       p.x = images(all[j].m), p.y = images(all[j].d);
       const Pooling pooling{
           above.batch,          above.channels, above.height, above.width, above.inverse_range,
           above.sum_difference, above.x,        above.y,      p.x,         p.y};
       parallel(call.planes() * p.height, 16,
                [&](int64_t begin, int64_t end) { cpu_kernels().pool(pooling, begin, end); });
-      if (call.want_x) all[j].grad_x = plane_tensor(call, p.height, p.width);
-      if (call.want_y) all[j].grad_y = plane_tensor(call, p.height, p.width);
+      if (call.want_x) all[j].grad_x = plane_tensor(call, p, arithmetic(call.x));
+      if (call.want_y) all[j].grad_y = plane_tensor(call, p, arithmetic(call.x));
     }
     p.luminance = j + 1 == levels;
     output_size(p);

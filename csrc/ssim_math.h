@@ -21,16 +21,15 @@ struct Moments {
   V mu_m, mu_d, s_mm, s_dd;
 };
 
-// 1 - l and 1 - cs, with what the gradient needs again.
+// l and cs and, without subtracting them from 1, 1 - l and 1 - cs; inverses for the gradient.
 template <class V>
 struct Dissimilarity {
-  V e_l, e_cs, inverse_a, inverse_b;
+  V l, cs, e_l, e_cs, inverse_a, inverse_b;
 };
 
-// The coefficients of the gradient: with g the gain of this position, G the window and any constants
-// m0, d0 (near the local mean, which keeps the digits),
-//   dm(q) += G(q - p) (a_m - b_m (m(q) - m0))     dd(q) += G(q - p) (a_d + b_d (d(q) - d0))
-// and dx = dm + dd, dy = dm - dd.
+// The coefficients of the gradient: with G the window,
+//   dm(q) += G(q - p) (a_m - b_m (m(q) - m(p)))     dd(q) += G(q - p) (a_d + b_d (d(q) - d(p)))
+// and dx = dm + dd, dy = dm - dd. Differences alone: what is far from zero but flat loses no digits.
 template <class V>
 struct Coefficients {
   V a_m, b_m, a_d, b_d;
@@ -43,7 +42,7 @@ SSIMLOSS_INLINE V not_negative(V v) {  // NaN stays NaN
 
 template <bool Luminance, class T, class V>
 SSIMLOSS_INLINE Dissimilarity<V> dissimilarity(const Moments<V>& at, T c1, T c2) {
-  Dissimilarity<V> e{};
+  Dissimilarity<V> e{};  // without luminance, e_l = 0 and l = 1
   const V b = T(0.5) * (at.s_mm + at.s_dd) + c2;
   if (Luminance) {
     const V mu_dd = at.mu_d * at.mu_d;
@@ -52,23 +51,27 @@ SSIMLOSS_INLINE Dissimilarity<V> dissimilarity(const Moments<V>& at, T c1, T c2)
     e.inverse_a = b * inverse;
     e.inverse_b = a * inverse;
     e.e_l = mu_dd * e.inverse_a;
+    e.l = (T(0.5) * (at.mu_m - at.mu_d) * (at.mu_m + at.mu_d) + c1) * e.inverse_a;
   } else {
     e.inverse_b = T(1) / b;
+    e.l = V{} + T(1);
   }
   e.e_cs = at.s_dd * e.inverse_b;
+  e.cs = (T(0.5) * (at.s_mm - at.s_dd) + c2) * e.inverse_b;
   return e;
 }
 
-// g_l, g_cs: the gradient of the loss with respect to e_l and e_cs, times the gain.
+// delta_m = m(p) - mu_m, delta_d likewise; g_l, g_cs: the gradient of the loss with respect to e_l and
+// e_cs, times the gain of p.
 template <bool Luminance, class T, class V>
-SSIMLOSS_INLINE Coefficients<V> coefficients(const Moments<V>& at, const Dissimilarity<V>& e, T m0, T d0,
-                                             V g_l, V g_cs) {
+SSIMLOSS_INLINE Coefficients<V> coefficients(const Moments<V>& at, const Dissimilarity<V>& e, V delta_m,
+                                             V delta_d, V g_l, V g_cs) {
   Coefficients<V> c;
   const V g_b = g_cs * e.inverse_b;
   c.b_m = g_b * e.e_cs;
   c.b_d = T(2) * g_b - c.b_m;
-  c.a_m = c.b_m * (at.mu_m - m0);
-  c.a_d = c.b_d * (d0 - at.mu_d);
+  c.a_m = V{} - c.b_m * delta_m;
+  c.a_d = c.b_d * delta_d;
   if (Luminance) {
     const V g_a = g_l * e.inverse_a, g_a_e = g_a * e.e_l;
     c.a_m -= g_a_e * at.mu_m;

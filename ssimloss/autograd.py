@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from .ops import NO_DOUBLE_BACKWARD, Options, scale_, unit_scale
 
@@ -12,10 +13,10 @@ def fused_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
     """The loss of x, y [N, C, H, W], differentiable with respect to whichever requires a gradient."""
     grad_enabled = torch.is_grad_enabled()
     wants = grad_enabled and x.requires_grad, grad_enabled and y.requires_grad
-    if not any(wants):
-        return options.op(x, y, *options, 1.0, False, False)[0]
     if torch.compiler.is_compiling():  # graphs hold the op itself, with the autograd of ops.py
         return options.op(x, y, *options, unit_scale(x, options), *wants)[0]
+    if not any(wants) and not any(unpack_dual(t).tangent is not None for t in (x, y)):
+        return options.op(x, y, *options, 1.0, False, False)[0]
     return _Loss.apply(x, y, options, unit_scale(x, options), *wants)[0]
 
 

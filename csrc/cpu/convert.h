@@ -81,32 +81,23 @@ INLINE void with_stride(int64_t stride, F f) {
   f(stride);
 }
 
-// m = x + y and d = x - y in units of the data range, or the inputs themselves where they are m, d.
+// m = x + y and d = x - y - offset_d in units of the data range.
 template <class T>
-void read_sum_difference(const Images& x, const Images& y, bool sum_difference, T inverse_range, int64_t n,
-                         int64_t c, int64_t h, int64_t first, int64_t count, T* __restrict m,
-                         T* __restrict d) {
+void read_sum_difference(const Images& x, const Images& y, T inverse_range, T offset_d, int64_t n, int64_t c,
+                         int64_t h, int64_t first, int64_t count, T* __restrict m, T* __restrict d) {
   with_type(x.dtype, [&](auto* tag) INLINE_LAMBDA {
     using In = std::remove_pointer_t<decltype(tag)>;
     const Row<In> row_x = row_of<In>(x, n, c, h), row_y = row_of<In>(y, n, c, h);
-    const bool same = row_x.stride == row_y.stride;
     const auto read = [&](auto stride_x, auto stride_y) INLINE_LAMBDA {
       const In* __restrict px = row_x.data + first * stride_x;
       const In* __restrict py = row_y.data + first * stride_y;
-      if (sum_difference) {
-        for (int64_t i = 0; i < count; ++i) {
-          m[i] = T(widen(px[i * stride_x]));
-          d[i] = T(widen(py[i * stride_y]));
-        }
-      } else {
-        for (int64_t i = 0; i < count; ++i) {
-          const T a = T(widen(px[i * stride_x])), b = T(widen(py[i * stride_y]));
-          m[i] = (a + b) * inverse_range;
-          d[i] = (a - b) * inverse_range;
-        }
+      for (int64_t i = 0; i < count; ++i) {
+        const T a = T(widen(px[i * stride_x])), b = T(widen(py[i * stride_y]));
+        m[i] = (a + b) * inverse_range;
+        d[i] = (a - b) * inverse_range - offset_d;
       }
     };
-    if (same) {
+    if (row_x.stride == row_y.stride) {
       with_stride(row_x.stride, [&](auto stride) INLINE_LAMBDA { read(stride, stride); });
     } else {
       read(row_x.stride, row_y.stride);
@@ -114,13 +105,20 @@ void read_sum_difference(const Images& x, const Images& y, bool sum_difference, 
   });
 }
 
+// A row less offset, which is taken away before rounding to T.
 template <class T>
-void read_row(const Images& images, int64_t n, int64_t c, int64_t h, int64_t first, int64_t count, T* out) {
+void read_row(const Images& images, int64_t n, int64_t c, int64_t h, int64_t first, int64_t count, T* out,
+              double offset = 0) {
   with_type(images.dtype, [&](auto* tag) INLINE_LAMBDA {
     using In = std::remove_pointer_t<decltype(tag)>;
     const Row<In> row = row_of<In>(images, n, c, h);
     with_stride(row.stride, [&](auto stride) INLINE_LAMBDA {
-      for (int64_t i = 0; i < count; ++i) out[i] = T(widen(row.data[(first + i) * stride]));
+      if (offset == 0) {
+        for (int64_t i = 0; i < count; ++i) out[i] = T(widen(row.data[(first + i) * stride]));
+      } else {
+        for (int64_t i = 0; i < count; ++i)
+          out[i] = T(double(widen(row.data[(first + i) * stride])) - offset);
+      }
     });
   });
 }

@@ -74,26 +74,54 @@ INLINE V finite_or_zero(V v) {
   return v - v == V{} ? v : V{};
 }
 
-// Means and variances of R windows along any index, from the means and variances (or from values:
-// variance null) of what they cover: the law of total variance. Shifted by a value from the middle, or
-// float32 would lose the variance of bright flat areas. shifted, squares: room for R + 2 radius, used
-// where the radius is not fixed.
+// Means and variances of R windows along any index, from the means and variances of what they cover: the
+// law of total variance. The means are relative to the value returned, one from their middle: float32
+// would lose the variance of bright flat areas. room: for 2 (R + 2 radius), where the radius is not fixed.
 template <int R, int Radius, class T, class Mean, class Variance>
-INLINE void fir_moments(Mean mean_in, Variance variance_in, const T* w, int radius, Vec<T>* mean,
-                        Vec<T>* variance, Vec<T>* shifted, Vec<T>* squares) {
-  Vec<T> fixed_shifted[R + 2 * Radius], fixed_squares[R + 2 * Radius];
-  if constexpr (Radius > 0) shifted = fixed_shifted, squares = fixed_squares, radius = Radius;
+INLINE Vec<T> fir_moments(Mean mean_in, Variance variance_in, const T* w, int radius, Vec<T>* mean,
+                          Vec<T>* variance, Vec<T>* room) {
+  Vec<T> fixed[2 * (R + 2 * Radius)];
+  Vec<T>* shifted = Radius > 0 ? fixed : room;
+  const int count = R + 2 * (Radius > 0 ? Radius : radius);
+  Vec<T>* squares = shifted + count;
   const Vec<T> shift = finite_or_zero(mean_in(radius + (R - 1) / 2));
 #pragma GCC unroll 32
-  for (int i = 0; i < R + 2 * radius; ++i) {
+  for (int i = 0; i < count; ++i) {
     shifted[i] = mean_in(i) - shift;
     squares[i] = shifted[i] * shifted[i] + variance_in(i);
   }
   fir<R, Radius>([&](int i) INLINE_LAMBDA { return shifted[i]; }, w, radius, mean);
   fir<R, Radius>([&](int i) INLINE_LAMBDA { return squares[i]; }, w, radius, variance);
 #pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) variance[i] = not_negative(variance[i] - mean[i] * mean[i]);
+  return shift;
+}
+
+// The maps of ssim_math.h's coefficients under R windows along any index. map_in(q, i): b_m, b_d and, for
+// one image's gradient, a = a_m + a_d; for both, a_m and a_d. Every a is relative to the m and d of its own
+// place, so it is first moved to a common pair in the middle, and afterwards to that of its window's centre.
+template <int R, int Radius, bool Both, class T, class Map, class ValueM, class ValueD>
+INLINE void fir_maps(Map map_in, ValueM m_in, ValueD d_in, const T* w, int radius, Vec<T> (*map)[R],
+                     Vec<T>* room) {
+  Vec<T> fixed[2 * (R + 2 * Radius)];
+  Vec<T>* a = Radius > 0 ? fixed : room;
+  const int count = R + 2 * (Radius > 0 ? Radius : radius), middle = radius + (R - 1) / 2;
+  Vec<T>* a_d = a + count;
+  const Vec<T> m0 = finite_or_zero(m_in(middle)), d0 = finite_or_zero(d_in(middle));
+#pragma GCC unroll 32
+  for (int i = 0; i < count; ++i) {
+    const Vec<T> moved_m = map_in(0, i) * (m_in(i) - m0), moved_d = map_in(1, i) * (d_in(i) - d0);
+    a[i] = Both ? map_in(2, i) + moved_m : map_in(2, i) + moved_m - moved_d;
+    if (Both) a_d[i] = map_in(3, i) - moved_d;
+  }
+  fir<R, Radius>([&](int i) INLINE_LAMBDA { return map_in(0, i); }, w, radius, map[0]);
+  fir<R, Radius>([&](int i) INLINE_LAMBDA { return map_in(1, i); }, w, radius, map[1]);
+  fir<R, Radius>([&](int i) INLINE_LAMBDA { return a[i]; }, w, radius, map[2]);
+  if (Both) fir<R, Radius>([&](int i) INLINE_LAMBDA { return a_d[i]; }, w, radius, map[3]);
+#pragma GCC unroll 16
   for (int i = 0; i < R; ++i) {
-    variance[i] = not_negative(variance[i] - mean[i] * mean[i]);
-    mean[i] += shift;
+    const Vec<T> moved_m = map[0][i] * (m_in(radius + i) - m0), moved_d = map[1][i] * (d_in(radius + i) - d0);
+    map[2][i] = Both ? map[2][i] - moved_m : map[2][i] - moved_m + moved_d;
+    if (Both) map[3][i] += moved_d;
   }
 }

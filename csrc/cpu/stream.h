@@ -30,21 +30,21 @@ class Stream {
   int64_t top, bottom, left, right;  // positions that exist
   int64_t first, end, t0;            // rows of positions; column of segment 0's start
   int64_t s, raw_pitch, pitch;       // vectors in a segment, in a raw row, in others
-  T shift_m, shift_d, ssim_gain, l1_gain;
+  T offset_d, ssim_gain, l1_gain;    // raw d is less offset_d
 
   int radius[max_scales];
   const T* weights[max_scales];
-  V *raw, *work, *moments[max_scales], *map_rows, *map_ring[max_scales], *zeros;
+  V *raw, *work, *moments[max_scales], *map_rows, *map_ring[max_scales], *zeros, *pad;
   V *position_mask, *map_weight, *edge_weight;  // per column: counted; in the gradient; reflect's
   V *incoming, *loss_rows, *gradients;
   T *linear_m, *linear_d;
-  const V** rows;
+  const V **rows, **raw_around;
   int64_t filled, blurred[max_scales];
   double sum_ssim = 0, sum_l1 = 0;
 
   int channels_of(int j) const { return j == scales - 1 && windowed_l1 ? 5 : 4; }
   int maps_of(int j) const { return maps + (j == scales - 1 && windowed_l1); }
-  int64_t raw_rows() const { return R + 2 * r; }
+  int64_t raw_rows() const { return R + 3 * r; }
   int64_t moment_rows(int j) const { return R + 2 * radius[j]; }
   int64_t map_ring_rows(int j) const { return R + r + radius[j]; }
 
@@ -89,7 +89,7 @@ class Stream {
 
     const size_t bytes = layout(nullptr);
     layout(static_cast<char*>(scratch(bytes)));
-    shifts();
+    offset_d = mean_d();
     weigh_columns();
     ssim_gain = gradient ? T(p.gains[2 * plane]) : 0;
     l1_gain = gradient ? T(p.gains[2 * plane + 1]) : 0;
@@ -98,6 +98,7 @@ class Stream {
 
   void run() {
     if (!windowed_l1 && p.l1_weight != 0 && !p.loss_map.data) sum_pixels();
+    for (int64_t k = 0; k < 5 * pitch; ++k) pad[k] = k / pitch == 2 ? splat<T>(-offset_d) : V{};
     filled = larger(0, first - r);
     for (int j = 0; j < scales; ++j) blurred[j] = larger(0, first - radius[j]);
     int64_t done = row0;  // rows of the gradient
@@ -121,11 +122,16 @@ class Stream {
       }
       if (p.loss_map.data) write_losses(row, count);
       if (!gradient) continue;
-      blur_maps(row, count);
+      both ? blur_maps<true>(row, count) : blur_maps<false>(row, count);
       const int64_t ready = row + count == end ? row1 : smaller(row1, row + count - r);
       for (int64_t step; done < ready; done += step) {
         step = smaller(R, ready - done);
-        plain ? write_gradients<false>(done, int(step)) : write_gradients<true>(done, int(step));
+        if (both) {
+          write_gradients<true, true>(done, int(step));
+        } else {
+          plain ? write_gradients<false, false>(done, int(step))
+                : write_gradients<true, false>(done, int(step));
+        }
       }
     }
     if (item_sums) item_sums[0] = sum_ssim, item_sums[1] = sum_l1;
@@ -149,6 +155,7 @@ class Stream {
     take(raw, raw_rows() * 2 * raw_pitch);
     take(work, 2 * larger(raw_pitch, R + 2 * r));
     take(rows, int64_t(scales) * (R + 2 * r));
+    take(raw_around, R + 2 * r);
     take(loss_rows, p.loss_map.data ? R * pitch : 0);
     take(incoming, p.grad_map.data ? R * pitch + L : 0);
     for (int j = 0; j < scales; ++j) {
@@ -165,8 +172,10 @@ class Stream {
       take(map_rows, int64_t(R) * scales * 5 * raw_pitch);
       take(gradients, 2 * R * pitch);
     }
-    take(zeros, 5 * pitch);
-    for (int64_t k = 0; base && k < 5 * pitch; ++k) zeros[k] = V{};
+    const int64_t widest = larger(5 * pitch, 2 * raw_pitch);
+    take(zeros, widest);
+    for (int64_t k = 0; base && k < widest; ++k) zeros[k] = V{};
+    take(pad, 5 * pitch);
     return used;
   }
 
@@ -174,22 +183,30 @@ class Stream {
   V* moment_row(int j, int64_t row) { return moments[j] + row % moment_rows(j) * channels_of(j) * pitch; }
   V* map_row(int j, int64_t row) { return map_ring[j] + row % map_ring_rows(j) * maps_of(j) * pitch; }
 
-  // m0 and d0 of ssim_math.h: means of finite values on a coarse grid, so that no NaN spreads.
-  void shifts() {
-    double sums[2] = {}, counts[2] = {};
+  // Row `row`, columns [col, col + count) of m and d - offset_d.
+  void read_images(int64_t row, int64_t col, int64_t count, T* m, T* d) const {
+    if (p.sum_difference) {
+      read_row<T>(p.x, n, c, row, col, count, m);
+      read_row<T>(p.y, n, c, row, col, count, d, double(offset_d));
+    } else {
+      read_sum_difference<T>(p.x, p.y, T(p.inverse_range), offset_d, n, c, row, col, count, m, d);
+    }
+  }
+
+  // The mean of d on a coarse grid, over finite values so that no NaN spreads: a uniform difference
+  // would otherwise cost the digits of its variation.
+  T mean_d() {
+    double sum = 0, count = 0;
+    offset_d = 0;
     const int64_t down = ceil_div(row1 - row0, 8), across = ceil_div(col1 - col0, 8);
     for (int64_t row = row0; row < row1; row += down) {
       for (int64_t col = col0; col < col1; col += across) {
-        T value[2];
-        read_sum_difference<T>(p.x, p.y, p.sum_difference, T(p.inverse_range), n, c, row, col, 1, value,
-                               value + 1);
-        for (int i = 0; i < 2; ++i) {
-          if (value[i] - value[i] == 0) sums[i] += double(value[i]), counts[i] += 1;
-        }
+        T m, d;
+        read_images(row, col, 1, &m, &d);
+        if (d - d == 0) sum += double(d), count += 1;
       }
     }
-    shift_m = counts[0] > 0 ? T(sums[0] / counts[0]) : T(0);
-    shift_d = counts[1] > 0 ? T(sums[1] / counts[1]) : T(0);
+    return count > 0 ? T(sum / count) : T(0);
   }
 
   void weigh_columns() {
@@ -217,10 +234,9 @@ class Stream {
   void read(int64_t row) {
     const int64_t begin = t0 - r - L, count = L * s + 2 * r + 3 * L;  // columns in the linear row
     const int64_t from = larger(0, t0 - r), to = smaller(w, col1 + margin + r);
-    for (int64_t i = 0; i < from - begin; ++i) linear_m[i] = linear_d[i] = 0;
-    for (int64_t i = to - begin; i < count; ++i) linear_m[i] = linear_d[i] = 0;
-    read_sum_difference<T>(p.x, p.y, p.sum_difference, T(p.inverse_range), n, c, row, from, to - from,
-                           linear_m + (from - begin), linear_d + (from - begin));
+    for (int64_t i = 0; i < from - begin; ++i) linear_m[i] = 0, linear_d[i] = -offset_d;
+    for (int64_t i = to - begin; i < count; ++i) linear_m[i] = 0, linear_d[i] = -offset_d;
+    read_images(row, from, to - from, linear_m + (from - begin), linear_d + (from - begin));
     if (p.padding == Padding::reflect) {
       const auto reflect = [&](int64_t col) {
         const int64_t source = mirrored(col, w) - begin;
@@ -248,17 +264,17 @@ class Stream {
       const auto blocks = [&](auto fixed) INLINE_LAMBDA {
         for_blocks<R>(count, [&](int k, auto block) INLINE_LAMBDA {
           V means[block], variances[block];
-          fir_moments<block, fixed>([&](int i) INLINE_LAMBDA { return in[k + i - halo]; },
-                                    [&](int) INLINE_LAMBDA { return none; }, weights, halo, means, variances,
-                                    work, work + (R + 2 * r));
-          for (int i = 0; i < block; ++i) mean[k + i] = means[i], variance[k + i] = variances[i];
+          const V shift = fir_moments<block, fixed>([&](int i) INLINE_LAMBDA { return in[k + i - halo]; },
+                                                    [&](int) INLINE_LAMBDA { return none; }, weights, halo,
+                                                    means, variances, work);
+          for (int i = 0; i < block; ++i) mean[k + i] = means[i] + shift, variance[k + i] = variances[i];
         });
       };
       with_radius(halo, blocks);
     }
     if (channels_of(j) < 5) return;
     const V* d = source + raw_pitch + r;
-    for (int k = -halo; k < count + halo; ++k) work[halo + k] = absolute(d[k]);
+    for (int k = -halo; k < count + halo; ++k) work[halo + k] = absolute(d[k] + offset_d);
     fir_row<R, T>(work + halo, weights, halo, count, out + 4 * pitch);
   }
 
@@ -279,17 +295,18 @@ class Stream {
       int64_t source = smaller(row - radius[j] + i, row + count - 1 + radius[j]);
       const bool outside = source < 0 || source >= h;
       if (outside && p.padding == Padding::reflect) source = mirrored(source, h);
-      out[i] = outside && p.padding == Padding::zeros ? zeros : moment_row(j, source);
+      out[i] = outside && p.padding == Padding::zeros ? pad : moment_row(j, source);
     }
   }
 
-  // The same for the maps around rows [row, row + R) of the gradient.
-  void gather_maps(int j, int64_t row, int64_t count, const V** out) {
+  // The same for the maps around rows [row, row + R) of the gradient, and the raw row of each.
+  void gather_maps(int j, int64_t row, int64_t count, const V** out, const V** raws) {
     for (int64_t i = 0; i < R + 2 * radius[j]; ++i) {
       int64_t source = smaller(row - radius[j] + i, row + count - 1 + radius[j]);
       const bool outside = source < top || source >= bottom;
       if (outside && p.padding == Padding::reflect) source = mirrored(source, h);
       out[i] = outside && p.padding != Padding::reflect ? zeros : map_row(j, source);
+      raws[i] = source < 0 || source >= h ? zeros : raw_row(source) + r;
     }
   }
 
@@ -299,14 +316,15 @@ class Stream {
     with_radius(radius[j], [&](auto fixed) INLINE_LAMBDA { fir<R, fixed>(in, weights[j], radius[j], out); });
   }
 
-  // The same for means, and variances one plane further on.
-  INLINE void fir_column_moments(const V* const* source, int j, int64_t at, V* mean, V* variance) const {
+  // The same for means, and variances one plane further on; returns what the means are relative to.
+  INLINE V fir_column_moments(const V* const* source, int j, int64_t at, V* mean, V* variance) const {
     const auto means = [&](int i) INLINE_LAMBDA { return source[i][at]; };
     const auto variances = [&](int i) INLINE_LAMBDA { return source[i][at + pitch]; };
+    V shift{};
     with_radius(radius[j], [&](auto fixed) INLINE_LAMBDA {
-      fir_moments<R, fixed>(means, variances, weights[j], radius[j], mean, variance, work,
-                            work + (R + 2 * r));
+      shift = fir_moments<R, fixed>(means, variances, weights[j], radius[j], mean, variance, work);
     });
+    return shift;
   }
 
   // Loss and coefficients at the positions of rows [row, row + count). General: with every option;
@@ -318,20 +336,24 @@ class Stream {
     const bool for_x = p.grad_x.data, gradient = this->gradient;
     const V* const incoming = General && p.grad_map.data ? this->incoming : nullptr;
     V* const loss_rows = General && p.loss_map.data ? this->loss_rows : nullptr;
-    const T shift_m = this->shift_m, shift_d = this->shift_d, c1 = T(p.c1), c2 = T(p.c2);
+    const T c1 = T(p.c1), c2 = T(p.c2), offset_d = this->offset_d;
     const T ssim_gain = this->ssim_gain, l1_gain = this->l1_gain;
     const int64_t scale_pitch = 5 * raw_pitch, row_pitch = scales * scale_pitch;
 
     for (int j = 0; j < scales; ++j) gather_moments(j, row, count, rows + j * (R + 2 * r));
     V row_ssim[R] = {}, row_l1[R] = {};
     T row_weight[R];
-    for (int i = 0; i < R; ++i) row_weight[i] = 1 / edge(row + i, h);
+    const V* sources[R];
+    for (int i = 0; i < R; ++i) {
+      row_weight[i] = 1 / edge(row + i, h);
+      sources[i] = raw_row(row + i) + r;
+    }
     for (int64_t k = 0; k < s; ++k) {
-      V mu[Scales][4][R], l1[R] = {};
+      V mu[Scales][4][R], shift_m[Scales] = {}, shift_d[Scales] = {}, l1[R] = {};
       for (int j = 0; j < scales; ++j) {
         const V* const* source = rows + j * (R + 2 * r);
-        fir_column_moments(source, j, k, mu[j][0], mu[j][2]);
-        fir_column_moments(source, j, 2 * pitch + k, mu[j][1], mu[j][3]);
+        shift_m[j] = fir_column_moments(source, j, k, mu[j][0], mu[j][2]);
+        shift_d[j] = fir_column_moments(source, j, 2 * pitch + k, mu[j][1], mu[j][3]);
         if (windowed_l1 && j == last) fir_column(source, j, 4 * pitch + k, l1);
       }
       const V column_weight = map_weight[k], column_counts = position_mask[k];
@@ -340,7 +362,8 @@ class Stream {
 #pragma GCC unroll 2
       for (int i = 0; i < R; ++i, out += row_pitch) {
         const auto moments_at = [&](int j) INLINE_LAMBDA {
-          return Moments<V>{mu[j][0][i], mu[j][1][i], mu[j][2][i], mu[j][3][i]};
+          return Moments<V>{mu[j][0][i] + shift_m[j], mu[j][1][i] + (shift_d[j] + offset_d), mu[j][2][i],
+                            mu[j][3][i]};
         };
         Dissimilarity<V> e[Scales];
         for (int j = 0; j < last; ++j) e[j] = dissimilarity<false>(moments_at(j), c1, c2);
@@ -355,38 +378,40 @@ class Stream {
           if (windowed_l1) {
             total += T(p.l1_weight) * l1[i];
           } else if (p.l1_weight != 0) {
-            const V d = raw_row(row + i)[raw_pitch + r + k];
-            total += T(p.l1_weight) * absolute(d);
+            total += T(p.l1_weight) * absolute(sources[i][raw_pitch + k] + offset_d);
           }
           loss_rows[i * pitch + k] = total;
         }
         if (!gradient) continue;
 
+        const V m = sources[i][k], d = sources[i][raw_pitch + k];
         V gain = column_weight * row_weight[i];
         if (incoming) gain *= incoming[i * pitch + k];
-        // d loss / d e_j is the product of the other factors 1 - e.
+        // d loss / d e_j is the product of the other factors, l and cs.
         V behind[Scales];  // product of the factors after j
         behind[last] = splat<T>(1);
-        for (int j = last; j > 0; --j) behind[j - 1] = behind[j] * (T(1) - e[j].e_cs);
+        for (int j = last; j > 0; --j) behind[j - 1] = behind[j] * e[j].cs;
         V before = ssim_gain * gain;
-        const V g_l = before * behind[0] * (T(1) - e[0].e_cs);
-        before *= T(1) - e[last].e_l;
+        const V g_l = before * behind[0] * e[0].cs;
+        before *= e[last].l;
         const auto put = [&](V* to, V value) INLINE_LAMBDA { *to = column_weight != V{} ? value : V{}; };
         for (int j = 0; j < scales; ++j) {
           V* maps_out = out + j * scale_pitch;
           const V g_cs = before * behind[j];
+          const V delta_m = (m - shift_m[j]) - mu[j][0][i], delta_d = (d - shift_d[j]) - mu[j][1][i];
           const Coefficients<V> at =
-              j == last ? coefficients<Luminance, T>(moments_at(j), e[j], shift_m, shift_d, g_l, g_cs)
-                        : coefficients<false, T>(moments_at(j), e[j], shift_m, shift_d, g_l, g_cs);
+              j == last ? coefficients<Luminance, T>(moments_at(j), e[j], delta_m, delta_d, g_l, g_cs)
+                        : coefficients<false, T>(moments_at(j), e[j], delta_m, delta_d, g_l, g_cs);
           put(maps_out, at.b_m);
-          put(maps_out + raw_pitch, at.b_d);
           if (both) {
+            put(maps_out + raw_pitch, at.b_d);
             put(maps_out + 2 * raw_pitch, at.a_m);
             put(maps_out + 3 * raw_pitch, at.a_d);
           } else {
+            put(maps_out + raw_pitch, for_x ? at.b_d : -at.b_d);
             put(maps_out + 2 * raw_pitch, for_x ? at.a_m + at.a_d : at.a_m - at.a_d);
           }
-          before *= T(1) - e[j].e_cs;
+          before *= e[j].cs;
         }
         if (windowed_l1) put(out + last * scale_pitch + maps * raw_pitch, l1_gain * gain);
       }
@@ -408,19 +433,37 @@ class Stream {
   }
 
   // The maps of rows [row, row + count), blurred along the row into their ring.
+  template <bool Both>
   void blur_maps(int64_t row, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
+      const V *m = raw_row(row + i) + r, *d = m + raw_pitch;
       for (int j = 0; j < scales; ++j) {
+        const int halo = radius[j];
+        V* in = map_rows + (i * scales + j) * 5 * raw_pitch + r;
         V* out = map_row(j, row + i);
         for (int q = 0; q < maps_of(j); ++q) {
-          V* map = map_rows + ((i * scales + j) * 5 + q) * raw_pitch + r;
+          V* map = in + q * raw_pitch;
           if (p.padding == Padding::reflect) reflect_columns(map);
-          for (int64_t k = 1; k <= radius[j]; ++k) {  // as in to_segments; nothing is beyond the row
+          for (int64_t k = 1; k <= halo; ++k) {  // as in to_segments; nothing is beyond the row
             map[-k] = previous_lanes<T>(V{}, map[s - k]);
             map[s - 1 + k] = next_lanes<T>(map[k - 1], V{});
           }
-          fir_row<R, T>(map, weights[j], radius[j], int(s), out + q * pitch);
         }
+        const auto blocks = [&](auto fixed) INLINE_LAMBDA {
+          for_blocks<R>(int(s), [&](int k, auto block) INLINE_LAMBDA {
+            V map[4][block];
+            const auto map_in = [&](int q, int i) INLINE_LAMBDA { return in[q * raw_pitch + k + i - halo]; };
+            const auto m_in = [&](int i) INLINE_LAMBDA { return m[k + i - halo]; };
+            const auto d_in = [&](int i) INLINE_LAMBDA { return d[k + i - halo]; };
+            fir_maps<block, fixed, Both>(map_in, m_in, d_in, weights[j], halo, map, work);
+            for (int q = 0; q < (Both ? 4 : 3); ++q) {
+              for (int i = 0; i < block; ++i) out[q * pitch + k + i] = map[q][i];
+            }
+          });
+        };
+        with_radius(halo, blocks);
+        if (maps_of(j) > maps)
+          fir_row<R, T>(in + maps * raw_pitch, weights[j], halo, int(s), out + maps * pitch);
       }
     }
   }
@@ -433,55 +476,59 @@ class Stream {
   }
 
   // Rows [row, row + count) of the gradients. General as in positions, but for a plain l1 as well.
-  template <bool General>
+  template <bool General, bool Both>
   void write_gradients(int64_t row, int count) {
-    const int scales = General ? this->scales : 1, maps = General ? this->maps : 3;
-    const bool both = General && this->both, windowed_l1 = General && this->windowed_l1;
-    const bool for_x = p.grad_x.data, pixel_l1 = !windowed_l1 && p.l1_weight != 0;
+    const int scales = General ? this->scales : 1;
+    const bool windowed_l1 = General && this->windowed_l1, for_x = p.grad_x.data;
+    const bool pixel_l1 = !windowed_l1 && p.l1_weight != 0;
     if (General && pixel_l1 && p.grad_map.data) read_incoming(row, count);
     const V* const incoming = General && pixel_l1 && p.grad_map.data ? this->incoming : nullptr;
-    const T shift_m = this->shift_m, shift_d = this->shift_d, l1_gain = this->l1_gain;
-    for (int j = 0; j < scales; ++j) gather_maps(j, row, count, rows + j * (R + 2 * r));
-    const V* sources[R];
+    const T l1_gain = this->l1_gain, offset_d = this->offset_d;
+    const V* d_rows[R];
     T row_weight[R];
     for (int i = 0; i < R; ++i) {
-      sources[i] = raw_row(smaller(row + i, row + count - 1)) + r;
+      d_rows[i] = raw_row(smaller(row + i, row + count - 1)) + r + raw_pitch;
       row_weight[i] = edge(row + i, h);
     }
-    for (int64_t k = 0; k < s; ++k) {
-      V map[5][R];
-      for (int j = 0; j < scales; ++j) {
-        for (int q = 0; q < (General ? maps_of(j) : 3); ++q) {
-          V blurred_map[R];
-          fir_column(rows + j * (R + 2 * r), j, q * pitch + k, blurred_map);
-          const bool start = j == 0 || q == maps;
-          for (int i = 0; i < R; ++i) map[q][i] = start ? blurred_map[i] : map[q][i] + blurred_map[i];
-        }
-      }
-      V* out = gradients + k;
+    for (int j = 0; j < scales; ++j) {
+      gather_maps(j, row, count, rows, raw_around);
+      const bool first_scale = j == 0, last_scale = j == scales - 1;
+      for (int64_t k = 0; k < s; ++k) {
+        V map[4][R], l1[R] = {};
+        const auto map_in = [&](int q, int i) INLINE_LAMBDA { return rows[i][q * pitch + k]; };
+        const auto m_in = [&](int i) INLINE_LAMBDA { return raw_around[i][k]; };
+        const auto d_in = [&](int i) INLINE_LAMBDA { return raw_around[i][raw_pitch + k]; };
+        with_radius(radius[j], [&](auto fixed) INLINE_LAMBDA {
+          fir_maps<R, fixed, Both>(map_in, m_in, d_in, weights[j], radius[j], map, work);
+        });
+        if (windowed_l1 && last_scale) fir_column(rows, j, maps * pitch + k, l1);
+        V* out = gradients + k;
 #pragma GCC unroll 2
-      for (int i = 0; i < R; ++i, out += 2 * pitch) {
-        const V d = sources[i][raw_pitch + k];
-        const V weight = edge_weight[k] * row_weight[i];
-        V from_m = map[2][i] - (sources[i][k] - shift_m) * map[0][i];
-        V from_d = (d - shift_d) * map[1][i];
-        if (both) from_d += map[3][i];
-        from_m *= weight, from_d *= weight;
-        if (windowed_l1 || pixel_l1) {
-          V gain = windowed_l1 ? weight * map[maps][i] : splat<T>(l1_gain);
-          if (incoming) gain *= incoming[i * pitch + k];
-          from_d += d > V{} ? gain : (d < V{} ? -gain : d * gain);  // sign(0) = 0, sign(NaN) = NaN
+        for (int i = 0; i < R; ++i, out += 2 * pitch) {
+          const V weight = edge_weight[k] * row_weight[i];
+          // dx and dy from dm and dd; one gradient alone comes as their sum.
+          V one = weight * (Both ? map[2][i] + map[3][i] : map[2][i]);
+          V two = Both ? weight * (map[2][i] - map[3][i]) : V{};
+          if (!first_scale) one += out[0];
+          if (!first_scale && Both) two += out[pitch];
+          if (last_scale && (windowed_l1 || pixel_l1)) {
+            V gain = windowed_l1 ? weight * l1[i] : splat<T>(l1_gain);
+            if (incoming) gain *= incoming[i * pitch + k];
+            const V d = d_rows[i][k] + offset_d;
+            const V by_d = d > V{} ? gain : (d < V{} ? -gain : d * gain);  // sign(0) = 0, sign(NaN) = NaN
+            one += for_x ? by_d : -by_d;
+            two -= by_d;
+          }
+          out[0] = one;
+          if (Both) out[pitch] = two;
         }
-        // d loss / dx = d/dm + d/dd, d loss / dy = d/dm - d/dd; one gradient alone has them in `a`.
-        out[0] = for_x ? from_m + from_d : from_m - from_d;
-        if (both) out[pitch] = from_m - from_d;
       }
     }
     for (int i = 0; i < count; ++i) {
       prefetch(for_x ? p.grad_x : p.grad_y, n, c, row + i + R, h, col0, col1);
       from_segments<T>(gradients + 2 * i * pitch, s, linear_m);
       write_row<T>(for_x ? p.grad_x : p.grad_y, n, c, row + i, col0, col1 - col0, linear_m + margin);
-      if (!both) continue;
+      if (!Both) continue;
       from_segments<T>(gradients + (2 * i + 1) * pitch, s, linear_m);
       write_row<T>(p.grad_y, n, c, row + i, col0, col1 - col0, linear_m + margin);
     }
@@ -490,8 +537,8 @@ class Stream {
   // The plain l1 term: every own pixel, whatever the padding.
   void sum_pixels() {
     for (int64_t row = row0; row < row1; ++row) {
-      read_sum_difference<T>(p.x, p.y, p.sum_difference, T(p.inverse_range), n, c, row, col0, col1 - col0,
-                             linear_m, linear_d);
+      read_sum_difference<T>(p.x, p.y, T(p.inverse_range), T(0), n, c, row, col0, col1 - col0, linear_m,
+                             linear_d);
       V sum{};
       int64_t i = 0;
       for (; i + L <= col1 - col0; i += L) {

@@ -1,0 +1,126 @@
+"""Every loss beside its specification, and the comparisons that the test files share."""
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssimloss import L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss, reference
+
+PADDINGS = ("valid", "zeros", "reflect")
+HALF_TYPES = (torch.float16, torch.bfloat16)
+
+
+class Case(NamedTuple):
+    """A loss of this package, the same in plain torch, and where its window fits."""
+
+    make: Callable[..., torch.nn.Module]
+    spec: Callable[..., Tensor]
+    taps: int  # of the largest window, by default
+    levels: int = 1
+    tiny: Mapping = MappingProxyType({})  # options that take tiny images, for fast tests
+
+    def fused(self, x: Tensor, y: Tensor, **options) -> Tensor:
+        return self.make(**options)(x, y)
+
+    def least(self, padding: str, taps: int | None = None, levels: int | None = None) -> int:
+        """The smallest image side: the issue's table, row "borders", at the coarsest level."""
+        taps = self.taps if taps is None else taps
+        coarsest = {"valid": taps, "zeros": 1, "reflect": taps // 2 + 1}[padding]
+        return (coarsest - 1) * 2 ** ((self.levels if levels is None else levels) - 1) + 1
+
+    def reductions(self) -> tuple[str, ...]:
+        return ("mean", "none") if self.levels > 1 else ("mean", "none", "map")
+
+
+def one_minus(similarity: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda x, y, **options: 1 - similarity(x, y, **options)
+
+
+def dyadic(make: Callable[..., torch.nn.Module]) -> Callable[..., torch.nn.Module]:
+    return lambda **options: make(multiscale="dyadic", **options)
+
+
+def mix_dyadic(x: Tensor, y: Tensor, **options) -> Tensor:
+    return reference.mix_loss(x, y, multiscale="dyadic", **options)
+
+
+SMALL = dict(window_size=3)
+TWO_SCALES = dict(window_size=5, sigmas=(0.8, 1.5))
+TWO_LEVELS = dict(window_size=3, weights=(0.4, 0.6))
+
+CASES = {
+    "ssim": Case(SSIMLoss, one_minus(reference.ssim), 11, tiny=SMALL),
+    "l1_ssim": Case(L1SSIMLoss, reference.l1_ssim_loss, 11, tiny=SMALL),
+    "ms_ssim_gaussian": Case(
+        MSSSIMLoss, one_minus(reference.ms_ssim_gaussian), 57, tiny=TWO_SCALES
+    ),
+    "ms_ssim": Case(dyadic(MSSSIMLoss), one_minus(reference.ms_ssim), 11, 5, TWO_LEVELS),
+    "mix": Case(MixLoss, reference.mix_loss, 57, tiny=TWO_SCALES),
+    "mix_dyadic": Case(dyadic(MixLoss), mix_dyadic, 11, 5, TWO_LEVELS),
+}
+every_loss = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+every_padding = pytest.mark.parametrize("padding", PADDINGS)
+
+
+def pair(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Smooth random images in [0, 1] and a noisy copy, never closer than 0.01: no kink of l1."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform() -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    y = (0.5 + 0.4 * torch.sin(torch.arange(shape[-1]) / 7.0)) * uniform()
+    sign = torch.where(uniform() < 0.5, -1.0, 1.0)
+    return (y + sign * (0.01 + 0.1 * uniform())).to(dtype), y.to(dtype)
+
+
+def wanted_by(want: str, x: Tensor, y: Tensor) -> list[Tensor]:
+    """x, y as new leaves (strides kept), of which those named in `want` ask for a gradient."""
+    return [t.detach().requires_grad_(name in want) for name, t in (("x", x), ("y", y))]
+
+
+def value_and_gradients(
+    loss_of: Callable[..., Tensor], x: Tensor, y: Tensor, want: str = "xy", **options
+) -> tuple[Tensor, list[Tensor]]:
+    """The loss and its gradients under a fixed random incoming gradient, the same for a shape."""
+    leaves = wanted_by(want, x, y)
+    loss = loss_of(*leaves, **options)
+    generator = torch.Generator().manual_seed(loss.dim())
+    incoming = torch.randn(loss.shape, generator=generator, dtype=torch.float64) + 0.1
+    asked = [leaf for leaf in leaves if leaf.requires_grad]
+    return loss.detach(), list(torch.autograd.grad(loss, asked, incoming.to(loss.dtype)))
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """L2 norm of the error in units of that of the expected tensor; NaN anywhere is infinite."""
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    error = (actual.double() - expected.double()).norm()
+    return (error / expected.double().norm()).nan_to_num(nan=torch.inf).item()
+
+
+def assert_same(
+    case: Case, x: Tensor, y: Tensor, *, want: str = "xy", value: float, gradient: float, **options
+) -> None:
+    """The fused loss of x, y against the specification in float64 of the same numbers."""
+    exact = [t.double().contiguous() for t in (x, y)]
+    expected, expected_grads = value_and_gradients(case.spec, *exact, want, **options)
+    actual, grads = value_and_gradients(case.fused, x, y, want, **options)
+    assert actual.dtype == (torch.float64 if x.dtype == torch.float64 else torch.float32)
+    error = relative_error(actual, expected)
+    assert error < value, f"value of {tuple(x.shape)}"
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        assert grad.dtype == x.dtype
+        error = relative_error(grad, expected_grad)
+        assert error < gradient, f"gradient of {tuple(x.shape)}"
+
+
+def sizes(case: Case, padding: str) -> Iterator[tuple[int, int]]:
+    """The least size, the least height alone, and odd beside even."""
+    least = case.least(padding)
+    yield least, least
+    yield least, least + 24
+    yield least + 13, least + 6

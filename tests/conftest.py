@@ -1,0 +1,56 @@
+"""Fixtures: photographs, CPU variants."""
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from skimage import data
+from skimage.io import imread
+from torch import Tensor
+
+# On a loaded machine a team of threads waits for its slowest at every small tensor (6 s instead of
+# 0.1 s measured). test_semantics.py shows that 2 and 3 threads give the bits of 1.
+torch.set_num_threads(1)
+
+PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
+
+
+def photo_names() -> list[str]:
+    """Photographs inside the scikit-image wheel, and a few of those embedded in examples/photos."""
+    return ["astronaut", "chelsea", *(p.stem for p in sorted(PHOTOS.glob("eval/*.png"))[:2])]
+
+
+@pytest.fixture(scope="session")
+def photo() -> Callable[[str], Tensor]:
+    """photo(name) -> float32 [1, 3, 176, 208] in 0..1, from the picture's middle."""
+
+    @functools.cache
+    def load(name: str) -> Tensor:
+        embedded = PHOTOS / "eval" / f"{name}.png"
+        pixels = imread(embedded) if embedded.exists() else getattr(data, name)()
+        image = torch.from_numpy(pixels[..., :3].copy()).permute(2, 0, 1)[None].float() / 255
+        top, left = (image.shape[-2] - 176) // 2, (image.shape[-1] - 208) // 2
+        return image[..., top : top + 176, left : left + 208].contiguous()
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def python() -> Callable[..., subprocess.CompletedProcess]:
+    """python(code, **environment) -> its finished process: the CPU variant is chosen only once."""
+
+    def run(code: str, **environment: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)} | environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
+    return run

@@ -1,0 +1,272 @@
+"""What the issue's table fixes: NaN, huge values, empty batches, CPU variants, bits, memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import exact
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import (
+    CASES,
+    PADDINGS,
+    Case,
+    every_loss,
+    every_padding,
+    pair,
+    relative_error,
+    value_and_gradients,
+)
+from torch import Tensor
+
+from ssimloss import L1SSIMLoss, MixLoss, SSIMLoss, functional
+
+FULL_RESOLUTION = [CASES[name] for name in ("ssim", "l1_ssim", "ms_ssim_gaussian", "mix")]
+
+
+# ---- NaN and Inf
+
+
+def reach(shape: tuple[int, ...], spots: list[tuple[int, int]], radius: int) -> Tensor:
+    """Pixels within radius of a spot, in the square sense."""
+    row, col = torch.arange(shape[-2])[:, None], torch.arange(shape[-1])
+    return torch.stack(
+        [((row - r).abs() <= radius) & ((col - c).abs() <= radius) for r, c in spots]
+    ).any(0)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("which", ["x", "y"])
+@every_padding
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", FULL_RESOLUTION, ids=["ssim", "l1_ssim", "gaussian", "mix"])
+def test_nan_and_inf_reach_exactly_their_windows(
+    case: Case, dtype: torch.dtype, padding: str, which: str, bad: float
+) -> None:
+    """Positions whose window holds one, pixels that share a window with one, and no others.
+
+    A shift by a local mean or an item's seam (the image is several strips wide) must not spread it.
+    """
+    options = dict(case.tiny, padding=padding)
+    radius = options["window_size"] // 2
+    shape, spots = (1, 2, 70, 1200), [(0, 0), (35, 31), (33, 598), (69, 1000), (12, 1199)]
+    images = dict(zip("xy", pair(*shape, dtype=dtype), strict=True))
+    _, clean_grads = value_and_gradients(case.fused, **images, **options)
+    for row, col in spots:
+        images[which][0, 1, row, col] = bad
+
+    loss_map = case.fused(**images, reduction="map", **options)
+    crop = radius if padding == "valid" else 0
+    positions = reach(shape, spots, radius)[crop : 70 - crop, crop : 1200 - crop]
+    assert torch.equal(~loss_map[0, 1].isfinite(), positions)
+    assert loss_map[0, 0].isfinite().all()
+
+    mean, grads = value_and_gradients(case.fused, **images, **options)
+    assert not mean.isfinite()
+    # Pixels under the windows at those positions; in the crop there are no positions.
+    centres = F.pad(positions.double(), [crop] * 4)[None, None]
+    touched = F.max_pool2d(centres, 2 * radius + 1, 1, radius)[0, 0].bool()
+    if bad != bad and case.make in (L1SSIMLoss, MixLoss):  # sign(NaN): the pixel's own l1
+        touched |= reach(shape, spots, 0)
+    for grad, clean_grad in zip(grads, clean_grads, strict=True):
+        spread = ~grad[0, 1].isfinite()
+        allowed = touched | reach(shape, spots, 0)
+        assert not (spread & ~allowed).any() and (spread | ~touched).all()
+        # 16 bits keep the unit of the whole mean: the same numbers, within their rounding.
+        close = 5e-6 if dtype != torch.bfloat16 else 5e-3
+        kept = ~allowed
+        assert relative_error(grad[0, 1][kept], clean_grad[0, 1][kept]) < close
+        assert relative_error(grad[0, 0], clean_grad[0, 0]) < close
+
+
+@pytest.mark.parametrize("name", ["ms_ssim", "mix_dyadic"])
+def test_nan_in_a_pyramid_reaches_its_plane(name: str) -> None:
+    """The levels' means multiply: one NaN is the whole channel, and no other image or channel."""
+    case = CASES[name]
+    x, y = pair(2, 2, 40, 41)
+    x[0, 1, 20, 20] = torch.nan
+    loss, (grad, _) = value_and_gradients(case.fused, x, y, reduction="none", **case.tiny)
+    assert loss.isnan().tolist() == [True, False]
+    assert grad.isnan().flatten(2).any(-1).tolist() == [[False, True], [False, False]]
+    assert case.fused(x, y, **case.tiny).isnan()
+
+
+# ---- Huge values
+
+
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e9])
+@pytest.mark.parametrize("name", CASES)
+def test_huge_images(name: str, size: float, photo) -> None:
+    """Absolute values up to 1e9 times the data range: finite and right."""
+    y = photo("chelsea")[..., :161, :161] * size
+    x = y + 0.1 * size * pair(*y.shape)[0]
+    actual, grads = value_and_gradients(CASES[name].fused, x, y)
+    expected, expected_grads = value_and_gradients(exact.LOSSES[name], x.double(), y.double())
+    assert relative_error(actual, expected) < 5e-6
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        # c1 and c2 vanish here: where a photograph is flat, cs amplifies every rounding.
+        assert relative_error(grad, expected_grad) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@every_padding
+def test_one_huge_pixel_stays_in_its_windows(padding: str, dtype: torch.dtype) -> None:
+    """A shift by a mean which the pixel enters would cost all others their digits."""
+    for row, col in ((0, 0), (20, 24), (32, 40)):
+        x, y = pair(1, 1, 60, 64, dtype=dtype)
+        x[..., row, col] = 1e9
+        actual = SSIMLoss(padding=padding, reduction="map")(x, y)
+        expected = exact.ssim(x.double(), y.double(), padding=padding, reduction="map")
+        assert actual.isfinite().all()
+        crop = 5 if padding == "valid" else 0
+        near = reach(x.shape, [(row, col)], 5)[crop : 60 - crop, crop : 64 - crop]
+        for region in (near, ~near):
+            assert relative_error(actual[0, 0][region], expected[0, 0][region]) < 5e-6
+
+
+# ---- Empty batches
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 40, 40), (2, 0, 40, 40)], ids=str)
+@every_loss
+def test_empty_batches(case: Case, shape: tuple[int, ...]) -> None:
+    """As torch's own losses: the mean of nothing is NaN, its gradient empty."""
+    x, y = torch.zeros(shape, requires_grad=True), torch.zeros(shape)
+    loss = case.fused(x, y, **case.tiny)
+    like = F.l1_loss(x, y)
+    assert like.isnan() and loss.isnan() and loss.shape == like.shape
+    assert torch.autograd.grad(loss, x)[0].shape == torch.autograd.grad(like, x)[0].shape == shape
+    assert case.fused(x, y, reduction="none", **case.tiny).shape == shape[:1]
+    if "map" in case.reductions():
+        assert case.fused(x, y, reduction="map", **case.tiny).shape[:2] == shape[:2]
+
+
+# ---- CPU variants
+
+CHECK_VARIANT = """
+import ssimloss, torch
+torch.set_num_threads(1)
+from cases import CASES, PADDINGS, assert_same, pair
+print(ssimloss.info()["cpu_variant"])
+for case in CASES.values():
+    for padding in PADDINGS:
+        for dtype, value, gradient in (
+            (torch.float64, 1e-11, 1e-10),
+            (torch.float32, 5e-6, 5e-6),
+            (torch.bfloat16, 5e-6, 4e-3),
+        ):
+            images = pair(1, 2, 47, 90, dtype=dtype)
+            assert_same(case, *images, padding=padding, value=value, gradient=gradient, **case.tiny)
+"""
+FLAGS_OF = {
+    "baseline": set(),
+    "x86-64-v3": {"avx2", "fma", "bmi1", "bmi2"},
+    "x86-64-v4": {"avx2", "fma", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+}
+
+
+@pytest.mark.parametrize("variant", FLAGS_OF)
+def test_cpu_variant(variant: str, python) -> None:
+    """Each variant that this machine has computes the same; others are refused with a list."""
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    done = python(CHECK_VARIANT, SSIMLOSS_CPU=variant)
+    if flags >= FLAGS_OF[variant]:
+        assert (done.stdout.strip(), done.returncode) == (variant, 0), done.stderr
+    else:
+        assert "ValueError: SSIMLOSS_CPU: expected one of " in done.stderr
+        assert f"on this machine, got {variant}" in done.stderr
+
+
+def test_unknown_cpu_variant(python) -> None:
+    for call in ("ssimloss.info()", "ssimloss.ssim(*torch.zeros(2, 3, 20, 20))"):
+        done = python(f"import torch, ssimloss; {call}", SSIMLOSS_CPU="pentium")
+        assert done.returncode == 1
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("ValueError: "), last
+        assert "SSIMLOSS_CPU: expected one of " in last and "baseline" in last
+        assert last.endswith("got pentium")
+
+
+# ---- Same bits
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_same_bits_for_any_number_of_threads(name: str, dtype: torch.dtype) -> None:
+    case = CASES[name]
+    x, y = pair(1, 2, 190, 530, dtype=dtype)
+
+    def run(threads: int) -> list[Tensor]:
+        torch.set_num_threads(threads)
+        results = []
+        for want in ("xy", "y"):
+            for reduction in case.reductions():
+                loss, grads = value_and_gradients(case.fused, x, y, want, reduction=reduction)
+                results += [loss, *grads]
+        return results
+
+    before = torch.get_num_threads()
+    try:
+        first = run(1)
+        for threads in (1, 2, 3):
+            assert all(torch.equal(*same) for same in zip(run(threads), first, strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
+# ---- Memory
+
+
+def allocated(run: Callable[[], object]) -> int:
+    """Bytes that torch's allocator hands out in run(), each of them: nothing hides below a peak."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        run()
+    events = profile.profiler.kineto_results.events()
+    return sum(max(e.nbytes(), 0) for e in events if e.name() == "[memory]")
+
+
+PEAK = """
+import gc, torch, ssimloss
+torch.set_num_threads(2)
+loss = getattr(ssimloss, "{name}")()
+def status(key):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+def step(x, y):
+    loss(x, y).backward()
+step(torch.rand(1, 1, 16, 16, requires_grad=True), torch.rand(1, 1, 16, 16))  # lazy imports, code
+x, y = torch.rand(1, 3, 2160, 3840, requires_grad=True), torch.rand(1, 3, 2160, 3840)
+open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew from what is resident now
+before = status("VmRSS")
+step(x, y)
+print((status("VmHWM") - before) / (4 * x.numel()))
+"""
+
+
+@pytest.mark.parametrize("loss", [SSIMLoss, L1SSIMLoss], ids=["SSIMLoss", "L1SSIMLoss"])
+def test_memory_is_the_gradient(loss: type, python) -> None:
+    """Forward + backward take the gradient and at most 10 % more.
+
+    The kernels' scratch memory is malloc's, which torch's profiler does not see: the peak of a fresh
+    process's resident memory holds that as well.
+    """
+    x, y = pair(1, 3, 540, 960)
+    x.requires_grad_()
+    assert 1 <= allocated(lambda: loss()(x, y).backward()) / (4 * x.numel()) < 1.1
+
+    done = python(PEAK.format(name=loss.__name__))
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) + 0.01 >= 1.0 and float(done.stdout) < 1.1
+
+
+@every_loss
+def test_value_alone_makes_no_gradient(case: Case) -> None:
+    """Without a gradient asked for, nothing of the image's size is allocated at full resolution."""
+    x, y = pair(1, 3, 270, 480)
+    loss = case.make()
+    pyramid = 2 * (1 / 4 + 1 / 16 + 1 / 64 + 1 / 256) if case.levels > 1 else 0
+    assert 0 < allocated(lambda: loss(x, y)) / (4 * x.numel()) < pyramid + 0.05
+
+
+def test_padding_names_are_all_tested() -> None:
+    assert functional.PADDINGS == PADDINGS
