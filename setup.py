@@ -17,7 +17,7 @@ extension = CppExtension(
         ("TORCH_TARGET_VERSION", "0x020b000000000000"),
         ("SSIMLOSS_CUDA_ARCHITECTURES", '""'),
     ],
-    extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wextra"]
+    extra_compile_args=["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wextra"]
     + [f"-isystem{path}" for path in include_paths()],  # torch's headers warn under -Wextra
     py_limited_api=True,
 )

@@ -51,13 +51,13 @@ SSIMLOSS_INLINE Dissimilarity<V> dissimilarity(const Moments<V>& at, T c1, T c2)
     e.inverse_a = b * inverse;
     e.inverse_b = a * inverse;
     e.e_l = mu_dd * e.inverse_a;
-    e.l = (T(0.5) * (at.mu_m - at.mu_d) * (at.mu_m + at.mu_d) + c1) * e.inverse_a;
+    e.l = T(1) - e.e_l;
   } else {
     e.inverse_b = T(1) / b;
     e.l = V{} + T(1);
   }
   e.e_cs = at.s_dd * e.inverse_b;
-  e.cs = (T(0.5) * (at.s_mm - at.s_dd) + c2) * e.inverse_b;
+  e.cs = T(1) - e.e_cs;
   return e;
 }
 

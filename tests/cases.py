@@ -55,9 +55,7 @@ TWO_LEVELS = dict(window_size=3, weights=(0.4, 0.6))
 CASES = {
     "ssim": Case(SSIMLoss, one_minus(reference.ssim), 11, tiny=SMALL),
     "l1_ssim": Case(L1SSIMLoss, reference.l1_ssim_loss, 11, tiny=SMALL),
-    "ms_ssim_gaussian": Case(
-        MSSSIMLoss, one_minus(reference.ms_ssim_gaussian), 57, tiny=TWO_SCALES
-    ),
+    "ms_ssim_gaussian": Case(MSSSIMLoss, one_minus(reference.ms_ssim_gaussian), 57, tiny=TWO_SCALES),
     "ms_ssim": Case(dyadic(MSSSIMLoss), one_minus(reference.ms_ssim), 11, 5, TWO_LEVELS),
     "mix": Case(MixLoss, reference.mix_loss, 57, tiny=TWO_SCALES),
     "mix_dyadic": Case(dyadic(MixLoss), mix_dyadic, 11, 5, TWO_LEVELS),

@@ -81,9 +81,7 @@ def loss(
         if level == len(weights) - 1:
             e = e_l + e - e_l * e
         e = e.mean((-2, -1))
-        log_m = torch.where(
-            e < 0.95, torch.log1p(-e.clamp(max=0.95)), math.log(0.05) + (0.95 - e) / 0.05
-        )
+        log_m = torch.where(e < 0.95, torch.log1p(-e.clamp(max=0.95)), math.log(0.05) + (0.95 - e) / 0.05)
         log_similarity = log_similarity + weight * log_m
         x, y = reference.halve(x), reference.halve(y)
     return reference.reduce(ssim_weight * -torch.expm1(log_similarity) + l1_weight * l1, reduction)

@@ -58,9 +58,7 @@ def measure(name: str, condition: str, y: Tensor, **options) -> tuple[float, flo
     x, y = CONDITIONS[condition](y)
     options |= options_of(condition)
     actual, grads = value_and_gradients(CASES[name].fused, x, y, **options)
-    expected, expected_grads = value_and_gradients(
-        exact.LOSSES[name], x.double(), y.double(), **options
-    )
+    expected, expected_grads = value_and_gradients(exact.LOSSES[name], x.double(), y.double(), **options)
     return (
         (actual.double() - expected).abs().item(),
         relative_error(actual, expected),

@@ -22,9 +22,7 @@ from ssimloss import SSIMLoss, ops
 ALL_OPS = ("gaussian", "gaussian_backward", "dyadic", "dyadic_backward", "scale_")
 
 
-def tiny_pair(
-    case: Case, dtype: torch.dtype = torch.float64, grow: int = 2
-) -> tuple[Tensor, Tensor]:
+def tiny_pair(case: Case, dtype: torch.dtype = torch.float64, grow: int = 2) -> tuple[Tensor, Tensor]:
     side = case.least("valid", case.tiny["window_size"], len(case.tiny.get("weights", "1")))
     return pair(2, 2, side + grow, side + 1, dtype=dtype)
 
@@ -168,8 +166,7 @@ def test_opcheck(form: str, reduction: str) -> None:
     case, options = op_arguments(form, reduction=reduction)
     for wants, dtype in (((True, True), torch.float64), ((False, True), torch.float16)):
         images = [
-            image.requires_grad_(want)
-            for image, want in zip(tiny_pair(case, dtype), wants, strict=True)
+            image.requires_grad_(want) for image, want in zip(tiny_pair(case, dtype), wants, strict=True)
         ]
         torch.library.opcheck(options.op, (*images, *options, 2.0, *wants))
         grad_loss = torch.ones_like(options.op(*images, *options, 1.0, False, False)[0])
@@ -274,9 +271,7 @@ def test_autocast(case: Case) -> None:
     x = x.bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         actual, grads = value_and_gradients(lambda x, y: case.fused(x, y, **case.tiny), x, y)
-    expected, expected_grads = value_and_gradients(
-        lambda x, y: case.fused(x.float(), y, **case.tiny), x, y
-    )
+    expected, expected_grads = value_and_gradients(lambda x, y: case.fused(x.float(), y, **case.tiny), x, y)
     assert torch.equal(actual, expected)
     assert [g.dtype for g in grads] == [torch.bfloat16, torch.float32]
     assert all(torch.equal(*g) for g in zip(grads, expected_grads, strict=True))

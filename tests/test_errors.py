@@ -154,9 +154,7 @@ FITS = {
 
 @pytest.mark.parametrize(("least", "options"), FITS.values(), ids=FITS)
 def test_window_larger_than_the_image(least: int, options: dict) -> None:
-    function = (
-        ms_ssim if "weights" in options else ms_ssim_gaussian if "sigmas" in options else ssim
-    )
+    function = ms_ssim if "weights" in options else ms_ssim_gaussian if "sigmas" in options else ssim
     for height, width in ((least, least), (least + 3, least)):
         fits = torch.rand(1, 1, height, width)
         assert function(fits, fits, **options) == 1

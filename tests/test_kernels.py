@@ -36,9 +36,7 @@ every_reduction = pytest.mark.parametrize(
 @every_precision
 @every_padding
 @every_reduction
-def test_value_and_both_gradients(
-    case: Case, reduction: str, padding: str, dtype: torch.dtype
-) -> None:
+def test_value_and_both_gradients(case: Case, reduction: str, padding: str, dtype: torch.dtype) -> None:
     for seed, (height, width) in enumerate(sizes(case, padding)):
         x, y = pair(1 + seed, 2, height, width, seed=seed, dtype=dtype)
         # One row of zero padding on all sides: the shift to the local mean costs digits there.
@@ -131,9 +129,7 @@ def layouts(t: Tensor) -> dict[str, Tensor]:
     return {
         "channels_last": t.contiguous(memory_format=torch.channels_last),
         "crop": wide[1:, 1:4, 3:43, 5:49],
-        "crop of channels_last": wide.contiguous(memory_format=torch.channels_last)[
-            1:, 1:4, 3:43, 5:49
-        ],
+        "crop of channels_last": wide.contiguous(memory_format=torch.channels_last)[1:, 1:4, 3:43, 5:49],
         "transposed": t.mT.contiguous().mT,
         "every other": t.repeat_interleave(2, -1).repeat_interleave(2, -2)[..., ::2, ::2],
         "expanded batch": t[:1].expand(2, -1, -1, -1),
@@ -186,9 +182,7 @@ def test_half_types(case: Case, reduction: str, padding: str, dtype: torch.dtype
         spec=lambda x, y, **o: case.spec(x, y, **o) * factor,
     )
     half_an_ulp = torch.finfo(dtype).eps / 2
-    assert_same(
-        scaled, x, y, padding=padding, reduction=reduction, value=1e-6, gradient=half_an_ulp
-    )
+    assert_same(scaled, x, y, padding=padding, reduction=reduction, value=1e-6, gradient=half_an_ulp)
 
 
 @pytest.mark.parametrize("name", ["ssim", "ms_ssim", "ms_ssim_gaussian"])
@@ -196,9 +190,7 @@ def test_similarities_are_what_the_reference_says(name: str) -> None:
     x, y = pair(2, 3, 163, 166, dtype=torch.float64)
     for options in ({}, dict(reduction="none", padding="zeros", window_size=7, data_range=2.0)):
         actual = getattr(ssimloss, name)(x, y, **options)
-        torch.testing.assert_close(
-            actual, getattr(reference, name)(x, y, **options), rtol=0, atol=1e-12
-        )
+        torch.testing.assert_close(actual, getattr(reference, name)(x, y, **options), rtol=0, atol=1e-12)
         modules = dict(
             ssim=ssimloss.SSIMLoss,
             ms_ssim=lambda **o: ssimloss.MSSSIMLoss("dyadic", **o),

@@ -54,9 +54,7 @@ def test_scikit_image(size: tuple[int, int], sigma: float, photo) -> None:
         use_sample_covariance=False,
         sigma=sigma,
     )
-    np.testing.assert_allclose(
-        ssim(x, y, data_range=255, sigma=sigma).item(), peer, rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(ssim(x, y, data_range=255, sigma=sigma).item(), peer, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", ODD_SIZES, ids=str)
@@ -98,9 +96,7 @@ def test_kornia(size: tuple[int, int], data_range: float, float64_by_default) ->
     x, y = pair(2, 3, *size, dtype=torch.float64)
     assert_peer(lambda x, y: 200 * mix(x, y), peer, x * data_range, y * data_range)
     lone = MixLoss(1.0, data_range=data_range, window_size=33, padding="zeros", reduction="none")
-    peer = kornia.losses.MS_SSIMLoss(
-        data_range=data_range, alpha=1.0, compensation=1.0, reduction="none"
-    )
+    peer = kornia.losses.MS_SSIMLoss(data_range=data_range, alpha=1.0, compensation=1.0, reduction="none")
     assert_peer(lone, lambda x, y: peer(x, y).mean((1, 2)), x * data_range, y * data_range)
 
 

@@ -89,7 +89,7 @@ class Stream {
 
     const size_t bytes = layout(nullptr);
     layout(static_cast<char*>(scratch(bytes)));
-    offset_d = mean_d();
+    offset_d = median_d();
     weigh_columns();
     ssim_gain = gradient ? T(p.gains[2 * plane]) : 0;
     l1_gain = gradient ? T(p.gains[2 * plane + 1]) : 0;
@@ -193,20 +193,24 @@ class Stream {
     }
   }
 
-  // The mean of d on a coarse grid, over finite values so that no NaN spreads: a uniform difference
-  // would otherwise cost the digits of its variation.
-  T mean_d() {
-    double sum = 0, count = 0;
+  // The median of d on a coarse grid, over finite values, so that neither NaN nor a stray huge value
+  // spreads: a uniform difference would otherwise cost the digits of its variation.
+  T median_d() {
+    T sorted[64];
+    int count = 0;
     offset_d = 0;
     const int64_t down = ceil_div(row1 - row0, 8), across = ceil_div(col1 - col0, 8);
     for (int64_t row = row0; row < row1; row += down) {
       for (int64_t col = col0; col < col1; col += across) {
         T m, d;
         read_images(row, col, 1, &m, &d);
-        if (d - d == 0) sum += double(d), count += 1;
+        if (d - d != 0) continue;
+        int at = count++;
+        for (; at > 0 && sorted[at - 1] > d; --at) sorted[at] = sorted[at - 1];
+        sorted[at] = d;
       }
     }
-    return count > 0 ? T(sum / count) : T(0);
+    return count > 0 ? sorted[count / 2] : T(0);
   }
 
   void weigh_columns() {
