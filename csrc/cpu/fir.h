@@ -69,32 +69,38 @@ INLINE void fir_row(const Vec<T>* in, const T* w, int radius, int count, Vec<T>*
   });
 }
 
-template <class V>
-INLINE V finite_or_zero(V v) {
-  return v - v == V{} ? v : V{};
+// A value that is typical of R windows and in each of them, to take differences to; finite. Windows
+// that are narrow may not share one: then the middle one of three, so that no huge one spreads.
+template <int R, class In>
+INLINE auto typical(In in, int radius) {
+  auto v = in(radius + (R - 1) / 2);
+  if (2 * radius + 1 < R) {
+    const auto a = in(radius), b = in(radius + R - 1);
+    const auto low = a < b ? a : b, high = a < b ? b : a;
+    v = v < low ? low : (v > high ? high : v);
+  }
+  return v - v == decltype(v){} ? v : decltype(v){};
 }
 
 // Means and variances of R windows along any index, from the means and variances of what they cover: the
-// law of total variance. The means are relative to the value returned, one from their middle: float32
-// would lose the variance of bright flat areas. room: for 2 (R + 2 radius), where the radius is not fixed.
+// law of total variance. All means are relative to a typical value: float32 would lose the variance of
+// bright flat areas. mean_in(i) is so already. room: for 2 (R + 2 radius), where the radius is not fixed.
 template <int R, int Radius, class T, class Mean, class Variance>
-INLINE Vec<T> fir_moments(Mean mean_in, Variance variance_in, const T* w, int radius, Vec<T>* mean,
-                          Vec<T>* variance, Vec<T>* room) {
+INLINE void fir_moments(Mean mean_in, Variance variance_in, const T* w, int radius, Vec<T>* mean,
+                        Vec<T>* variance, Vec<T>* room) {
   Vec<T> fixed[2 * (R + 2 * Radius)];
-  Vec<T>* shifted = Radius > 0 ? fixed : room;
+  Vec<T>* means = Radius > 0 ? fixed : room;
   const int count = R + 2 * (Radius > 0 ? Radius : radius);
-  Vec<T>* squares = shifted + count;
-  const Vec<T> shift = finite_or_zero(mean_in(radius + (R - 1) / 2));
+  Vec<T>* squares = means + count;
 #pragma GCC unroll 32
   for (int i = 0; i < count; ++i) {
-    shifted[i] = mean_in(i) - shift;
-    squares[i] = shifted[i] * shifted[i] + variance_in(i);
+    means[i] = mean_in(i);
+    squares[i] = means[i] * means[i] + variance_in(i);
   }
-  fir<R, Radius>([&](int i) INLINE_LAMBDA { return shifted[i]; }, w, radius, mean);
+  fir<R, Radius>([&](int i) INLINE_LAMBDA { return means[i]; }, w, radius, mean);
   fir<R, Radius>([&](int i) INLINE_LAMBDA { return squares[i]; }, w, radius, variance);
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i) variance[i] = not_negative(variance[i] - mean[i] * mean[i]);
-  return shift;
 }
 
 // The maps of ssim_math.h's coefficients under R windows along any index. map_in(q, i): b_m, b_d and, for
@@ -105,9 +111,9 @@ INLINE void fir_maps(Map map_in, ValueM m_in, ValueD d_in, const T* w, int radiu
                      Vec<T>* room) {
   Vec<T> fixed[2 * (R + 2 * Radius)];
   Vec<T>* a = Radius > 0 ? fixed : room;
-  const int count = R + 2 * (Radius > 0 ? Radius : radius), middle = radius + (R - 1) / 2;
+  const int count = R + 2 * (Radius > 0 ? Radius : radius);
   Vec<T>* a_d = a + count;
-  const Vec<T> m0 = finite_or_zero(m_in(middle)), d0 = finite_or_zero(d_in(middle));
+  const Vec<T> m0 = typical<R>(m_in, radius), d0 = typical<R>(d_in, radius);
 #pragma GCC unroll 32
   for (int i = 0; i < count; ++i) {
     const Vec<T> moved_m = map_in(0, i) * (m_in(i) - m0), moved_d = map_in(1, i) * (d_in(i) - d0);

@@ -30,7 +30,7 @@ class Stream {
   int64_t top, bottom, left, right;  // positions that exist
   int64_t first, end, t0;            // rows of positions; column of segment 0's start
   int64_t s, raw_pitch, pitch;       // vectors in a segment, in a raw row, in others
-  T offset_d, ssim_gain, l1_gain;    // raw d is less offset_d
+  T offset_d, ssim_gain, l1_gain;    // raw d is less offset_d (0 at full resolution)
 
   int radius[max_scales];
   const T* weights[max_scales];
@@ -89,7 +89,7 @@ class Stream {
 
     const size_t bytes = layout(nullptr);
     layout(static_cast<char*>(scratch(bytes)));
-    offset_d = median_d();
+    offset_d = p.sum_difference ? median_d() : T(0);
     weigh_columns();
     ssim_gain = gradient ? T(p.gains[2 * plane]) : 0;
     l1_gain = gradient ? T(p.gains[2 * plane + 1]) : 0;
@@ -98,7 +98,7 @@ class Stream {
 
   void run() {
     if (!windowed_l1 && p.l1_weight != 0 && !p.loss_map.data) sum_pixels();
-    for (int64_t k = 0; k < 5 * pitch; ++k) pad[k] = k / pitch == 2 ? splat<T>(-offset_d) : V{};
+    for (int64_t k = 0; k < 2 * raw_pitch; ++k) pad[k] = k < raw_pitch ? V{} : splat<T>(-offset_d);
     filled = larger(0, first - r);
     for (int j = 0; j < scales; ++j) blurred[j] = larger(0, first - radius[j]);
     int64_t done = row0;  // rows of the gradient
@@ -155,7 +155,7 @@ class Stream {
     take(raw, raw_rows() * 2 * raw_pitch);
     take(work, 2 * larger(raw_pitch, R + 2 * r));
     take(rows, int64_t(scales) * (R + 2 * r));
-    take(raw_around, R + 2 * r);
+    take(raw_around, int64_t(scales) * (R + 2 * r));
     take(loss_rows, p.loss_map.data ? R * pitch : 0);
     take(incoming, p.grad_map.data ? R * pitch + L : 0);
     for (int j = 0; j < scales; ++j) {
@@ -175,7 +175,7 @@ class Stream {
     const int64_t widest = larger(5 * pitch, 2 * raw_pitch);
     take(zeros, widest);
     for (int64_t k = 0; base && k < widest; ++k) zeros[k] = V{};
-    take(pad, 5 * pitch);
+    take(pad, 2 * raw_pitch);  // a raw row outside the images
     return used;
   }
 
@@ -194,7 +194,7 @@ class Stream {
   }
 
   // The median of d on a coarse grid, over finite values, so that neither NaN nor a stray huge value
-  // spreads: a uniform difference would otherwise cost the digits of its variation.
+  // spreads: rounding a halved uniform difference to T would cost the digits of its variation.
   T median_d() {
     T sorted[64];
     int count = 0;
@@ -258,20 +258,25 @@ class Stream {
   }
 
   // One raw row -> means and variances of m and d (and the mean of |d|) under the window along the row.
+  // Means are relative to the raw value in their middle, so that they have all its digits.
   void blur_moments(const V* source, int j, V* out) {
     const int halo = radius[j], count = int(s);
     const T* weights = this->weights[j];
-    const V none{};
     for (int q = 0; q < 2; ++q) {
       const V* in = source + q * raw_pitch + r;
       V *mean = out + 2 * q * pitch, *variance = mean + pitch;
       const auto blocks = [&](auto fixed) INLINE_LAMBDA {
         for_blocks<R>(count, [&](int k, auto block) INLINE_LAMBDA {
           V means[block], variances[block];
-          const V shift = fir_moments<block, fixed>([&](int i) INLINE_LAMBDA { return in[k + i - halo]; },
-                                                    [&](int) INLINE_LAMBDA { return none; }, weights, halo,
-                                                    means, variances, work);
-          for (int i = 0; i < block; ++i) mean[k + i] = means[i] + shift, variance[k + i] = variances[i];
+          const auto values = [&](int i) INLINE_LAMBDA { return in[k + i - halo]; };
+          const V base = typical<block>(values, halo);
+          fir_moments<block, fixed>([&](int i) INLINE_LAMBDA { return values(i) - base; },
+                                    [&](int) INLINE_LAMBDA { return V{}; }, weights, halo, means, variances,
+                                    work);
+          for (int i = 0; i < block; ++i) {
+            mean[k + i] = means[i] + (base - in[k + i]);
+            variance[k + i] = variances[i];
+          }
         });
       };
       with_radius(halo, blocks);
@@ -293,17 +298,20 @@ class Stream {
     }
   }
 
-  // Pointers to the moment rows around rows [row, row + R); those past `count` are never used.
-  void gather_moments(int j, int64_t row, int64_t count, const V** out) {
+  // Pointers to the moment rows around rows [row, row + R), and to the raw row of each; those past
+  // `count` are never used.
+  void gather_moments(int j, int64_t row, int64_t count, const V** out, const V** raws) {
     for (int64_t i = 0; i < R + 2 * radius[j]; ++i) {
       int64_t source = smaller(row - radius[j] + i, row + count - 1 + radius[j]);
       const bool outside = source < 0 || source >= h;
       if (outside && p.padding == Padding::reflect) source = mirrored(source, h);
-      out[i] = outside && p.padding == Padding::zeros ? pad : moment_row(j, source);
+      const bool zero = outside && p.padding == Padding::zeros;
+      out[i] = zero ? zeros : moment_row(j, source);
+      raws[i] = zero ? pad : raw_row(source) + r;
     }
   }
 
-  // The same for the maps around rows [row, row + R) of the gradient, and the raw row of each.
+  // The same for the maps around rows [row, row + R) of the gradient.
   void gather_maps(int j, int64_t row, int64_t count, const V** out, const V** raws) {
     for (int64_t i = 0; i < R + 2 * radius[j]; ++i) {
       int64_t source = smaller(row - radius[j] + i, row + count - 1 + radius[j]);
@@ -320,15 +328,17 @@ class Stream {
     with_radius(radius[j], [&](auto fixed) INLINE_LAMBDA { fir<R, fixed>(in, weights[j], radius[j], out); });
   }
 
-  // The same for means, and variances one plane further on; returns what the means are relative to.
-  INLINE V fir_column_moments(const V* const* source, int j, int64_t at, V* mean, V* variance) const {
-    const auto means = [&](int i) INLINE_LAMBDA { return source[i][at]; };
+  // The moments down the columns, of m (raw_at: k) or of d; returns what the means are relative to.
+  INLINE V fir_column_moments(const V* const* source, const V* const* raws, int j, int64_t at, int64_t raw_at,
+                              V* mean, V* variance) const {
+    const auto values = [&](int i) INLINE_LAMBDA { return raws[i][raw_at]; };
+    const V base = typical<R>(values, radius[j]);
+    const auto means = [&](int i) INLINE_LAMBDA { return (values(i) - base) + source[i][at]; };
     const auto variances = [&](int i) INLINE_LAMBDA { return source[i][at + pitch]; };
-    V shift{};
     with_radius(radius[j], [&](auto fixed) INLINE_LAMBDA {
-      shift = fir_moments<R, fixed>(means, variances, weights[j], radius[j], mean, variance, work);
+      fir_moments<R, fixed>(means, variances, weights[j], radius[j], mean, variance, work);
     });
-    return shift;
+    return base;
   }
 
   // Loss and coefficients at the positions of rows [row, row + count). General: with every option;
@@ -344,7 +354,8 @@ class Stream {
     const T ssim_gain = this->ssim_gain, l1_gain = this->l1_gain;
     const int64_t scale_pitch = 5 * raw_pitch, row_pitch = scales * scale_pitch;
 
-    for (int j = 0; j < scales; ++j) gather_moments(j, row, count, rows + j * (R + 2 * r));
+    for (int j = 0; j < scales; ++j)
+      gather_moments(j, row, count, rows + j * (R + 2 * r), raw_around + j * (R + 2 * r));
     V row_ssim[R] = {}, row_l1[R] = {};
     T row_weight[R];
     const V* sources[R];
@@ -353,11 +364,12 @@ class Stream {
       sources[i] = raw_row(row + i) + r;
     }
     for (int64_t k = 0; k < s; ++k) {
-      V mu[Scales][4][R], shift_m[Scales] = {}, shift_d[Scales] = {}, l1[R] = {};
+      V mu[Scales][4][R], base_m[Scales] = {}, base_d[Scales] = {}, l1[R] = {};
       for (int j = 0; j < scales; ++j) {
         const V* const* source = rows + j * (R + 2 * r);
-        shift_m[j] = fir_column_moments(source, j, k, mu[j][0], mu[j][2]);
-        shift_d[j] = fir_column_moments(source, j, 2 * pitch + k, mu[j][1], mu[j][3]);
+        const V* const* raws = raw_around + j * (R + 2 * r);
+        base_m[j] = fir_column_moments(source, raws, j, k, k, mu[j][0], mu[j][2]);
+        base_d[j] = fir_column_moments(source, raws, j, 2 * pitch + k, raw_pitch + k, mu[j][1], mu[j][3]);
         if (windowed_l1 && j == last) fir_column(source, j, 4 * pitch + k, l1);
       }
       const V column_weight = map_weight[k], column_counts = position_mask[k];
@@ -366,7 +378,7 @@ class Stream {
 #pragma GCC unroll 2
       for (int i = 0; i < R; ++i, out += row_pitch) {
         const auto moments_at = [&](int j) INLINE_LAMBDA {
-          return Moments<V>{mu[j][0][i] + shift_m[j], mu[j][1][i] + (shift_d[j] + offset_d), mu[j][2][i],
+          return Moments<V>{mu[j][0][i] + base_m[j], mu[j][1][i] + (base_d[j] + offset_d), mu[j][2][i],
                             mu[j][3][i]};
         };
         Dissimilarity<V> e[Scales];
@@ -402,7 +414,7 @@ class Stream {
         for (int j = 0; j < scales; ++j) {
           V* maps_out = out + j * scale_pitch;
           const V g_cs = before * behind[j];
-          const V delta_m = (m - shift_m[j]) - mu[j][0][i], delta_d = (d - shift_d[j]) - mu[j][1][i];
+          const V delta_m = (m - base_m[j]) - mu[j][0][i], delta_d = (d - base_d[j]) - mu[j][1][i];
           const Coefficients<V> at =
               j == last ? coefficients<Luminance, T>(moments_at(j), e[j], delta_m, delta_d, g_l, g_cs)
                         : coefficients<false, T>(moments_at(j), e[j], delta_m, delta_d, g_l, g_cs);
