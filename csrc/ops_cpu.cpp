@@ -148,6 +148,16 @@ struct Call {
     return loss;
   }
 
+  // The incoming gradient has the shape of the loss: [], [N] or that of the map.
+  void check_incoming(const Tensor& grad_loss, const std::vector<int64_t>& map_size) const {
+    std::vector<int64_t> expected;
+    if (reduction == Reduction::none) expected = {batch};
+    if (reduction == Reduction::map) expected = map_size;
+    bool same = size_t(grad_loss.dim()) == expected.size() && grad_loss.is_cpu();
+    for (size_t i = 0; same && i < expected.size(); ++i) same = grad_loss.size(int64_t(i)) == expected[i];
+    check(same, "grad_loss: expected the shape and device of the loss");
+  }
+
   // The gain of every plane: the incoming gradient of its loss, or 1 where none is given.
   std::vector<double> incoming(const Tensor* grad_loss) const {
     std::vector<double> gains(size_t(planes()), 1.0);
@@ -194,6 +204,7 @@ std::tuple<Tensor, Tensor, Tensor> gaussian_run(Call& call, const Windows& windo
   Problem p = call.problem(windows, padding, k1, k2);
   const OutputSize out = output_size(p);
   const bool map = call.reduction == Reduction::map;
+  if (grad_loss) call.check_incoming(*grad_loss, {call.batch, call.channels, out.height, out.width});
   const double l1_positions =
       call.l1_windowed || map ? out.count() : double(call.height) * double(call.width);
   std::vector<double> gains;
@@ -354,6 +365,7 @@ std::tuple<Tensor, Tensor, Tensor> dyadic_run(Call& call, const DyadicOptions& o
                                               const Tensor* grad_loss, double unit_scale) {
   check(!options.weights.empty(), "weights: expected at least one");
   check(call.reduction != Reduction::map, "reduction: the dyadic form has no map");
+  if (grad_loss) call.check_incoming(*grad_loss, {});
   call.make_gradients();
   const std::vector<double> incoming = call.incoming(grad_loss);
   const double scale = unit_scale / call.data_range / call.averaged_planes();
@@ -392,7 +404,10 @@ std::tuple<Tensor, Tensor> dyadic_backward(Tensor grad_loss, Tensor x, Tensor y,
 }
 
 void scale_(Tensor unit, Tensor grad_loss, double factor) {
-  check(unit.dim() == 4, "unit: expected four dimensions");
+  check(unit.dim() == 4 && unit.is_cpu(), "unit: expected four dimensions, on the CPU");
+  check(grad_loss.is_cpu() &&
+            (grad_loss.dim() == 0 || (grad_loss.dim() == 1 && grad_loss.size(0) == unit.size(0))),
+        "grad_loss: expected a scalar or one value an image, on the CPU");
   const int64_t batch = unit.size(0), channels = unit.size(1), height = unit.size(2);
   std::vector<double> gains(size_t(batch * channels));
   bool ones = true;

@@ -32,6 +32,8 @@ REDUCTIONS = ("mean", "none", "map")
 MULTISCALES = ("gaussian", "dyadic")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_SCALES = 16
+MAX_TAPS = 1023  # of a window
+LEAST_K = 1e-9  # its square must not underflow in float32
 
 
 def ssim(
@@ -122,7 +124,7 @@ def gaussian_options(
     sigma_name: str = "sigmas",
 ) -> Gaussian:
     """Checked options of the Gaussian form; l1_weight weighs l1 in units of the data range."""
-    if not 1 <= len(sigmas) <= MAX_SCALES:
+    if not 1 <= len(sequence(sigma_name, sigmas)) <= MAX_SCALES:
         raise ValueError(f"{sigma_name}: expected 1 to {MAX_SCALES} values, got {len(sigmas)}")
     ascending = tuple(sorted(positive(sigma_name, sigma) for sigma in sigmas))
     return Gaussian(
@@ -130,8 +132,8 @@ def gaussian_options(
         tuple(window_of(sigma, window_size) for sigma in ascending),
         one_of("padding", padding, PADDINGS),
         positive("data_range", data_range),
-        positive("k1", k1),
-        positive("k2", k2),
+        positive("k1", k1, LEAST_K),
+        positive("k2", k2, LEAST_K),
         ssim_weight,
         l1_weight,
         l1_windowed,
@@ -153,7 +155,7 @@ def dyadic_options(
     l1_weight: float = 0.0,
 ) -> Dyadic:
     """Checked options of the dyadic form."""
-    if len(weights) == 0:
+    if len(sequence("weights", weights)) == 0:
         raise ValueError("weights: expected one weight for each level, got none")
     if one_of("reduction", reduction, REDUCTIONS) == "map":
         raise ValueError(
@@ -166,8 +168,8 @@ def dyadic_options(
         window_of(sigma, window_size),
         one_of("padding", padding, PADDINGS),
         positive("data_range", data_range),
-        positive("k1", k1),
-        positive("k2", k2),
+        positive("k1", k1, LEAST_K),
+        positive("k2", k2, LEAST_K),
         ssim_weight,
         l1_weight,
         reduction,
@@ -199,7 +201,8 @@ def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor
     if x.dtype != y.dtype:
         if not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"y: expected the dtype of x, {x.dtype}, got {y.dtype}")
-        x, y = x.float(), y.float()
+        dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+        x, y = x.to(dtype), y.to(dtype)
     check_device(x.device)
     check_size(x, options)
     return x, y
@@ -229,28 +232,40 @@ def check_size(x: Tensor, options: Options) -> None:
         at = f" ({height}x{width} at the coarsest of {levels} levels)" if levels > 1 else ""
         raise ValueError(
             f"x: expected height and width of at least {least} for padding={options.padding!r} and a "
-            f"{window}-tap window, got {x.shape[-2]}x{x.shape[-1]}{at}; a smaller window_size, "
-            + ("fewer weights, " if levels > 1 else "")
+            f"{window}-tap window, got {x.shape[-2]}x{x.shape[-1]}{at}; a smaller window_size "
+            + ("fewer weights " if levels > 1 else "")
             + "or padding='zeros' takes smaller images"
         )
 
 
 def window_of(sigma: float, window_size: int | None) -> int:
     if window_size is None:
-        return 2 * radius_of(sigma, None) + 1
+        window_size = 2 * radius_of(sigma, None) + 1
     integral = isinstance(window_size, Integral) and not isinstance(window_size, bool)
     if not integral or window_size < 1 or window_size % 2 == 0:
         raise ValueError(f"window_size: expected an odd positive integer or None, got {window_size!r}")
+    if window_size > MAX_TAPS:
+        raise ValueError(
+            f"window_size: expected at most {MAX_TAPS} taps, got {window_size} (sigma {sigma:g})"
+        )
     return int(window_size)
 
 
-def positive(name: str, value: float, or_zero: bool = False) -> float:
+def sequence(name: str, values: Sequence[float]) -> Sequence[float]:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise TypeError(f"{name}: expected a list or tuple of numbers, got {values!r}")
+    return values
+
+
+def positive(name: str, value: float, least: float = 0.0, or_zero: bool = False) -> float:
     expected = "a finite number >= 0" if or_zero else "a finite number > 0"
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected {expected}, got {value!r}")
     value = float(value)
     if not math.isfinite(value) or value < 0 or (value == 0 and not or_zero):
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least:g}, got {value!r}")
     return value
 
 

@@ -101,6 +101,7 @@ INLINE void fir_moments(Mean mean_in, Variance variance_in, const T* w, int radi
   fir<R, Radius>([&](int i) INLINE_LAMBDA { return squares[i]; }, w, radius, variance);
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i) variance[i] = not_negative(variance[i] - mean[i] * mean[i]);
+  for (int i = 0; radius == 0 && i < R; ++i) variance[i] = variance_in(i);  // exactly, where it is 0
 }
 
 // The maps of ssim_math.h's coefficients under R windows along any index. map_in(q, i): b_m, b_d and, for

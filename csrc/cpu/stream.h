@@ -210,7 +210,8 @@ class Stream {
         sorted[at] = d;
       }
     }
-    return count > 0 ? sorted[count / 2] : T(0);
+    // A large offset would cost small values beside it theirs.
+    return count > 0 && absolute(sorted[count / 2]) <= 2 ? sorted[count / 2] : T(0);
   }
 
   void weigh_columns() {
