@@ -4,6 +4,10 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <array>
 #include <cmath>
 #include <limits>
@@ -62,6 +66,20 @@ void set_value(const Tensor& t, int64_t i, double value) {
   }
 }
 
+// A tensor like `like`. Where the kernel has them, huge pages: touching a large fresh buffer in pages of
+// 4 KiB costs as much as computing the loss.
+Tensor fresh(const Tensor& like) {
+  Tensor t = torch::stable::empty_like(like);
+#ifdef __linux__
+  constexpr uintptr_t page = uintptr_t(2) << 20;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(t.data_ptr());
+  const uintptr_t first = (begin + page - 1) / page * page;
+  const uintptr_t last = (begin + uintptr_t(t.numel() * t.element_size())) / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a hint
+#endif
+  return t;
+}
+
 template <class F>
 void parallel(int64_t count, int64_t grain, const F& run) {
   if (count > 0) torch::stable::parallel_for(0, count, grain, run);
@@ -116,8 +134,8 @@ struct Call {
   }
 
   void make_gradients() {
-    if (want_x) grad_x = torch::stable::empty_like(x);
-    if (want_y) grad_y = torch::stable::empty_like(y);
+    if (want_x) grad_x = fresh(x);
+    if (want_y) grad_y = fresh(y);
   }
 
   Problem problem(const Windows& windows, const std::string& padding, double k1, double k2) const {
