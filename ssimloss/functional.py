@@ -27,6 +27,8 @@ from .autograd import fused_loss
 from .ops import Dyadic, Gaussian, Options
 from .reference import WANG_WEIGHTS, ZHAO_SIGMAS, radius_of
 
+__all__ = ["ms_ssim", "ms_ssim_gaussian", "ssim"]
+
 PADDINGS = ("valid", "zeros", "reflect")
 REDUCTIONS = ("mean", "none", "map")
 MULTISCALES = ("gaussian", "dyadic")

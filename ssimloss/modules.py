@@ -16,17 +16,24 @@ from .functional import (
 from .ops import Options
 from .reference import WANG_WEIGHTS, ZHAO_SIGMAS
 
+__all__ = ["L1SSIMLoss", "MSSSIMLoss", "MixLoss", "SSIMLoss"]
+
 
 class _Loss(nn.Module):
     """Checked options, applied to x (restored) and y (truth), [N, C, H, W] or [C, H, W]."""
 
-    options: Options
+    def __init__(self, options: Options, **own: float | str):
+        super().__init__()
+        self.options = options
+        self._own = own  # the module's own arguments, which the options hold in another form
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return loss_of(x, y, self.options)
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self.options._asdict().items())
+        hidden = {"ssim_weight", "l1_weight", "l1_windowed"}
+        shown = {k: v for k, v in self.options._asdict().items() if k not in hidden}
+        return ", ".join(f"{name}={value!r}" for name, value in (self._own | shown).items())
 
 
 class SSIMLoss(_Loss):
@@ -43,16 +50,17 @@ class SSIMLoss(_Loss):
         padding: str = "valid",
         reduction: str = "mean",
     ):
-        super().__init__()
-        self.options = gaussian_options(
-            (sigma,),
-            window_size,
-            padding,
-            data_range,
-            k1,
-            k2,
-            reduction=reduction,
-            sigma_name="sigma",
+        super().__init__(
+            gaussian_options(
+                (sigma,),
+                window_size,
+                padding,
+                data_range,
+                k1,
+                k2,
+                reduction=reduction,
+                sigma_name="sigma",
+            )
         )
 
 
@@ -76,9 +84,8 @@ class L1SSIMLoss(_Loss):
         padding: str = "zeros",
         reduction: str = "mean",
     ):
-        super().__init__()
         weight = fraction("ssim_weight", ssim_weight)
-        self.options = gaussian_options(
+        options = gaussian_options(
             (sigma,),
             window_size,
             padding,
@@ -91,6 +98,7 @@ class L1SSIMLoss(_Loss):
             l1_windowed=False,
             sigma_name="sigma",
         )
+        super().__init__(options, ssim_weight=weight)
 
 
 class MSSSIMLoss(_Loss):
@@ -114,10 +122,10 @@ class MSSSIMLoss(_Loss):
         padding: str = "valid",
         reduction: str = "mean",
     ):
-        super().__init__()
-        self.options = _multiscale_options(
+        options = _multiscale_options(
             multiscale, sigmas, sigma, weights, window_size, padding, data_range, k1, k2, reduction
         )
+        super().__init__(options, multiscale=multiscale)
 
 
 class MixLoss(_Loss):
@@ -150,9 +158,8 @@ class MixLoss(_Loss):
         padding: str = "valid",
         reduction: str = "mean",
     ):
-        super().__init__()
-        alpha = fraction("alpha", alpha)
-        self.options = _multiscale_options(
+        alpha, l1_range = fraction("alpha", alpha), positive("l1_range", l1_range)
+        options = _multiscale_options(
             multiscale,
             sigmas,
             sigma,
@@ -164,8 +171,9 @@ class MixLoss(_Loss):
             k2,
             reduction,
             ssim_weight=alpha,
-            l1_weight=(1 - alpha) * positive("l1_range", l1_range),
+            l1_weight=(1 - alpha) * l1_range,
         )
+        super().__init__(options, alpha=alpha, l1_range=l1_range, multiscale=multiscale)
 
 
 def _multiscale_options(

@@ -17,7 +17,7 @@ from cases import (
 from torch import Tensor, func
 
 import ssimloss
-from ssimloss import SSIMLoss, ops
+from ssimloss import L1SSIMLoss, MixLoss, SSIMLoss, ops
 
 ALL_OPS = ("gaussian", "gaussian_backward", "dyadic", "dyadic_backward", "scale_")
 
@@ -286,6 +286,13 @@ def test_modules_copy_and_print(case: Case) -> None:
     loss = case.make(**case.tiny)
     assert torch.equal(copy.deepcopy(loss)(x, y), loss(x, y))
     assert "padding=" in repr(loss) and not loss.state_dict()
+
+
+def test_modules_print_their_arguments() -> None:
+    assert repr(MixLoss(0.5, 100)).startswith("MixLoss(alpha=0.5, l1_range=100.0, multiscale='gaussian', sig")
+    assert repr(L1SSIMLoss(0.3)).startswith(
+        "L1SSIMLoss(ssim_weight=0.3, sigmas=(1.5,), window_sizes=(11,), p"
+    )
 
 
 def test_no_gradient_saves_nothing() -> None:
