@@ -4,6 +4,7 @@
 //   A = mu_x^2 + mu_y^2 + c1   = (mu_m^2 + mu_d^2) / 2 + c1
 //   B = s_xx + s_yy + c2       = (s_mm + s_dd) / 2 + c2
 //   e_l  = 1 - l  = mu_d^2 / A     e_cs = 1 - cs = s_dd / B
+//   1 + l = (mu_m^2 + 2 c1) / A    1 + cs = (s_mm + 2 c2) / B
 // so that 1 - SSIM = e_l + e_cs - e_l e_cs never subtracts numbers near 1. Each function of the
 // reference (ssimloss/reference.py) is one of these with 1 - e in the place of l and cs.
 //
@@ -21,10 +22,10 @@ struct Moments {
   V mu_m, mu_d, s_mm, s_dd;
 };
 
-// l and cs and, without subtracting them from 1, 1 - l and 1 - cs; inverses for the gradient.
+// l and cs and, never from numbers that cancel, 1 - l, 1 - cs, 1 + l and 1 + cs; inverses for the gradient.
 template <class V>
 struct Dissimilarity {
-  V l, cs, e_l, e_cs, inverse_a, inverse_b;
+  V l, cs, e_l, e_cs, one_plus_l, one_plus_cs, inverse_a, inverse_b;
 };
 
 // The coefficients of the gradient: with G the window,
@@ -45,19 +46,21 @@ SSIMLOSS_INLINE Dissimilarity<V> dissimilarity(const Moments<V>& at, T c1, T c2)
   Dissimilarity<V> e{};  // without luminance, e_l = 0 and l = 1
   const V b = T(0.5) * (at.s_mm + at.s_dd) + c2;
   if (Luminance) {
-    const V mu_dd = at.mu_d * at.mu_d;
-    const V a = T(0.5) * (at.mu_m * at.mu_m + mu_dd) + c1;
+    const V mu_mm = at.mu_m * at.mu_m, mu_dd = at.mu_d * at.mu_d;
+    const V a = T(0.5) * (mu_mm + mu_dd) + c1;
     const V inverse = T(1) / (a * b);  // one division; a b < 1e37 for values up to 1e9 data ranges
     e.inverse_a = b * inverse;
     e.inverse_b = a * inverse;
     e.e_l = mu_dd * e.inverse_a;
     e.l = T(1) - e.e_l;
+    e.one_plus_l = (mu_mm + T(2) * c1) * e.inverse_a;
   } else {
     e.inverse_b = T(1) / b;
     e.l = V{} + T(1);
   }
   e.e_cs = at.s_dd * e.inverse_b;
   e.cs = T(1) - e.e_cs;
+  e.one_plus_cs = (at.s_mm + T(2) * c2) * e.inverse_b;  // near 0 on negative images
   return e;
 }
 
@@ -69,13 +72,13 @@ SSIMLOSS_INLINE Coefficients<V> coefficients(const Moments<V>& at, const Dissimi
   Coefficients<V> c;
   const V g_b = g_cs * e.inverse_b;
   c.b_m = g_b * e.e_cs;
-  c.b_d = T(2) * g_b - c.b_m;
+  c.b_d = g_b * e.one_plus_cs;
   c.a_m = V{} - c.b_m * delta_m;
   c.a_d = c.b_d * delta_d;
   if (Luminance) {
-    const V g_a = g_l * e.inverse_a, g_a_e = g_a * e.e_l;
-    c.a_m -= g_a_e * at.mu_m;
-    c.a_d += (T(2) * g_a - g_a_e) * at.mu_d;
+    const V g_a = g_l * e.inverse_a;
+    c.a_m -= g_a * e.e_l * at.mu_m;
+    c.a_d += g_a * e.one_plus_l * at.mu_d;
   }
   return c;
 }

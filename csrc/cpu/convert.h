@@ -50,6 +50,10 @@ INLINE Half narrow<Half, float>(float v) {
   return {uint16_t(rounded | (bits >> 16 & 0x8000))};
 }
 
+INLINE int64_t size_of(DType dtype) {
+  return dtype == DType::float64 ? 8 : (dtype == DType::float32 ? 4 : 2);
+}
+
 template <class T>
 struct Row {  // one row of an image, in elements from its first column
   T* data;
@@ -81,10 +85,11 @@ INLINE void with_stride(int64_t stride, F f) {
   f(stride);
 }
 
-// m = x + y and d = x - y - offset_d in units of the data range.
+// m = x + y - offset_m and d = x - y - offset_d in units of the data range.
 template <class T>
-void read_sum_difference(const Images& x, const Images& y, T inverse_range, T offset_d, int64_t n, int64_t c,
-                         int64_t h, int64_t first, int64_t count, T* __restrict m, T* __restrict d) {
+void read_sum_difference(const Images& x, const Images& y, T inverse_range, T offset_m, T offset_d, int64_t n,
+                         int64_t c, int64_t h, int64_t first, int64_t count, T* __restrict m,
+                         T* __restrict d) {
   with_type(x.dtype, [&](auto* tag) INLINE_LAMBDA {
     using In = std::remove_pointer_t<decltype(tag)>;
     const Row<In> row_x = row_of<In>(x, n, c, h), row_y = row_of<In>(y, n, c, h);
@@ -93,7 +98,7 @@ void read_sum_difference(const Images& x, const Images& y, T inverse_range, T of
       const In* __restrict py = row_y.data + first * stride_y;
       for (int64_t i = 0; i < count; ++i) {
         const T a = T(widen(px[i * stride_x])), b = T(widen(py[i * stride_y]));
-        m[i] = (a + b) * inverse_range;
+        m[i] = (a + b) * inverse_range - offset_m;
         d[i] = (a - b) * inverse_range - offset_d;
       }
     };
@@ -137,13 +142,24 @@ void write_row(const Images& images, int64_t n, int64_t c, int64_t h, int64_t fi
   });
 }
 
-// Fetch columns [from, to) of a row that comes soon: its start is far from the end of the row before,
-// so the machine does not foresee it.
-INLINE void prefetch(const Images& images, int64_t n, int64_t c, int64_t row, int64_t height, int64_t from,
-                     int64_t to) {
-  if (row >= height || images.stride_w != 1) return;
-  const int64_t size = images.dtype == DType::float64 ? 8 : (images.dtype == DType::float32 ? 4 : 2);
-  const char* start = static_cast<const char*>(images.data) +
-                      size * (n * images.stride_n + c * images.stride_c + row * images.stride_h);
-  for (int64_t at = from * size; at < to * size; at += 64) __builtin_prefetch(start + at);
+// Rows of an image to be fetched in small doses while others work: machines do not foresee the start of a
+// strip's next row, and all of it at once would stall them.
+struct Ahead {
+  const char* data;
+  int64_t row_bytes, vector_bytes;
+  int rows;
+};
+template <class T>
+Ahead ahead(const Images& images, int64_t n, int64_t c, int64_t row, int64_t rows, int64_t col) {
+  const int64_t size = size_of(images.dtype);
+  const int64_t start = n * images.stride_n + c * images.stride_c + row * images.stride_h + col;
+  return {static_cast<const char*>(images.data) + size * start, size * images.stride_h, size * lanes<T>,
+          images.stride_w == 1 && rows > 0 ? int(rows) : 0};
+}
+
+// Fetch the k-th vector of each row.
+template <bool ToWrite>
+INLINE void fetch(const Ahead& ahead, int64_t k) {
+  const char* at = ahead.data + k * ahead.vector_bytes;
+  for (int i = 0; i < ahead.rows; ++i, at += ahead.row_bytes) __builtin_prefetch(at, ToWrite);
 }

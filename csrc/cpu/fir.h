@@ -50,6 +50,14 @@ INLINE void for_blocks(int count, F f) {
   for (; k < count; ++k) f(k, std::integral_constant<int, 1>{});
 }
 
+// The same in blocks of which every window holds the middle: what is far from it in value is then in the
+// variance of each. A flat window beside an edge that it does not see would lose its digits to the edge.
+template <int R, class F>
+INLINE void for_local_blocks(int radius, int count, F f) {
+  if (2 * radius + 1 >= R) return for_blocks<R>(count, f);
+  for_blocks<1>(count, f);
+}
+
 // Call f with the radius as a constant where it is that of 11 taps (sigma 1.5), else with 0.
 template <class F>
 INLINE void with_radius(int radius, F f) {
@@ -69,66 +77,65 @@ INLINE void fir_row(const Vec<T>* in, const T* w, int radius, int count, Vec<T>*
   });
 }
 
-// A value that is typical of R windows and in each of them, to take differences to; finite. Windows
-// that are narrow may not share one: then the middle one of three, so that no huge one spreads.
+// The value in the middle of R windows, to take differences to; finite.
 template <int R, class In>
-INLINE auto typical(In in, int radius) {
-  auto v = in(radius + (R - 1) / 2);
-  if (2 * radius + 1 < R) {
-    const auto a = in(radius), b = in(radius + R - 1);
-    const auto low = a < b ? a : b, high = a < b ? b : a;
-    v = v < low ? low : (v > high ? high : v);
-  }
-  return v - v == decltype(v){} ? v : decltype(v){};
+INLINE auto middle(In in, int radius) {
+  using V = decltype(in(0));
+  const V v = in(radius + (R - 1) / 2);
+  return v - v == V{} ? v : V{};
 }
 
+struct NoVariance {};  // of single values
+
 // Means and variances of R windows along any index, from the means and variances of what they cover: the
-// law of total variance. All means are relative to a typical value: float32 would lose the variance of
-// bright flat areas. mean_in(i) is so already. room: for 2 (R + 2 radius), where the radius is not fixed.
+// law of total variance, down to rounding below 0. All means are relative to that in the middle: float32
+// would lose the variance of bright flat areas. mean_in(i) is so already. room: for R + 2 radius, where the
+// radius is not fixed.
 template <int R, int Radius, class T, class Mean, class Variance>
 INLINE void fir_moments(Mean mean_in, Variance variance_in, const T* w, int radius, Vec<T>* mean,
                         Vec<T>* variance, Vec<T>* room) {
-  Vec<T> fixed[2 * (R + 2 * Radius)];
-  Vec<T>* means = Radius > 0 ? fixed : room;
+  constexpr bool values = std::is_same_v<Variance, NoVariance>;
+  Vec<T> fixed[R + 2 * Radius];  // one set of registers for both filters
+  Vec<T>* v = Radius > 0 ? fixed : room;
   const int count = R + 2 * (Radius > 0 ? Radius : radius);
-  Vec<T>* squares = means + count;
+#pragma GCC unroll 32
+  for (int i = 0; i < count; ++i) v[i] = mean_in(i);
+  fir<R, Radius>([&](int i) INLINE_LAMBDA { return v[i]; }, w, radius, mean);
 #pragma GCC unroll 32
   for (int i = 0; i < count; ++i) {
-    means[i] = mean_in(i);
-    squares[i] = means[i] * means[i] + variance_in(i);
+    v[i] *= v[i];
+    if constexpr (!values) v[i] += variance_in(i);
   }
-  fir<R, Radius>([&](int i) INLINE_LAMBDA { return means[i]; }, w, radius, mean);
-  fir<R, Radius>([&](int i) INLINE_LAMBDA { return squares[i]; }, w, radius, variance);
+  fir<R, Radius>([&](int i) INLINE_LAMBDA { return v[i]; }, w, radius, variance);
 #pragma GCC unroll 16
-  for (int i = 0; i < R; ++i) variance[i] = not_negative(variance[i] - mean[i] * mean[i]);
-  for (int i = 0; radius == 0 && i < R; ++i) variance[i] = variance_in(i);  // exactly, where it is 0
+  for (int i = 0; i < R; ++i) variance[i] -= mean[i] * mean[i];
+  for (int i = 0; radius == 0 && i < R; ++i) {  // exactly, where it is 0
+    if constexpr (values) {
+      variance[i] = mean[i] * Vec<T>{};  // NaN where the value is NaN
+    } else {
+      variance[i] = variance_in(i);
+    }
+  }
 }
 
 // The maps of ssim_math.h's coefficients under R windows along any index. map_in(q, i): b_m, b_d and, for
-// one image's gradient, a = a_m + a_d; for both, a_m and a_d. Every a is relative to the m and d of its own
-// place, so it is first moved to a common pair in the middle, and afterwards to that of its window's centre.
-template <int R, int Radius, bool Both, class T, class Map, class ValueM, class ValueD>
-INLINE void fir_maps(Map map_in, ValueM m_in, ValueD d_in, const T* w, int radius, Vec<T> (*map)[R],
-                     Vec<T>* room) {
-  Vec<T> fixed[2 * (R + 2 * Radius)];
-  Vec<T>* a = Radius > 0 ? fixed : room;
+// one image's gradient, a = a_m + a_d; for both, a_m and a_d. a_d is relative to the d of its own place
+// (d_in), so it is first moved to a common d in the middle, and afterwards to that of its window's centre.
+template <int R, int Radius, bool Both, class T, class Map, class Value>
+INLINE void fir_maps(Map map_in, Value d_in, const T* w, int radius, Vec<T> (*map)[R], Vec<T>* room) {
+  constexpr int a_d = Both ? 3 : 2;
+  Vec<T> fixed[R + 2 * Radius];
+  Vec<T>* v = Radius > 0 ? fixed : room;
   const int count = R + 2 * (Radius > 0 ? Radius : radius);
-  Vec<T>* a_d = a + count;
-  const Vec<T> m0 = typical<R>(m_in, radius), d0 = typical<R>(d_in, radius);
-#pragma GCC unroll 32
-  for (int i = 0; i < count; ++i) {
-    const Vec<T> moved_m = map_in(0, i) * (m_in(i) - m0), moved_d = map_in(1, i) * (d_in(i) - d0);
-    a[i] = Both ? map_in(2, i) + moved_m : map_in(2, i) + moved_m - moved_d;
-    if (Both) a_d[i] = map_in(3, i) - moved_d;
-  }
+  const Vec<T> d0 = middle<R>(d_in, radius);
   fir<R, Radius>([&](int i) INLINE_LAMBDA { return map_in(0, i); }, w, radius, map[0]);
-  fir<R, Radius>([&](int i) INLINE_LAMBDA { return map_in(1, i); }, w, radius, map[1]);
-  fir<R, Radius>([&](int i) INLINE_LAMBDA { return a[i]; }, w, radius, map[2]);
-  if (Both) fir<R, Radius>([&](int i) INLINE_LAMBDA { return a_d[i]; }, w, radius, map[3]);
+  if (Both) fir<R, Radius>([&](int i) INLINE_LAMBDA { return map_in(2, i); }, w, radius, map[2]);
+#pragma GCC unroll 32
+  for (int i = 0; i < count; ++i) v[i] = map_in(1, i);
+  fir<R, Radius>([&](int i) INLINE_LAMBDA { return v[i]; }, w, radius, map[1]);
+#pragma GCC unroll 32
+  for (int i = 0; i < count; ++i) v[i] = map_in(a_d, i) - v[i] * (d_in(i) - d0);
+  fir<R, Radius>([&](int i) INLINE_LAMBDA { return v[i]; }, w, radius, map[a_d]);
 #pragma GCC unroll 16
-  for (int i = 0; i < R; ++i) {
-    const Vec<T> moved_m = map[0][i] * (m_in(radius + i) - m0), moved_d = map[1][i] * (d_in(radius + i) - d0);
-    map[2][i] = Both ? map[2][i] - moved_m : map[2][i] - moved_m + moved_d;
-    if (Both) map[3][i] += moved_d;
-  }
+  for (int i = 0; i < R; ++i) map[a_d][i] += map[1][i] * (d_in(radius + i) - d0);
 }

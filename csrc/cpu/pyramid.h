@@ -27,12 +27,12 @@ void pool_rows(const Pooling& p, int64_t begin, int64_t end) {
     const int64_t row = index % height, c = index / height % p.channels, n = index / height / p.channels;
     const auto m_row = [&](int64_t source, T* to) INLINE_LAMBDA {
       if (p.sum_difference) return read_row<T>(p.x, n, c, source, 0, p.width, to);
-      read_sum_difference<T>(p.x, p.y, T(p.inverse_range), T(0), n, c, source, 0, p.width, to,
+      read_sum_difference<T>(p.x, p.y, T(p.inverse_range), T(0), T(0), n, c, source, 0, p.width, to,
                              reinterpret_cast<T*>(other));
     };
     const auto d_row = [&](int64_t source, double* to) INLINE_LAMBDA {
       if (p.sum_difference) return read_row<double>(p.y, n, c, source, 0, p.width, to);
-      read_sum_difference<double>(p.x, p.y, p.inverse_range, 0, n, c, source, 0, p.width, other, to);
+      read_sum_difference<double>(p.x, p.y, p.inverse_range, 0, 0, n, c, source, 0, p.width, other, to);
     };
     pool_row<T>(p, row, m_row, reinterpret_cast<T*>(room), reinterpret_cast<T*>(out));
     write_row<T>(p.m, n, c, row, 0, width, reinterpret_cast<T*>(out));

@@ -5,11 +5,11 @@ INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// Linear row -> segments of s elements: vector k of out is elements k, s + k, 2 s + k, ...; k from
-// -halo to s + halo. linear must be readable halo + lanes elements beyond both ends. The last block
-// overlaps the one before; segments shorter than a block spill into what comes next in out.
+// Linear row -> segments of s elements: vector k of out is elements k, s + k, 2 s + k, ...; linear must
+// be readable a vector beyond lanes * s elements. The last block overlaps the one before; segments
+// shorter than a block spill into what comes next in out.
 template <class T>
-void to_segments(const T* linear, int64_t s, int64_t halo, Vec<T>* out) {
+void to_segments(const T* linear, int64_t s, Vec<T>* out) {
   constexpr int n = lanes<T>;
   for (int64_t begin = 0; begin < s; begin += n) {
     const int64_t k = s < n ? 0 : smaller(begin, s - n);
@@ -18,9 +18,15 @@ void to_segments(const T* linear, int64_t s, int64_t halo, Vec<T>* out) {
     transpose<T>(block);
     for (int i = 0; i < n; ++i) out[k + i] = block[i];
   }
-  for (int64_t k = 1; k <= halo; ++k) {  // a segment's halo is its neighbour's end
-    out[-k] = previous_lanes<T>(load<T>(linear - k - (n - 1)), out[s - k]);
-    out[s - 1 + k] = next_lanes<T>(out[k - 1], load<T>(linear + n * s - 1 + k));
+}
+
+// Let a row be read `halo` vectors beyond both of its ends: a segment goes on in its neighbour, and
+// nothing is beyond the row.
+template <class T>
+INLINE void extend_segments(Vec<T>* row, int64_t s, int64_t halo) {
+  for (int64_t k = 1; k <= halo; ++k) {
+    row[-k] = previous_lanes<T>(Vec<T>{}, row[s - k]);
+    row[s - 1 + k] = next_lanes<T>(row[k - 1], Vec<T>{});
   }
 }
 

@@ -14,6 +14,8 @@
 #include "fir.h"
 #include "segments.h"
 
+#include "source.h"
+
 #include "stream.h"
 
 #include "pyramid.h"
