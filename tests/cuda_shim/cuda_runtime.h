@@ -16,6 +16,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <tuple>
@@ -35,11 +36,11 @@ struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
-#define SHIM_VECTOR(type, name, align)                                                         \
-  struct alignas(2 * (align)) name##2 { type x, y; };                                          \
-  struct name##3 { type x, y, z; };                                                            \
-  struct alignas(4 * (align) < 16 ? 4 * (align) : 16) name##4 { type x, y, z, w; };            \
-  inline name##2 make_##name##2(type x, type y) { return {x, y}; }                             \
+#define SHIM_VECTOR(type, name, align)                                              \
+  struct alignas(2 * (align)) name##2 { type x, y; };                               \
+  struct name##3 { type x, y, z; };                                                 \
+  struct alignas(4 * (align) < 16 ? 4 * (align) : 16) name##4 { type x, y, z, w; }; \
+  inline name##2 make_##name##2(type x, type y) { return {x, y}; }                  \
   inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
 SHIM_VECTOR(float, float, 4)
 SHIM_VECTOR(double, double, 8)
@@ -60,7 +61,7 @@ struct Where {
   dim3 thread, block, threads, blocks;
 };
 const Where& here() __attribute__((const));  // of the running CUDA thread, for which it never changes
-void barrier(Scope scope);     // waits for all threads of the block or warp that have not returned
+void barrier(Scope scope);  // waits for all threads of the block or warp that have not returned
 uint64_t* slots() __attribute__((const));  // one for each lane of the warp, for shuffles
 int lane() __attribute__((const));
 void copy_async(const Copy& copy);
@@ -132,11 +133,17 @@ inline unsigned atomicInc(unsigned* to, unsigned last) {  // one OS thread: no l
 }
 
 template <class T>
-T __ldg(const T* p) { return *p; }
+T __ldg(const T* p) {
+  return *p;
+}
 template <class T>
-T __ldcs(const T* p) { return *p; }
+T __ldcs(const T* p) {
+  return *p;
+}
 template <class T>
-void __stcs(T* p, T v) { *p = v; }
+void __stcs(T* p, T v) {
+  *p = v;
+}
 using std::max;
 using std::min;
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
@@ -170,7 +177,7 @@ enum cudaDeviceAttr {
   cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToDevice = 3, cudaMemcpyDefault = 4 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 
 namespace shim {
 template <class... P>
@@ -199,9 +206,10 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int va
   return cudaError_t(shim::allow_shared(reinterpret_cast<const void*>(kernel), value));
 }
 template <class... P>
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*)(P...), int threads, size_t shared) {
-  *blocks = std::min(2048 / threads, int(shim::attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) /
-                                         (shared + 1024)));
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*)(P...), int threads,
+                                                          size_t shared) {
+  *blocks = std::min(2048 / threads,
+                     int(shim::attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / (shared + 1024)));
   return cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
@@ -214,8 +222,20 @@ inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSucce
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaSuccess ? "no error" : error == cudaErrorInvalidValue ? "invalid argument"
-                                                                            : "invalid configuration argument";
+  return error == cudaSuccess             ? "no error"
+         : error == cudaErrorInvalidValue ? "invalid argument"
+                                          : "invalid configuration argument";
+}
+inline cudaError_t cudaMalloc(void** data, size_t bytes) {
+  return posix_memalign(data, 256, bytes) == 0 ? cudaSuccess : cudaErrorInvalidValue;
+}
+inline cudaError_t cudaFree(void* data) { return std::free(data), cudaSuccess; }
+inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
+  return std::memcpy(to, from, bytes), cudaSuccess;
+}
+inline cudaError_t cudaMemset(void* to, int value, size_t bytes) {
+  return std::memset(to, value, bytes), cudaSuccess;
 }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
   return std::memcpy(to, from, bytes), cudaSuccess;

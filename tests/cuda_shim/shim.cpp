@@ -277,7 +277,8 @@ int launch(const void* kernel, void (*call)(const void*), const void* context, d
     if (fibers.size() <= size_t(i)) fibers.push_back(std::make_unique<Fiber>());
     Fiber& fiber = *fibers[size_t(i)];
     fiber.warp = i / 32, fiber.lane = i % 32;
-    fiber.where.thread = {unsigned(i) % block.x, unsigned(i) / block.x % block.y, unsigned(i) / (block.x * block.y)};
+    fiber.where.thread = {unsigned(i) % block.x, unsigned(i) / block.x % block.y,
+                          unsigned(i) / (block.x * block.y)};
     fiber.where.threads = block, fiber.where.blocks = grid;
   }
   const char* text = std::getenv("SHIM_SCHEDULE");
@@ -288,7 +289,8 @@ int launch(const void* kernel, void (*call)(const void*), const void* context, d
   std::vector<uint64_t> blocks(uint64_t(grid.x) * grid.y * grid.z);
   std::iota(order.begin(), order.end(), 0);
   std::iota(blocks.begin(), blocks.end(), 0);
-  if (schedule == "reverse") std::reverse(order.begin(), order.end()), std::reverse(blocks.begin(), blocks.end());
+  if (schedule == "reverse")
+    std::reverse(order.begin(), order.end()), std::reverse(blocks.begin(), blocks.end());
   if (!ordered) std::shuffle(blocks.begin(), blocks.end(), random);
   for (const uint64_t b : blocks) {
     for (int i = 0; i < threads; ++i) {
