@@ -1,0 +1,526 @@
+// SSIM under an 11-tap window, value and gradient in one launch ("H-VV-H", see ../../shared notes in
+// benchmarks/results/cuda-estimate-*.md).
+//
+// A block owns a strip of columns and a band of rows of one plane. It streams down the band in chunks of
+// 8 raw rows; three barriers a chunk:
+//   fill        cp.async of the next 8 rows of x and y, as they are, into one buffer
+//   along       a thread makes the moments of 8 neighbouring columns of one row: G*m, G*d, G*m^2, G*d^2
+//   down, twice a thread owns a column: transposed filters (a row adds to the 10 outputs still pending, in
+//               registers) complete the moments, the formula gives three maps, and transposed filters blur
+//               those too; they take the place of the moments in shared memory
+//   along       a thread makes the gradient of 8 neighbouring columns of one row, from the blurred maps and
+//               from x and y, read again (they are in the L2 cache by then)
+// Moments are needed 5 columns and rows beyond the gradient, pixels 10.
+//
+// Everything is relative to a value close by, or float32 loses the variance of flat bright areas: `along`
+// subtracts the middle of three pixels in its 8x8 cell (from three rows, so that no single huge pixel or
+// NaN spreads), `down` moves its pending sums from one cell's value to the next one's (exact identities:
+// G*(v - b - h) = G*v' - h, G*(v - b - h)^2 = G*v'^2 - h (G*v' + G*(v' - h))), and `along` moves what comes
+// from the cells beside it. Checked in float32 against float64 on photographs: gradients within 2e-6.
+//
+// For each element, one gradient, 256 threads (240 own columns), bands of 100 rows (x 1.07 x 1.2 for halos):
+//   bytes: 8 read, 4 written in DRAM, 8 read again in L2
+//   FMA: 44 + 13 along (moments), 44 + 33 down, 33 along; about 30 for the formula, 8 + 3 to change cells
+//   shared memory, in 32-lane accesses of 4 bytes: moments along 10 read as 16 bytes / 8, 4 written; down
+//   4 read, 3 written; maps along 3 * 5 read as 16 bytes / 8
+#pragma once
+
+#include "elements.cuh"
+#include "launch.cuh"
+#include "sums.cuh"
+
+namespace ssimloss {
+
+#include "../ssim_math.h"
+
+constexpr int strip_radius = 5, strip_rows = 8;
+
+struct StripParams {
+  View x, y;            // images; or in a pyramid m and d
+  View grad_x, grad_y;  // the first is always there where a gradient is wanted
+  View loss_map;
+  View grad_map;
+  DType grad_map_dtype;
+  int channels, height, width;
+  Padding padding;
+  int strips, bands, band_rows;  // of one plane
+  bool channel_first;            // blocks beside each other: channels of one strip
+  bool in_fours;                 // see elements.cuh
+  float taps[strip_radius + 1];
+  float c1, c2, inverse_range;
+  float luminance;  // 1, or 0: cs alone
+  float ssim_weight, l1_weight;
+  float ssim_gain, l1_gain;
+  bool l1, l1_windowed;
+  const void* incoming;
+  bool incoming_double;
+  int64_t incoming_stride;
+  const float* offsets;  // pyramid: what was taken off d, per plane
+  double* sums;          // [planes][pieces][2]
+};
+
+template <class E, int Threads>
+struct StripShape {
+  static constexpr int groups = Threads / 8;
+  static constexpr int own = Threads - 16;  // columns of the gradient; a multiple of 8
+  // Pitches of 4 modulo 8 and the order of `Lane` keep 16-byte accesses free of bank conflicts.
+  static constexpr int raw_pitch = Threads + 12;
+  static constexpr int pitch = Threads + 4;
+  static constexpr size_t raw_bytes = (2 * strip_rows * raw_pitch * sizeof(E) + 15) / 16 * 16;
+  static constexpr size_t shared() {
+    return raw_bytes + (4 * strip_rows * pitch + 2 * groups + Threads) * sizeof(float);
+  }
+};
+
+__device__ __forceinline__ float middle(float a, float b, float c) {  // of three; a NaN does not count
+  return fmaxf(fminf(a, b), fminf(fmaxf(a, b), c));
+}
+__device__ __forceinline__ float finite_or_zero(float v) { return v - v == 0 ? v : 0.f; }
+
+template <class E, int Threads, bool Pyramid, int Gradients, bool Maps>
+class Strip {
+  using Shape = StripShape<E, Threads>;
+  static constexpr int R = strip_rows, r = strip_radius, pitch = Shape::pitch, raw_pitch = Shape::raw_pitch;
+  static constexpr int margin = Gradients ? r : 0;
+  static constexpr int own = Shape::own, maps = Gradients == 2 ? 4 : 3;
+
+  const StripParams& p;
+  E* raw;        // [2][R][raw_pitch]: columns from col0 - 12
+  float* slots;  // [4][R][pitch]: columns from col0 - 5; moments, then maps
+  float* bases;  // [2][groups]
+  float* covers;  // [Threads]: of the columns from col0
+  int image, channel, row0, row1, col0, col1;
+  int lane_row, lane_group;  // in the two `along` phases
+  float gain, pad_d;
+
+ public:
+  __device__ __forceinline__ Strip(const StripParams& params, unsigned char* shared) : p(params) {
+    raw = reinterpret_cast<E*>(shared);
+    slots = reinterpret_cast<float*>(shared + Shape::raw_bytes);
+    bases = slots + 4 * R * pitch;
+    covers = bases + 2 * Shape::groups;
+    const int pieces = p.strips * p.bands;
+    int piece = int(blockIdx.x);
+    if (p.channel_first) {
+      channel = piece % p.channels, piece /= p.channels;
+      image = piece / pieces, piece %= pieces;
+    } else {
+      image = piece / pieces, piece %= pieces;
+      channel = image % p.channels, image /= p.channels;
+    }
+    row0 = piece / p.strips * p.band_rows, col0 = piece % p.strips * own;
+    row1 = row0 + p.band_rows < p.height ? row0 + p.band_rows : p.height;
+    col1 = col0 + own < p.width ? col0 + own : p.width;
+    // 8 lanes: two rows of four groups.
+    const int rest = int(threadIdx.x) / 8;
+    lane_row = 2 * (rest / (Shape::groups / 4)) + int(threadIdx.x) / 4 % 2;
+    lane_group = 4 * (rest % (Shape::groups / 4)) + int(threadIdx.x) % 4;
+    gain = Gradients ? p.ssim_gain * incoming() : 0.f;
+    pad_d = Pyramid ? -p.offsets[int64_t(image) * p.channels + channel] : 0.f;
+  }
+
+  __device__ __forceinline__ void run() {
+    float pending[4][2 * r], pending_maps[4][2 * r];
+#pragma unroll
+    for (int j = 0; j < 2 * r; ++j) {
+#pragma unroll
+      for (int q = 0; q < 4; ++q) pending[q][j] = pending_maps[q][j] = 0.f;
+    }
+    if (p.l1) covers[threadIdx.x] = l1_cover(col0 + int(threadIdx.x), p.width);
+    float base_m = 0.f, base_d = 0.f, sum_ssim = 0.f, sum_l1 = 0.f;
+    const int begin = row0 - margin - r, end = row1 + margin + r;
+    fill(begin);
+    for (int row = begin; row < end; row += R) {
+      __pipeline_wait_prior(0);
+      __syncthreads();
+      moments_along(row, sum_l1);
+      __syncthreads();
+      if (row + R < end) fill(row + R);
+      down(row, pending, pending_maps, base_m, base_d, sum_ssim);
+      if (Gradients) {
+        __syncthreads();
+        gradient_along(row - 2 * r, sum_l1);
+      }
+    }
+    reduce(sum_ssim, sum_l1);
+  }
+
+ private:
+  // ---- Rows [row, row + R) of x and y, with what padding adds, into `raw`.
+  __device__ __forceinline__ void fill(int row) {
+    constexpr int warps = Threads / 32;
+#pragma unroll 1
+    for (int line = int(threadIdx.x) / 32; line < 2 * R; line += warps) {
+      const int which = line / R;
+      int from = row + line % R;
+      if (p.padding == Padding::reflect) from = mirrored(from, p.height);
+      const bool exists = from >= 0 && from < p.height;
+      const int64_t stride = which ? p.y.w : p.x.w;
+      const E* source = which ? p.y.plane<E>(image, channel) + (exists ? from : 0) * p.y.h
+                              : p.x.plane<E>(image, channel) + (exists ? from : 0) * p.x.h;
+      E* out = raw + line * raw_pitch;
+      const int first = col0 - 12;
+      if (p.in_fours) {
+#pragma unroll 1
+        for (int k = 4 * (int(threadIdx.x) % 32); k < raw_pitch; k += 128) {
+          if (exists && first + k >= 0 && first + k + 4 <= p.width) {
+            __pipeline_memcpy_async(out + k, source + (first + k), 4 * sizeof(E));
+          } else {
+#pragma unroll 1
+            for (int u = 0; u < 4; ++u) fill_one(out + k + u, source, stride, first + k + u, exists, which);
+          }
+        }
+      } else {
+#pragma unroll 1
+        for (int k = int(threadIdx.x) % 32; k < raw_pitch; k += 32)
+          fill_one(out + k, source, stride, first + k, exists, which);
+      }
+    }
+    __pipeline_commit();
+  }
+
+  __device__ __forceinline__ void fill_one(E* out, const E* source, int64_t stride, int col, bool exists,
+                                           int which) {
+    if (p.padding == Padding::reflect) col = mirrored(col, p.width);
+    if (!exists || col < 0 || col >= p.width) {
+      narrow(which ? pad_d : 0.f, *out);
+    } else if constexpr (sizeof(E) == 4) {
+      __pipeline_memcpy_async(out, source + col * stride, 4);
+    } else {
+      *out = source[col * stride];
+    }
+  }
+
+  // m and d, in units of the data range, less their base.
+  __device__ __forceinline__ void sum_difference(float a, float b, float base_m, float base_d, float& m,
+                                                 float& d) const {
+    if (Pyramid) {
+      m = a - base_m, d = b - base_d;
+    } else {
+      m = fmaf(a + b, p.inverse_range, -base_m), d = fmaf(a - b, p.inverse_range, -base_d);
+    }
+  }
+
+  // ---- Moments of 8 columns of one row.
+  __device__ __forceinline__ void moments_along(int row, float& sum_l1) {
+    const E *x = raw + 8 * lane_group, *y = x + R * raw_pitch;
+    // The cell's value: from its first three rows; all threads of a group find the same.
+    float base_m, base_d;
+    {
+      float m[3], d[3];
+#pragma unroll
+      for (int i = 0; i < 3; ++i) {
+        const int at = i * raw_pitch + (i == 0 ? 9 : 10 + i);
+        sum_difference(wide(x[at]), wide(y[at]), 0.f, 0.f, m[i], d[i]);
+      }
+      base_m = finite_or_zero(middle(m[0], m[1], m[2]));
+      base_d = finite_or_zero(middle(d[0], d[1], d[2]));
+    }
+    if (lane_row == 0) bases[lane_group] = base_m, bases[Shape::groups + lane_group] = base_d;
+
+    x += lane_row * raw_pitch, y += lane_row * raw_pitch;
+    float* to = slots + lane_row * pitch + 8 * lane_group;
+    // First of m, then of d: fewer registers, and half the instructions to fetch.
+#pragma unroll 1
+    for (int q = 0; q < 2; ++q) {
+      const float sign = q ? -1.f : 1.f, base = q ? base_d : base_m;
+      float mean[8], square[8];
+#pragma unroll
+      for (int i = 0; i < 8; ++i) mean[i] = square[i] = 0.f;
+#pragma unroll
+      for (int part = 0; part < 5; ++part) {
+        const Four<E> four_x = *reinterpret_cast<const Four<E>*>((Pyramid && q ? y : x) + 4 * part);
+        const Four<E> four_y = *reinterpret_cast<const Four<E>*>((Pyramid ? x : y) + 4 * part);
+#pragma unroll
+        for (int u = 0; u < 4; ++u) {
+          const int at = 4 * part + u - 2;  // pixel of the first column's window
+          if (at < 0 || at >= 8 + 2 * r) continue;
+          const float v = Pyramid ? wide(four_x.v[u]) - base
+                                  : fmaf(fmaf(sign, wide(four_y.v[u]), wide(four_x.v[u])), p.inverse_range, -base);
+          const float vv = v * v;
+#pragma unroll
+          for (int i = 0; i < 8; ++i) {
+            const int t = at - i - r;
+            if (t < -r || t > r) continue;
+            const float w = p.taps[t < 0 ? -t : t];
+            mean[i] = fmaf(w, v, mean[i]);
+            square[i] = fmaf(w, vv, square[i]);
+          }
+        }
+      }
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        Four<float> means, squares;
+#pragma unroll
+        for (int u = 0; u < 4; ++u) means.v[u] = mean[4 * half + u], squares.v[u] = square[4 * half + u];
+        *reinterpret_cast<Four<float>*>(to + q * R * pitch + 4 * half) = means;
+        *reinterpret_cast<Four<float>*>(to + (q + 2) * R * pitch + 4 * half) = squares;
+      }
+    }
+    if (!Gradients && p.l1 && row + lane_row >= row0 && row + lane_row < row1) add_l1(row + lane_row, x, sum_l1);
+  }
+
+  __device__ __forceinline__ float l1_cover(int i, int size) const {
+    return p.l1_windowed ? cover(i, size, p.padding, p.taps, r) : 1.f;
+  }
+
+  // The l1 term of the own pixels among the 8 columns.
+  __device__ __forceinline__ void add_l1(int row, const E* x, float& sum) const {
+    const float of_row = p.inverse_range * l1_cover(row, p.height);
+    const int first = 8 * lane_group - r;
+#pragma unroll 1
+    for (int i = 0; i < 8; ++i) {
+      if (first + i < 0 || first + i >= col1 - col0) continue;
+      const float difference = wide(x[2 + r + i]) - wide(x[2 + r + i + R * raw_pitch]);
+      sum += fabsf(difference * of_row) * covers[first + i];
+    }
+  }
+
+  // ---- One column: rows [row, row + R) of moments complete rows of positions, those rows of maps.
+  __device__ __forceinline__ void down(int row, float (&pending)[4][2 * r], float (&pending_maps)[4][2 * r],
+                                       float& base_m, float& base_d, float& sum_ssim) {
+    const int column = int(threadIdx.x), col = col0 - r + column;
+    const bool valid = p.padding == Padding::valid;
+    const int crop = valid ? r : 0;
+    // Where positions are that matter here. Under reflect those outside mirror those inside.
+    const bool reflect = p.padding == Padding::reflect;
+    const int top = reflect || row0 - margin > crop ? row0 - margin : crop;
+    const int bottom = reflect || row1 + margin < p.height - crop ? row1 + margin : p.height - crop;
+    const bool col_exists = reflect || (col >= crop && col < p.width - crop);
+    const bool col_own = col >= col0 && col < col1 && col >= crop && col < p.width - crop;
+
+    change_base(bases[column / 8], bases[Shape::groups + column / 8], pending, pending_maps, base_m, base_d);
+
+    const float col_gain = gain * (is_edge(col, p.width, p.padding) ? 2.f : 1.f);
+    float* slot = slots + column;
+#pragma unroll
+    for (int i = 0; i < R; ++i) {
+      float done[4];
+#pragma unroll
+      for (int q = 0; q < 4; ++q) done[q] = push(slot[(q * R + i) * pitch], pending[q]);
+      const int at = row + i - r;  // the row of positions that is complete
+      float map[4] = {0.f, 0.f, 0.f, 0.f};
+      if (at >= top && at < bottom) {
+        const Moments<float> mu{done[0] + base_m, done[1] + (base_d - pad_d),
+                                not_negative(fmaf(-done[0], done[0], done[2])),
+                                not_negative(fmaf(-done[1], done[1], done[3]))};
+        Dissimilarity<float> e = dissimilarity<true>(mu, p.c1, p.c2);
+        e.e_l *= p.luminance, e.inverse_a *= p.luminance, e.l = 1.f - e.e_l;
+        const float loss = not_negative(e.e_l + e.e_cs - e.e_l * e.e_cs);
+        const bool counted = col_own && at >= row0 && at < row1;
+        if (counted) sum_ssim += loss;
+        if (Maps && !Gradients && counted) write_loss(at, col, loss);
+        if (Gradients) {
+          float g = col_gain;
+          if (Maps) g *= incoming_at(at, col);
+          if (is_edge(at, p.height, p.padding)) g *= 2.f;
+          const Coefficients<float> c =
+              coefficients<true, float>(mu, e, -done[0], -done[1], g * e.cs, g * e.l);
+          map[0] = col_exists ? c.b_m : 0.f;
+          map[1] = col_exists ? c.b_d : 0.f;
+          map[2] = col_exists ? c.a_m + c.a_d : 0.f;
+          if (Gradients == 2) map[3] = col_exists ? c.a_m - c.a_d : 0.f;
+        }
+      }
+      if (Gradients) {
+#pragma unroll
+        for (int q = 0; q < maps; ++q) slot[(q * R + i) * pitch] = push(map[q], pending_maps[q]);
+      }
+    }
+  }
+
+  // A transposed filter: v is the last of 11 rows for the output that is returned, the first for the
+  // newest pending one.
+  __device__ __forceinline__ float push(float v, float (&pending)[2 * r]) const {
+    const float done = fmaf(p.taps[r], v, pending[0]);
+#pragma unroll
+    for (int j = 0; j < 2 * r - 1; ++j) {
+      const int t = r - 1 - j;
+      pending[j] = fmaf(p.taps[t < 0 ? -t : t], v, pending[j + 1]);
+    }
+    pending[2 * r - 1] = p.taps[r] * v;
+    return done;
+  }
+
+  // Make pending sums relative to the new bases.
+  __device__ __forceinline__ void change_base(float new_m, float new_d, float (&pending)[4][2 * r],
+                                              float (&pending_maps)[4][2 * r], float& base_m, float& base_d) {
+    const float by[2] = {new_m - base_m, new_d - base_d};
+    base_m = new_m, base_d = new_d;
+    float reached = 0.f;  // the sum of the taps that pending j has had
+#pragma unroll
+    for (int j = 2 * r - 1; j >= 0; --j) {
+      const int t = r - (2 * r - 1 - j);  // of the last row
+      reached += p.taps[t < 0 ? -t : t];
+#pragma unroll
+      for (int q = 0; q < 2; ++q) {
+        const float old = pending[q][j];
+        pending[q][j] = fmaf(-by[q], reached, old);
+        pending[q + 2][j] = fmaf(-by[q], old + pending[q][j], pending[q + 2][j]);
+      }
+      if (!Gradients) continue;
+      const float by_m = by[0] * pending_maps[0][j], by_d = by[1] * pending_maps[1][j];
+      pending_maps[2][j] += by_d - by_m;
+      if (Gradients == 2) pending_maps[3][j] -= by_d + by_m;
+    }
+  }
+
+  __device__ __forceinline__ float incoming() const {
+    if (!p.incoming) return 1.f;
+    const int64_t at = image * p.incoming_stride;
+    return p.incoming_double ? float(static_cast<const double*>(p.incoming)[at])
+                             : static_cast<const float*>(p.incoming)[at];
+  }
+
+  // grad_map at a position, 0 where there is none; mirrored under reflect.
+  __device__ __forceinline__ float incoming_at(int row, int col) const {
+    const int crop = p.padding == Padding::valid ? r : 0;
+    if (p.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
+    if (row < crop || row >= p.height - crop || col < crop || col >= p.width - crop) return 0.f;
+    const View& map = p.grad_map;
+    return float(read_as(map.data, p.grad_map_dtype,
+                         image * map.n + channel * map.c + (row - crop) * map.h + (col - crop) * map.w));
+  }
+
+  __device__ __forceinline__ void write_loss(int row, int col, float loss) const {
+    const int crop = p.padding == Padding::valid ? r : 0;
+    float total = p.ssim_weight * loss;
+    if (p.l1) {
+      const float x = wide(p.x.plane<E>(image, channel)[row * p.x.h + col * p.x.w]);
+      const float y = wide(p.y.plane<E>(image, channel)[row * p.y.h + col * p.y.w]);
+      total = fmaf(p.l1_weight, fabsf((x - y) * p.inverse_range), total);
+    }
+    p.loss_map.plane<float>(image, channel)[(row - crop) * p.loss_map.h + (col - crop) * p.loss_map.w] = total;
+  }
+
+  // ---- The gradient of 8 columns of one row; its maps are complete in row i of the chunk.
+  __device__ __forceinline__ void gradient_along(int first_row, float& sum_l1) {
+    const int row = first_row + lane_row, col = col0 + 8 * lane_group;
+    if (lane_group >= own / 8 || row < row0 || row >= row1 || col >= col1) return;
+    const int count = col1 - col < 8 ? col1 - col : 8;
+    // Windows reach over three cells; all becomes relative to the middle one's base.
+    const float *cell_m = bases + lane_group, *cell_d = cell_m + Shape::groups;
+    const float base_m = cell_m[1], base_d = cell_d[1];
+    float out[maps][8];
+#pragma unroll
+    for (int q = 0; q < maps; ++q) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) out[q][i] = 0.f;
+    }
+    const float* from = slots + lane_row * pitch + 8 * lane_group;
+#pragma unroll
+    for (int part = 0; part < 5; ++part) {
+      Four<float> four[maps];
+#pragma unroll
+      for (int q = 0; q < maps; ++q)
+        four[q] = *reinterpret_cast<const Four<float>*>(from + q * R * pitch + 4 * part);
+      const float by_m = cell_m[part / 2] - base_m, by_d = cell_d[part / 2] - base_d;
+#pragma unroll
+      for (int u = 0; u < 4; ++u) {
+        const int at = 4 * part + u;
+        if (at >= 8 + 2 * r) continue;
+        float map[maps];
+#pragma unroll
+        for (int q = 0; q < maps; ++q) map[q] = four[q].v[u];
+        if (part / 2 != 1) {
+          map[2] = fmaf(by_m, map[0], fmaf(-by_d, map[1], map[2]));
+          if (Gradients == 2) map[maps - 1] = fmaf(by_m, map[0], fmaf(by_d, map[1], map[maps - 1]));
+        }
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          const int t = at - i - r;
+          if (t < -r || t > r) continue;
+#pragma unroll
+          for (int q = 0; q < maps; ++q) out[q][i] = fmaf(p.taps[t < 0 ? -t : t], map[q], out[q][i]);
+        }
+      }
+    }
+    float x[8], y[8];
+    read_eight(p.x, row, col, count, x);
+    read_eight(p.y, row, col, count, y);
+    const float of_row = !Pyramid && p.l1 ? l1_cover(row, p.height) : 0.f;
+    const float l1_gain = !Pyramid && p.l1 ? p.l1_gain * incoming() : 0.f;
+    float grad_y[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float difference = x[i] - y[i];  // not d + base_d: its sign counts
+      float m, d;
+      sum_difference(x[i], y[i], base_m, base_d, m, d);
+      const float by_m = m * out[0][i], by_d = d * out[1][i];
+      x[i] = (out[2][i] - by_m) + by_d;
+      if (Gradients == 2) grad_y[i] = (out[maps - 1][i] - by_m) - by_d;
+      if (p.padding == Padding::reflect) {
+        const float edge = (is_edge(row, p.height, p.padding) ? 0.5f : 1.f) *
+                           (is_edge(col + i, p.width, p.padding) ? 0.5f : 1.f);
+        x[i] *= edge;
+        if (Gradients == 2) grad_y[i] *= edge;
+      }
+      if (!Pyramid && p.l1 && i < count) {
+        const float covered = of_row * covers[8 * lane_group + i];
+        sum_l1 += fabsf(difference * p.inverse_range) * covered;
+        const float gain = l1_gain * covered * (Maps ? incoming_at(row, col + i) : 1.f);
+        // sign(0) = 0, sign(NaN) = NaN
+        const float by = difference > 0 ? gain : (difference < 0 ? -gain : difference * gain);
+        x[i] += by;
+        if (Gradients == 2) grad_y[i] -= by;
+      }
+    }
+    write_eight(p.grad_x, row, col, count, x);
+    if (Gradients == 2) write_eight(p.grad_y, row, col, count, grad_y);
+  }
+
+  __device__ __forceinline__ void read_eight(const View& view, int row, int col, int count,
+                                             float (&out)[8]) const {
+    const E* source = view.plane<E>(image, channel) + row * view.h;
+    if (p.in_fours && count == 8) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const Four<E> four = *reinterpret_cast<const Four<E>*>(source + col + 4 * half);
+#pragma unroll
+        for (int u = 0; u < 4; ++u) out[4 * half + u] = wide(four.v[u]);
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) out[i] = i < count ? wide(source[(col + i) * view.w]) : 0.f;
+    }
+  }
+
+  __device__ __forceinline__ void write_eight(const View& view, int row, int col, int count,
+                                              const float (&values)[8]) const {
+    E* out = view.plane<E>(image, channel) + row * view.h;
+    if (p.in_fours && count == 8) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        Four<E> four;
+#pragma unroll
+        for (int u = 0; u < 4; ++u) narrow(values[4 * half + u], four.v[u]);
+        *reinterpret_cast<Four<E>*>(out + col + 4 * half) = four;
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        if (i < count) narrow(values[i], out[(col + i) * view.w]);
+      }
+    }
+  }
+
+  // ---- The block's sums, added in a fixed order.
+  __device__ __forceinline__ void reduce(float sum_ssim, float sum_l1) {
+    if (!p.sums) return;
+    double total[2] = {sum_ssim, sum_l1};
+    sum_block(total[0], total[1], reinterpret_cast<double*>(raw));
+    if (threadIdx.x != 0) return;
+    const int piece = row0 / p.band_rows * p.strips + col0 / own;
+    double* sums =
+        p.sums + 2 * ((int64_t(image) * p.channels + channel) * p.strips * p.bands + piece);
+    sums[0] = total[0], sums[1] = total[1];
+  }
+};
+
+template <class E, int Threads, bool Pyramid, int Gradients, bool Maps>
+__global__ void __launch_bounds__(Threads, Gradients == 2 ? 256 / Threads : (Threads == 128 ? 3 : 512 / Threads))
+    strip_kernel(const __grid_constant__ StripParams params) {
+  Strip<E, Threads, Pyramid, Gradients, Maps>(params, ssimloss_shared).run();
+}
+
+}  // namespace ssimloss

@@ -1,0 +1,479 @@
+// The general kernels: any radius up to 32, up to 16 scales, any dtype; two launches where a gradient is
+// wanted. Windows of 11 taps have strip.cuh.
+//
+//   positions   a block owns 32 x 32 positions of one plane (16 x 32 in float64). For each scale it makes
+//               means and variances along the rows (4 columns a thread, pixels from L1) into shared memory,
+//               then down the columns (4 rows a thread); after the last scale the product of all, its sum,
+//               and of each scale the coefficients b_m, b_d, a (or a_m, a_d) into maps in global memory
+//   gradient    a block owns as many pixels; the same two passes blur the maps
+// Means and variances go by the law of total variance relative to a value inside every window of a thread,
+// and each a is relative to the pixel of its own place, as in ../cpu/fir.h: differences alone.
+//
+// For each element and scale of radius r, with h = (32 + 2 r) / 32 the halo:
+//   FMA: positions (2 r + 1) (4 h + 4), gradient (2 r + 1) (3 h + 3)
+//   shared memory, in accesses of 4 bytes: 4 h written, 4 (4 + 2 r) / 4 read; gradient 3 h, 3 (4 + 2 r) / 4
+//   bytes: 8 read, 12 of maps written and read; from L1 8 (4 + 2 r) (h + 1) / 4 and as many for the gradient
+#pragma once
+
+#include "elements.cuh"
+#include "launch.cuh"
+#include "sums.cuh"
+
+namespace ssimloss {
+
+#include "../ssim_math.h"
+
+constexpr int max_scales = 16;
+constexpr int tile_outputs = 4;  // a thread makes side by side, or one below the other
+constexpr int tile_height = 32;
+
+template <class T>
+constexpr int tile_width = sizeof(T) == 8 ? 16 : 32;
+template <class T>
+constexpr int tile_threads = tile_width<T>* tile_height / tile_outputs;
+
+template <class T>
+struct TileParams {
+  View x, y;
+  View grad_x, grad_y, loss_map, grad_map;
+  DType grad_map_dtype;
+  bool pyramid;    // x and y are m and d
+  bool gradient;   // positions: maps are wanted
+  bool both;       // gradients
+  bool luminance, l1, l1_windowed;
+  int channels, height, width, crop;
+  int tiles_across, tiles_down;
+  Padding padding;
+  int scales;
+  int radius[max_scales];
+  T taps[max_scales][33];
+  T c1, c2, inverse_range, ssim_weight, l1_weight, ssim_gain, l1_gain;
+  const void* incoming;
+  bool incoming_double;
+  int64_t incoming_stride;
+  const T* offsets;
+  double* sums;  // [planes][tiles][2]
+  T* maps;       // [planes][map][height - 2 crop][width - 2 crop]
+};
+
+template <class T>
+__host__ __device__ inline int maps_a_scale(const TileParams<T>& p) {
+  return p.both ? 4 : 3;
+}
+template <class T>
+__host__ __device__ inline int all_maps(const TileParams<T>& p) {  // the last one is l1's gain
+  return p.scales * maps_a_scale(p) + (p.l1 && p.l1_windowed ? 1 : 0);
+}
+
+// One plane: pixels in the arithmetic type, with what padding adds.
+template <class E, class T>
+struct Plane {
+  const TileParams<T>& p;
+  int image, channel;
+  const E *x, *y;
+  T pad_d;
+
+  __device__ Plane(const TileParams<T>& params, int plane)
+      : p(params),
+        image(plane / params.channels),
+        channel(plane % params.channels),
+        x(params.x.template plane<E>(image, channel)),
+        y(params.y.template plane<E>(image, channel)),
+        pad_d(params.pyramid ? -params.offsets[plane] : T(0)) {}
+
+  // m and d at any place, also outside.
+  __device__ __forceinline__ void read(int row, int col, T& m, T& d) const {
+    if (p.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
+    if (row < 0 || row >= p.height || col < 0 || col >= p.width) {
+      m = 0, d = pad_d;
+      return;
+    }
+    const T a = T(wide(x[row * p.x.h + col * p.x.w])), b = T(wide(y[row * p.y.h + col * p.y.w]));
+    m = p.pyramid ? a : (a + b) * p.inverse_range;
+    d = p.pyramid ? b : (a - b) * p.inverse_range;
+  }
+
+  __device__ __forceinline__ bool has_position(int row, int col) const {
+    return row >= p.crop && row < p.height - p.crop && col >= p.crop && col < p.width - p.crop;
+  }
+
+  __device__ __forceinline__ T incoming_at(int row, int col) const {
+    if (!p.grad_map.data) return T(1);
+    const View& map = p.grad_map;
+    return T(read_as(map.data, p.grad_map_dtype,
+                     image * map.n + channel * map.c + (row - p.crop) * map.h + (col - p.crop) * map.w));
+  }
+  __device__ __forceinline__ T incoming() const {
+    if (!p.incoming) return T(1);
+    const int64_t at = image * p.incoming_stride;
+    return p.incoming_double ? T(static_cast<const double*>(p.incoming)[at])
+                             : T(static_cast<const float*>(p.incoming)[at]);
+  }
+};
+
+template <class T>
+__device__ __forceinline__ T magnitude(T v) {  // NaN stays NaN
+  return v < 0 ? -v : v;
+}
+
+// A finite value from inside every one of a thread's windows; narrow windows share none: then the middle
+// one of three, so that no huge one spreads. at(i), i from 0 to tile_outputs - 1 + 2 radius.
+template <class T, class At>
+__device__ __forceinline__ T typical(At at, int radius) {
+  T v = at(radius + (tile_outputs - 1) / 2);
+  if (2 * radius + 1 < tile_outputs) {
+    const T a = at(radius), b = at(radius + tile_outputs - 1);
+    const T low = a < b ? a : b, high = a < b ? b : a;
+    v = v < low ? low : (v > high ? high : v);
+  }
+  return v - v == T(0) ? v : T(0);
+}
+
+// The weights of input i for outputs 0, 1, 2, 3, one step after the other.
+template <class T>
+struct Sliding {
+  const T* taps;
+  int radius, next_input = 0;
+  T w[tile_outputs] = {};
+
+  __device__ __forceinline__ Sliding(const T* taps_, int radius_) : taps(taps_), radius(radius_) {}
+  __device__ __forceinline__ void next() {
+#pragma unroll
+    for (int o = tile_outputs - 1; o > 0; --o) w[o] = w[o - 1];
+    const int t = next_input - radius;
+    w[0] = t <= radius ? taps[t < 0 ? -t : t] : T(0);
+    ++next_input;
+  }
+  // sums += w v, for the outputs whose window holds v: 0 * NaN would be NaN.
+  __device__ __forceinline__ void add(T v, T (&sums)[tile_outputs]) const {
+#pragma unroll
+    for (int o = 0; o < tile_outputs; ++o) {
+      if (next_input > o && next_input - o <= 2 * radius + 1) sums[o] += w[o] * v;
+    }
+  }
+};
+
+// ---- Means and variances of one row: 4 columns from `col`, means relative to their own pixel.
+template <class E, class T>
+__device__ __forceinline__ void moments_along(const Plane<E, T>& plane, const T* taps, int radius, int row,
+                                              int col, bool with_l1, T* out, int pitch) {
+  T base[2], middle_value[2][tile_outputs], mean[2][tile_outputs] = {}, square[2][tile_outputs] = {};
+  T l1[tile_outputs] = {};
+#pragma unroll
+  for (int q = 0; q < 2; ++q) {
+    base[q] = typical<T>(
+        [&](int i) {
+          T m, d;
+          plane.read(row, col - radius + i, m, d);
+          return q ? d : m;
+        },
+        radius);
+  }
+  Sliding<T> weights(taps, radius);
+  for (int i = 0; i < tile_outputs + 2 * radius; ++i) {
+    T v[2];
+    plane.read(row, col - radius + i, v[0], v[1]);
+    weights.next();
+    if (with_l1) weights.add(magnitude(v[1]), l1);
+#pragma unroll
+    for (int q = 0; q < 2; ++q) {
+#pragma unroll
+      for (int o = 0; o < tile_outputs; ++o) middle_value[q][o] = i == radius + o ? v[q] : middle_value[q][o];
+      const T from_base = v[q] - base[q];
+      weights.add(from_base, mean[q]);
+      weights.add(from_base * from_base, square[q]);
+    }
+  }
+#pragma unroll
+  for (int o = 0; o < tile_outputs; ++o) {
+#pragma unroll
+    for (int q = 0; q < 2; ++q) {
+      const T variance = square[q][o] - mean[q][o] * mean[q][o];
+      out[2 * q * pitch + o] = mean[q][o] + (base[q] - middle_value[q][o]);
+      out[(2 * q + 1) * pitch + o] = radius == 0 ? T(0) : not_negative(variance);
+    }
+    if (with_l1) out[4 * pitch + o] = l1[o];
+  }
+}
+
+// ---- The same down one column: 4 positions from `row`. in: [quantity][rows][width], from row - radius.
+template <class T>
+struct ColumnMoments {
+  Moments<T> at[tile_outputs];           // mu relative to the bases
+  T base_m, base_d;
+  T l1[tile_outputs];
+};
+template <class E, class T>
+__device__ __forceinline__ void moments_down(const Plane<E, T>& plane, const T* taps, int radius, int row,
+                                             int col, bool with_l1, const T* in, int pitch,
+                                             ColumnMoments<T>& out) {
+  T base[2], mean[2][tile_outputs] = {}, square[2][tile_outputs] = {};
+#pragma unroll
+  for (int o = 0; o < tile_outputs; ++o) out.l1[o] = T(0);
+#pragma unroll
+  for (int q = 0; q < 2; ++q) {
+    base[q] = typical<T>(
+        [&](int i) {
+          T m, d;
+          plane.read(row - radius + i, col, m, d);
+          return q ? d : m;
+        },
+        radius);
+  }
+  Sliding<T> weights(taps, radius);
+  for (int i = 0; i < tile_outputs + 2 * radius; ++i) {
+    T v[2];
+    plane.read(row - radius + i, col, v[0], v[1]);
+    weights.next();
+    const T* from = in + i * tile_width<T>;
+    if (with_l1) weights.add(from[4 * pitch], out.l1);
+#pragma unroll
+    for (int q = 0; q < 2; ++q) {
+      const T from_base = (v[q] - base[q]) + from[2 * q * pitch];
+      weights.add(from_base, mean[q]);
+      weights.add(from_base * from_base + from[(2 * q + 1) * pitch], square[q]);
+    }
+  }
+#pragma unroll
+  for (int o = 0; o < tile_outputs; ++o) {
+    T variance[2];
+#pragma unroll
+    for (int q = 0; q < 2; ++q)
+      variance[q] = radius == 0 ? in[(2 * q + 1) * pitch + o * tile_width<T>]
+                                : not_negative(square[q][o] - mean[q][o] * mean[q][o]);
+    out.at[o] = {mean[0][o], mean[1][o], variance[0], variance[1]};
+  }
+  out.base_m = base[0], out.base_d = base[1];
+}
+
+template <class E, class T, int Scales>
+__global__ void __launch_bounds__(tile_threads<T>)
+    positions_kernel(const __grid_constant__ TileParams<T> p) {
+  constexpr int width = tile_width<T>, threads = tile_threads<T>, outputs = tile_outputs;
+  T* slots = reinterpret_cast<T*>(ssimloss_shared);
+  const int tiles = p.tiles_across * p.tiles_down;
+  const int tile = int(blockIdx.x) % tiles, index = int(blockIdx.x) / tiles;
+  const Plane<E, T> plane(p, index);
+  const int row0 = p.crop + tile / p.tiles_across * tile_height, col0 = p.crop + tile % p.tiles_across * width;
+  const int col = int(threadIdx.x) % width, group = int(threadIdx.x) / width * outputs;
+
+  ColumnMoments<T> mu[Scales];
+  for (int j = 0; j < p.scales; ++j) {
+    const int radius = p.radius[j], rows = tile_height + 2 * radius, pitch = rows * width;
+    const bool with_l1 = j == p.scales - 1 && p.l1 && p.l1_windowed;
+    if (j > 0) __syncthreads();
+    for (int task = int(threadIdx.x); task < rows * (width / outputs); task += threads) {
+      const int row = task / (width / outputs), first = task % (width / outputs) * outputs;
+      moments_along<E, T>(plane, p.taps[j], radius, row0 - radius + row, col0 + first, with_l1,
+                          slots + row * width + first, pitch);
+    }
+    __syncthreads();
+    moments_down<E, T>(plane, p.taps[j], radius, row0 + group, col0 + col, with_l1, slots + group * width + col,
+                       pitch, mu[Scales == 1 ? 0 : j]);
+  }
+
+  const int last = Scales == 1 ? 0 : p.scales - 1;
+  const int64_t map_width = p.width - 2 * p.crop, map_size = map_width * (p.height - 2 * p.crop);
+  const int each = maps_a_scale(p);
+  const T ssim_gain = p.ssim_gain * plane.incoming(), l1_gain = p.l1_gain * plane.incoming();
+  double sum_ssim = 0, sum_l1 = 0;
+#pragma unroll 1
+  for (int o = 0; o < outputs; ++o) {
+    const int row = row0 + group + o, at_col = col0 + col;
+    if (!plane.has_position(row, at_col)) continue;
+    const auto moments = [&](int j) {
+      const ColumnMoments<T>& from = mu[Scales == 1 ? 0 : j];
+      return Moments<T>{from.at[o].mu_m + from.base_m, from.at[o].mu_d + (from.base_d - plane.pad_d),
+                        from.at[o].s_mm, from.at[o].s_dd};
+    };
+    const auto dissimilarity_at = [&](int j) {
+      return j == last && p.luminance ? dissimilarity<true>(moments(j), p.c1, p.c2)
+                                      : dissimilarity<false>(moments(j), p.c1, p.c2);
+    };
+    // The gradient with respect to one factor is the product of the others, l and all cs.
+    T behind[Scales];  // the product of the cs after j
+    behind[last] = T(1);
+    T loss = dissimilarity_at(last).e_l;
+    for (int j = last; j >= 0; --j) {
+      const Dissimilarity<T> e = dissimilarity_at(j);
+      loss += e.e_cs - loss * e.e_cs;
+      if (j > 0) behind[Scales == 1 ? 0 : j - 1] = behind[Scales == 1 ? 0 : j] * e.cs;
+    }
+    loss = not_negative(loss);
+    T m, d, l1 = 0;
+    plane.read(row, at_col, m, d);
+    if (p.l1) l1 = p.l1_windowed ? mu[last].l1[o] : magnitude(d);
+    sum_ssim += double(loss);
+    if (p.l1_windowed) sum_l1 += double(l1);
+    if (p.loss_map.data) {
+      p.loss_map.template plane<T>(plane.image, plane.channel)[(row - p.crop) * p.loss_map.h +
+                                                               (at_col - p.crop) * p.loss_map.w] =
+          p.ssim_weight * loss + (p.l1 ? p.l1_weight * l1 : T(0));
+    }
+    if (!p.gradient) continue;
+
+    T* map = p.maps + int64_t(index) * all_maps(p) * map_size + (row - p.crop) * map_width + (at_col - p.crop);
+    T gain = plane.incoming_at(row, at_col);
+    if (is_edge(row, p.height, p.padding)) gain *= T(2);
+    if (is_edge(at_col, p.width, p.padding)) gain *= T(2);
+    T before = ssim_gain * gain;
+    const T g_l = before * behind[0] * dissimilarity_at(0).cs;
+    before *= dissimilarity_at(last).l;
+    for (int k = 0; k <= last; ++k, map += each * map_size) {
+      const int j = Scales == 1 ? 0 : k;
+      const Dissimilarity<T> e = dissimilarity_at(j);
+      const T g_cs = before * behind[j];
+      const T delta_m = (m - mu[j].base_m) - mu[j].at[o].mu_m, delta_d = (d - mu[j].base_d) - mu[j].at[o].mu_d;
+      const Coefficients<T> c = j == last && p.luminance
+                                    ? coefficients<true, T>(moments(j), e, delta_m, delta_d, g_l, g_cs)
+                                    : coefficients<false, T>(moments(j), e, delta_m, delta_d, g_l, g_cs);
+      map[0] = c.b_m;
+      map[map_size] = c.b_d;
+      map[2 * map_size] = p.both ? c.a_m : c.a_m + c.a_d;
+      if (p.both) map[3 * map_size] = c.a_d;
+      before *= e.cs;
+    }
+    if (p.l1 && p.l1_windowed) map[0] = l1_gain * gain;
+  }
+  if (!p.sums) return;
+  if (p.l1 && !p.l1_windowed) {  // every pixel, whatever the padding: shared out over the tiles
+    const int64_t pixels = int64_t(p.height) * p.width;
+    for (int64_t i = int64_t(tile) * threads + threadIdx.x; i < pixels; i += int64_t(tiles) * threads) {
+      T m, d;
+      plane.read(int(i / p.width), int(i % p.width), m, d);
+      sum_l1 += double(magnitude(d));
+    }
+  }
+  __syncthreads();
+  sum_block(sum_ssim, sum_l1, reinterpret_cast<double*>(slots));
+  if (threadIdx.x == 0) p.sums[2 * int64_t(blockIdx.x)] = sum_ssim, p.sums[2 * int64_t(blockIdx.x) + 1] = sum_l1;
+}
+
+// ---- The gradient of each pixel from the maps of all scales; maps are mirrored under reflect.
+template <class E, class T>
+__global__ void __launch_bounds__(tile_threads<T>)
+    gradient_kernel(const __grid_constant__ TileParams<T> p) {
+  constexpr int width = tile_width<T>, threads = tile_threads<T>, outputs = tile_outputs;
+  T* slots = reinterpret_cast<T*>(ssimloss_shared);
+  const int tiles = p.tiles_across * p.tiles_down;
+  const int tile = int(blockIdx.x) % tiles, index = int(blockIdx.x) / tiles;
+  const Plane<E, T> plane(p, index);
+  const int row0 = tile / p.tiles_across * tile_height, col0 = tile % p.tiles_across * width;
+  const int col = int(threadIdx.x) % width, group = int(threadIdx.x) / width * outputs;
+  const int64_t map_width = p.width - 2 * p.crop, map_size = map_width * (p.height - 2 * p.crop);
+  const int each = maps_a_scale(p);
+  const bool windowed_l1 = p.l1 && p.l1_windowed;
+  const T* maps = p.maps + int64_t(index) * all_maps(p) * map_size;
+
+  // Where in its map the value for a place is, or -1.
+  const auto place = [&](int row, int column) -> int64_t {
+    if (p.padding == Padding::reflect) row = mirrored(row, p.height), column = mirrored(column, p.width);
+    if (!plane.has_position(row, column)) return -1;
+    return (row - p.crop) * map_width + (column - p.crop);
+  };
+
+  T sum_x[outputs] = {}, sum_y[outputs] = {}, l1[outputs] = {};
+  for (int j = 0; j < p.scales; ++j, maps += each * map_size) {
+    const int radius = p.radius[j], rows = tile_height + 2 * radius, pitch = rows * width;
+    const bool with_l1 = windowed_l1 && j == p.scales - 1;
+    const T* taps = p.taps[j];
+    if (j > 0) __syncthreads();
+    for (int task = int(threadIdx.x); task < rows * (width / outputs); task += threads) {
+      const int row = row0 - radius + task / (width / outputs), first = col0 + task % (width / outputs) * outputs;
+      T base_m, base_d, out[5][outputs] = {}, own_m[outputs] = {}, own_d[outputs] = {};
+      base_m = typical<T>([&](int i) { T m, d; plane.read(row, first - radius + i, m, d); return m; }, radius);
+      base_d = typical<T>([&](int i) { T m, d; plane.read(row, first - radius + i, m, d); return d; }, radius);
+      Sliding<T> weights(taps, radius);
+      for (int i = 0; i < outputs + 2 * radius; ++i) {
+        weights.next();
+        const int at_col = first - radius + i;
+        T m, d;
+        plane.read(row, at_col, m, d);
+#pragma unroll
+        for (int o = 0; o < outputs; ++o) {
+          own_m[o] = i == radius + o ? m : own_m[o];
+          own_d[o] = i == radius + o ? d : own_d[o];
+        }
+        const int64_t at = place(row, at_col);
+        if (at < 0) continue;
+        const T b_m = maps[at], b_d = maps[at + map_size];
+        const T moved_m = b_m * (m - base_m), moved_d = b_d * (d - base_d);
+        weights.add(b_m, out[0]);
+        weights.add(b_d, out[1]);
+        weights.add(p.both ? maps[at + 2 * map_size] + moved_m : maps[at + 2 * map_size] + moved_m - moved_d,
+                    out[2]);
+        if (p.both) weights.add(maps[at + 3 * map_size] - moved_d, out[3]);
+        if (with_l1) weights.add(maps[at + each * map_size], out[4]);
+      }
+      T* to = slots + (row - row0 + radius) * width + (first - col0);
+#pragma unroll
+      for (int o = 0; o < outputs; ++o) {
+        const T moved_m = out[0][o] * (own_m[o] - base_m), moved_d = out[1][o] * (own_d[o] - base_d);
+        to[o] = out[0][o];
+        to[pitch + o] = out[1][o];
+        to[2 * pitch + o] = p.both ? out[2][o] - moved_m : out[2][o] - moved_m + moved_d;
+        if (p.both) to[3 * pitch + o] = out[3][o] + moved_d;
+        if (with_l1) to[4 * pitch + o] = out[4][o];
+      }
+    }
+    __syncthreads();
+
+    const int first = row0 + group, at_col = col0 + col;
+    T base_m, base_d, out[4][outputs] = {}, own_m[outputs] = {}, own_d[outputs] = {};
+    base_m = typical<T>([&](int i) { T m, d; plane.read(first - radius + i, at_col, m, d); return m; }, radius);
+    base_d = typical<T>([&](int i) { T m, d; plane.read(first - radius + i, at_col, m, d); return d; }, radius);
+    Sliding<T> weights(taps, radius);
+    for (int i = 0; i < outputs + 2 * radius; ++i) {
+      weights.next();
+      T m, d;
+      plane.read(first - radius + i, at_col, m, d);
+      const T* from = slots + (group + i) * width + col;
+      const T b_m = from[0], b_d = from[pitch];
+      const T moved_m = b_m * (m - base_m), moved_d = b_d * (d - base_d);
+      weights.add(b_m, out[0]);
+      weights.add(b_d, out[1]);
+      weights.add(p.both ? from[2 * pitch] + moved_m : from[2 * pitch] + moved_m - moved_d, out[2]);
+      if (p.both) weights.add(from[3 * pitch] - moved_d, out[3]);
+      if (with_l1) weights.add(from[4 * pitch], l1);
+#pragma unroll
+      for (int o = 0; o < outputs; ++o) {
+        own_m[o] = i == radius + o ? m : own_m[o];
+        own_d[o] = i == radius + o ? d : own_d[o];
+      }
+    }
+#pragma unroll
+    for (int o = 0; o < outputs; ++o) {
+      const T moved_m = out[0][o] * (own_m[o] - base_m), moved_d = out[1][o] * (own_d[o] - base_d);
+      const T by_m = out[2][o] - moved_m, by_d = out[3][o] + moved_d;
+      sum_x[o] += p.both ? by_m + by_d : by_m + moved_d;
+      if (p.both) sum_y[o] += by_m - by_d;
+    }
+  }
+
+  const T pixel_gain = p.l1 && !p.l1_windowed ? p.l1_gain * plane.incoming() : T(0);
+#pragma unroll
+  for (int o = 0; o < outputs; ++o) {
+    const int row = row0 + group + o, at_col = col0 + col;
+    if (row >= p.height || at_col >= p.width) continue;
+    T edge = T(1);
+    if (is_edge(row, p.height, p.padding)) edge *= T(0.5);
+    if (is_edge(at_col, p.width, p.padding)) edge *= T(0.5);
+    T x = edge * sum_x[o], y = edge * sum_y[o];
+    if (p.l1) {
+      T gain = edge * l1[o];
+      if (!p.l1_windowed) {
+        gain = p.grad_map.data && !plane.has_position(row, at_col) ? T(0)
+                                                                   : pixel_gain * plane.incoming_at(row, at_col);
+      }
+      T m, d;
+      plane.read(row, at_col, m, d);
+      const T by = d > 0 ? gain : (d < 0 ? -gain : d * gain);  // sign(0) = 0, sign(NaN) = NaN
+      x += by, y -= by;
+    }
+    narrow(x, p.grad_x.template plane<E>(plane.image, plane.channel)[row * p.grad_x.h + at_col * p.grad_x.w]);
+    if (p.both)
+      narrow(y, p.grad_y.template plane<E>(plane.image, plane.channel)[row * p.grad_y.h + at_col * p.grad_y.w]);
+  }
+}
+
+}  // namespace ssimloss
