@@ -2,7 +2,7 @@
 //
 // Every call only queues work on `stream` (a cudaStream_t): no allocation, no synchronisation, nothing
 // read back, so that it can be captured in a CUDA graph. Scratch memory comes from the caller:
-// ask for its size with the same problem, and pass it 256-byte aligned. A kernel that cannot be launched
+// ask for its size with the same problem, and pass it 16-byte aligned. A kernel that cannot be launched
 // throws std::runtime_error with its name.
 #pragma once
 
@@ -15,6 +15,8 @@ namespace ssimloss {
 
 constexpr int cuda_max_radius = 32;  // 65 taps
 constexpr int cuda_max_levels = 16;  // of the dyadic form
+
+void set_cuda_device(int device);  // for the launches of this thread
 
 // Scalars on the device: one (stride 0) or one an image. data null: all are 1.
 struct Scalars {

@@ -4,6 +4,8 @@
 
 namespace ssimloss {
 
+void set_cuda_device(int device) { check_cuda(cudaSetDevice(device), "cudaSetDevice"); }
+
 int64_t pieces(const Problem& p) { return strip_takes(p) ? strip_pieces(p) : tile_pieces(p); }
 
 size_t maps_bytes(const Problem& p) { return strip_takes(p) ? 0 : tile_maps_bytes(p); }

@@ -40,27 +40,17 @@ Plan plan_of(const Problem& p) {
   return best;
 }
 
-template <class E, int Threads, bool Pyramid, int Gradients, bool Maps>
+template <int Threads, int Gradients, bool Maps>
 void start(const StripParams& params, int64_t blocks, void* stream) {
-  launch("strip_kernel", &strip_kernel<E, Threads, Pyramid, Gradients, Maps>, blocks, Threads,
-         StripShape<E, Threads>::shared(), stream, params);
+  launch("strip_kernel", &strip_kernel<Threads, Gradients, Maps>, blocks, Threads, StripShape<Threads>::shared(),
+         stream, params);
 }
 
-template <class E, int Threads, bool Pyramid, bool Maps>
+template <int Threads, bool Maps>
 void with_gradients(const StripParams& params, int64_t blocks, void* stream) {
-  if (params.grad_y.data) return start<E, Threads, Pyramid, 2, Maps>(params, blocks, stream);
-  if (params.grad_x.data) return start<E, Threads, Pyramid, 1, Maps>(params, blocks, stream);
-  start<E, Threads, Pyramid, 0, Maps>(params, blocks, stream);
-}
-
-template <class E, bool Pyramid>
-void with_threads(const StripParams& params, int threads, int64_t blocks, void* stream) {
-  if constexpr (!Pyramid) {
-    if (params.loss_map.data || params.grad_map.data)
-      return with_gradients<E, 128, Pyramid, true>(params, blocks, stream);
-  }
-  if (threads == 128) return with_gradients<E, 128, Pyramid, false>(params, blocks, stream);
-  with_gradients<E, 192, Pyramid, false>(params, blocks, stream);
+  if (params.grad_y.data) return start<Threads, 2, Maps>(params, blocks, stream);
+  if (params.grad_x.data) return start<Threads, 1, Maps>(params, blocks, stream);
+  start<Threads, 0, Maps>(params, blocks, stream);
 }
 
 }  // namespace
@@ -81,6 +71,7 @@ void strip_similarity(const Similarity& s, void* stream) {
   const Plan plan = plan_of(p);
   StripParams params{};
   params.channels = int(p.channels), params.height = int(p.height), params.width = int(p.width);
+  params.dtype = p.x.dtype, params.pyramid = p.sum_difference;
   params.padding = p.padding;
   params.strips = plan.strips, params.bands = plan.bands, params.band_rows = plan.band_rows;
   params.channel_first = p.x.stride_c == 1 && p.channels > 1;
@@ -105,14 +96,12 @@ void strip_similarity(const Similarity& s, void* stream) {
     params.offsets = s.offsets ? static_cast<const float*>(s.offsets) + first * p.channels : nullptr;
     params.sums = s.sums ? s.sums + 2 * first * in_image : nullptr;
     const int64_t blocks = std::min(images, p.batch - first) * in_image;
-    if (p.sum_difference) {
-      with_threads<float, true>(params, plan.threads, blocks, stream);
-    } else if (p.x.dtype == DType::float32) {
-      with_threads<float, false>(params, plan.threads, blocks, stream);
-    } else if (p.x.dtype == DType::float16) {
-      with_threads<Half, false>(params, plan.threads, blocks, stream);
+    if (params.loss_map.data || params.grad_map.data) {
+      with_gradients<128, true>(params, blocks, stream);
+    } else if (plan.threads == 128) {
+      with_gradients<128, false>(params, blocks, stream);
     } else {
-      with_threads<Brain, false>(params, plan.threads, blocks, stream);
+      with_gradients<192, false>(params, blocks, stream);
     }
   }
 }

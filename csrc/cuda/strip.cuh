@@ -25,6 +25,8 @@
 //   4 read, 3 written; maps along 3 * 5 read as 16 bytes / 8
 #pragma once
 
+#include <type_traits>
+
 #include "elements.cuh"
 #include "launch.cuh"
 #include "sums.cuh"
@@ -36,7 +38,9 @@ namespace ssimloss {
 constexpr int strip_radius = 5, strip_rows = 8;
 
 struct StripParams {
-  View x, y;            // images; or in a pyramid m and d
+  View x, y;  // images; or in a pyramid m and d
+  DType dtype;
+  bool pyramid;
   View grad_x, grad_y;  // the first is always there where a gradient is wanted
   View loss_map;
   View grad_map;
@@ -59,16 +63,15 @@ struct StripParams {
   double* sums;          // [planes][pieces][2]
 };
 
-template <class E, int Threads>
+template <int Threads>
 struct StripShape {
   static constexpr int groups = Threads / 8;
   static constexpr int own = Threads - 16;  // columns of the gradient; a multiple of 8
   // Pitches of 4 modulo 8 and the order of `Lane` keep 16-byte accesses free of bank conflicts.
   static constexpr int raw_pitch = Threads + 12;
   static constexpr int pitch = Threads + 4;
-  static constexpr size_t raw_bytes = (2 * strip_rows * raw_pitch * sizeof(E) + 15) / 16 * 16;
   static constexpr size_t shared() {
-    return raw_bytes + (4 * strip_rows * pitch + 2 * groups + Threads) * sizeof(float);
+    return (2 * strip_rows * raw_pitch + 4 * strip_rows * pitch + 2 * groups + Threads) * sizeof(float);
   }
 };
 
@@ -77,15 +80,15 @@ __device__ __forceinline__ float middle(float a, float b, float c) {  // of thre
 }
 __device__ __forceinline__ float finite_or_zero(float v) { return v - v == 0 ? v : 0.f; }
 
-template <class E, int Threads, bool Pyramid, int Gradients, bool Maps>
+template <int Threads, int Gradients, bool Maps>
 class Strip {
-  using Shape = StripShape<E, Threads>;
+  using Shape = StripShape<Threads>;
   static constexpr int R = strip_rows, r = strip_radius, pitch = Shape::pitch, raw_pitch = Shape::raw_pitch;
   static constexpr int margin = Gradients ? r : 0;
   static constexpr int own = Shape::own, maps = Gradients == 2 ? 4 : 3;
 
   const StripParams& p;
-  E* raw;        // [2][R][raw_pitch]: columns from col0 - 12
+  float* raw;    // [2][R][raw_pitch]: columns from col0 - 12
   float* slots;  // [4][R][pitch]: columns from col0 - 5; moments, then maps
   float* bases;  // [2][groups]
   float* covers;  // [Threads]: of the columns from col0
@@ -95,8 +98,8 @@ class Strip {
 
  public:
   __device__ __forceinline__ Strip(const StripParams& params, unsigned char* shared) : p(params) {
-    raw = reinterpret_cast<E*>(shared);
-    slots = reinterpret_cast<float*>(shared + Shape::raw_bytes);
+    raw = reinterpret_cast<float*>(shared);
+    slots = raw + 2 * R * raw_pitch;
     bases = slots + 4 * R * pitch;
     covers = bases + 2 * Shape::groups;
     const int pieces = p.strips * p.bands;
@@ -116,7 +119,7 @@ class Strip {
     lane_row = 2 * (rest / (Shape::groups / 4)) + int(threadIdx.x) / 4 % 2;
     lane_group = 4 * (rest % (Shape::groups / 4)) + int(threadIdx.x) % 4;
     gain = Gradients ? p.ssim_gain * incoming() : 0.f;
-    pad_d = Pyramid ? -p.offsets[int64_t(image) * p.channels + channel] : 0.f;
+    pad_d = p.pyramid ? -p.offsets[int64_t(image) * p.channels + channel] : 0.f;
   }
 
   __device__ __forceinline__ void run() {
@@ -129,13 +132,15 @@ class Strip {
     if (p.l1) covers[threadIdx.x] = l1_cover(col0 + int(threadIdx.x), p.width);
     float base_m = 0.f, base_d = 0.f, sum_ssim = 0.f, sum_l1 = 0.f;
     const int begin = row0 - margin - r, end = row1 + margin + r;
-    fill(begin);
-    for (int row = begin; row < end; row += R) {
-      __pipeline_wait_prior(0);
-      __syncthreads();
-      moments_along(row, sum_l1);
-      __syncthreads();
+    for (int row = begin - R; row < end; row += R) {  // the first time only fills: once in the code
+      if (row >= begin) {
+        __pipeline_wait_prior(0);
+        __syncthreads();
+        moments_along(row, sum_l1);
+        __syncthreads();
+      }
       if (row + R < end) fill(row + R);
+      if (row < begin) continue;
       down(row, pending, pending_maps, base_m, base_d, sum_ssim);
       if (Gradients) {
         __syncthreads();
@@ -146,8 +151,24 @@ class Strip {
   }
 
  private:
+  // f(a pointer of the images' type)
+  template <class F>
+  __device__ __forceinline__ void with_type(F f) const {
+    switch (p.dtype) {
+      case DType::float16: return f(static_cast<Half*>(nullptr));
+      case DType::bfloat16: return f(static_cast<Brain*>(nullptr));
+      default: return f(static_cast<float*>(nullptr));
+    }
+  }
+
   // ---- Rows [row, row + R) of x and y, with what padding adds, into `raw`.
   __device__ __forceinline__ void fill(int row) {
+    with_type([&](auto* tag) { fill_from(row, tag); });
+    __pipeline_commit();
+  }
+
+  template <class E>
+  __device__ __forceinline__ void fill_from(int row, E*) {
     constexpr int warps = Threads / 32;
 #pragma unroll 1
     for (int line = int(threadIdx.x) / 32; line < 2 * R; line += warps) {
@@ -158,13 +179,12 @@ class Strip {
       const int64_t stride = which ? p.y.w : p.x.w;
       const E* source = which ? p.y.plane<E>(image, channel) + (exists ? from : 0) * p.y.h
                               : p.x.plane<E>(image, channel) + (exists ? from : 0) * p.x.h;
-      E* out = raw + line * raw_pitch;
+      float* out = raw + line * raw_pitch;
       const int first = col0 - 12;
       if (p.in_fours) {
-#pragma unroll 1
         for (int k = 4 * (int(threadIdx.x) % 32); k < raw_pitch; k += 128) {
           if (exists && first + k >= 0 && first + k + 4 <= p.width) {
-            __pipeline_memcpy_async(out + k, source + (first + k), 4 * sizeof(E));
+            copy_four(source + (first + k), out + k);
           } else {
 #pragma unroll 1
             for (int u = 0; u < 4; ++u) fill_one(out + k + u, source, stride, first + k + u, exists, which);
@@ -176,34 +196,55 @@ class Strip {
           fill_one(out + k, source, stride, first + k, exists, which);
       }
     }
-    __pipeline_commit();
   }
 
-  __device__ __forceinline__ void fill_one(E* out, const E* source, int64_t stride, int col, bool exists,
+  // float32 is copied while the block goes on; 16 bits become float32 on the way.
+  __device__ __forceinline__ void copy_four(const float* from, float* to) const {
+    __pipeline_memcpy_async(to, from, 16);
+  }
+  template <class E>
+  __device__ __forceinline__ void copy_four(const E* from, float* to) const {
+    const Four<E> four = *reinterpret_cast<const Four<E>*>(from);
+    Four<float> floats;
+#pragma unroll
+    for (int u = 0; u < 4; ++u) floats.v[u] = wide(four.v[u]);
+    *reinterpret_cast<Four<float>*>(to) = floats;
+  }
+  __device__ __forceinline__ void copy_one(const float* from, float* to) const {
+    __pipeline_memcpy_async(to, from, 4);
+  }
+  template <class E>
+  __device__ __forceinline__ void copy_one(const E* from, float* to) const {
+    *to = wide(*from);
+  }
+
+  template <class E>
+  __device__ __forceinline__ void fill_one(float* out, const E* source, int64_t stride, int col, bool exists,
                                            int which) {
     if (p.padding == Padding::reflect) col = mirrored(col, p.width);
-    if (!exists || col < 0 || col >= p.width) {
-      narrow(which ? pad_d : 0.f, *out);
-    } else if constexpr (sizeof(E) == 4) {
-      __pipeline_memcpy_async(out, source + col * stride, 4);
+    if (exists && col >= 0 && col < p.width) {
+      copy_one(source + col * stride, out);
     } else {
-      *out = source[col * stride];
+      *out = which ? pad_d : 0.f;
     }
   }
 
-  // m and d, in units of the data range, less their base.
-  __device__ __forceinline__ void sum_difference(float a, float b, float base_m, float base_d, float& m,
-                                                 float& d) const {
-    if (Pyramid) {
-      m = a - base_m, d = b - base_d;
-    } else {
-      m = fmaf(a + b, p.inverse_range, -base_m), d = fmaf(a - b, p.inverse_range, -base_d);
-    }
+  // m (q = 0) or d (q = 1) in units of the data range, less its base. What is not wanted of a pyramid's m
+  // and d is multiplied by 0: its NaN reaches the whole plane anyway.
+  struct Reading {
+    float by_a, by_b, scale, base;
+  };
+  __device__ __forceinline__ Reading reading(int q, float base) const {
+    if (p.pyramid) return {q ? 0.f : 1.f, q ? 1.f : 0.f, 1.f, base};
+    return {1.f, q ? -1.f : 1.f, p.inverse_range, base};
+  }
+  __device__ __forceinline__ float value(const Reading& f, float a, float b) const {
+    return fmaf(fmaf(f.by_b, b, f.by_a * a), f.scale, -f.base);
   }
 
   // ---- Moments of 8 columns of one row.
   __device__ __forceinline__ void moments_along(int row, float& sum_l1) {
-    const E *x = raw + 8 * lane_group, *y = x + R * raw_pitch;
+    const float *x = raw + 8 * lane_group, *y = x + R * raw_pitch;
     // The cell's value: from its first three rows; all threads of a group find the same.
     float base_m, base_d;
     {
@@ -211,7 +252,7 @@ class Strip {
 #pragma unroll
       for (int i = 0; i < 3; ++i) {
         const int at = i * raw_pitch + (i == 0 ? 9 : 10 + i);
-        sum_difference(wide(x[at]), wide(y[at]), 0.f, 0.f, m[i], d[i]);
+        m[i] = value(reading(0, 0.f), x[at], y[at]), d[i] = value(reading(1, 0.f), x[at], y[at]);
       }
       base_m = finite_or_zero(middle(m[0], m[1], m[2]));
       base_d = finite_or_zero(middle(d[0], d[1], d[2]));
@@ -223,20 +264,19 @@ class Strip {
     // First of m, then of d: fewer registers, and half the instructions to fetch.
 #pragma unroll 1
     for (int q = 0; q < 2; ++q) {
-      const float sign = q ? -1.f : 1.f, base = q ? base_d : base_m;
+      const Reading f = reading(q, q ? base_d : base_m);
       float mean[8], square[8];
 #pragma unroll
       for (int i = 0; i < 8; ++i) mean[i] = square[i] = 0.f;
 #pragma unroll
       for (int part = 0; part < 5; ++part) {
-        const Four<E> four_x = *reinterpret_cast<const Four<E>*>((Pyramid && q ? y : x) + 4 * part);
-        const Four<E> four_y = *reinterpret_cast<const Four<E>*>((Pyramid ? x : y) + 4 * part);
+        const Four<float> four_x = *reinterpret_cast<const Four<float>*>(x + 4 * part);
+        const Four<float> four_y = *reinterpret_cast<const Four<float>*>(y + 4 * part);
 #pragma unroll
         for (int u = 0; u < 4; ++u) {
           const int at = 4 * part + u - 2;  // pixel of the first column's window
           if (at < 0 || at >= 8 + 2 * r) continue;
-          const float v = Pyramid ? wide(four_x.v[u]) - base
-                                  : fmaf(fmaf(sign, wide(four_y.v[u]), wide(four_x.v[u])), p.inverse_range, -base);
+          const float v = value(f, four_x.v[u], four_y.v[u]);
           const float vv = v * v;
 #pragma unroll
           for (int i = 0; i < 8; ++i) {
@@ -265,13 +305,13 @@ class Strip {
   }
 
   // The l1 term of the own pixels among the 8 columns.
-  __device__ __forceinline__ void add_l1(int row, const E* x, float& sum) const {
+  __device__ __forceinline__ void add_l1(int row, const float* x, float& sum) const {
     const float of_row = p.inverse_range * l1_cover(row, p.height);
     const int first = 8 * lane_group - r;
 #pragma unroll 1
     for (int i = 0; i < 8; ++i) {
       if (first + i < 0 || first + i >= col1 - col0) continue;
-      const float difference = wide(x[2 + r + i]) - wide(x[2 + r + i + R * raw_pitch]);
+      const float difference = x[2 + r + i] - x[2 + r + i + R * raw_pitch];
       sum += fabsf(difference * of_row) * covers[first + i];
     }
   }
@@ -386,9 +426,12 @@ class Strip {
     const int crop = p.padding == Padding::valid ? r : 0;
     float total = p.ssim_weight * loss;
     if (p.l1) {
-      const float x = wide(p.x.plane<E>(image, channel)[row * p.x.h + col * p.x.w]);
-      const float y = wide(p.y.plane<E>(image, channel)[row * p.y.h + col * p.y.w]);
-      total = fmaf(p.l1_weight, fabsf((x - y) * p.inverse_range), total);
+      with_type([&](auto* tag) {
+        using E = std::remove_pointer_t<decltype(tag)>;
+        const float x = wide(p.x.plane<E>(image, channel)[row * p.x.h + col * p.x.w]);
+        const float y = wide(p.y.plane<E>(image, channel)[row * p.y.h + col * p.y.w]);
+        total = fmaf(p.l1_weight, fabsf((x - y) * p.inverse_range), total);
+      });
     }
     p.loss_map.plane<float>(image, channel)[(row - crop) * p.loss_map.h + (col - crop) * p.loss_map.w] = total;
   }
@@ -438,15 +481,14 @@ class Strip {
     float x[8], y[8];
     read_eight(p.x, row, col, count, x);
     read_eight(p.y, row, col, count, y);
-    const float of_row = !Pyramid && p.l1 ? l1_cover(row, p.height) : 0.f;
-    const float l1_gain = !Pyramid && p.l1 ? p.l1_gain * incoming() : 0.f;
+    const float of_row = p.l1 ? l1_cover(row, p.height) : 0.f;
+    const float l1_gain = p.l1 ? p.l1_gain * incoming() : 0.f;
+    const Reading of_m = reading(0, base_m), of_d = reading(1, base_d);
     float grad_y[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const float difference = x[i] - y[i];  // not d + base_d: its sign counts
-      float m, d;
-      sum_difference(x[i], y[i], base_m, base_d, m, d);
-      const float by_m = m * out[0][i], by_d = d * out[1][i];
+      const float by_m = value(of_m, x[i], y[i]) * out[0][i], by_d = value(of_d, x[i], y[i]) * out[1][i];
       x[i] = (out[2][i] - by_m) + by_d;
       if (Gradients == 2) grad_y[i] = (out[maps - 1][i] - by_m) - by_d;
       if (p.padding == Padding::reflect) {
@@ -455,7 +497,7 @@ class Strip {
         x[i] *= edge;
         if (Gradients == 2) grad_y[i] *= edge;
       }
-      if (!Pyramid && p.l1 && i < count) {
+      if (p.l1 && i < count) {
         const float covered = of_row * covers[8 * lane_group + i];
         sum_l1 += fabsf(difference * p.inverse_range) * covered;
         const float gain = l1_gain * covered * (Maps ? incoming_at(row, col + i) : 1.f);
@@ -471,6 +513,8 @@ class Strip {
 
   __device__ __forceinline__ void read_eight(const View& view, int row, int col, int count,
                                              float (&out)[8]) const {
+    with_type([&](auto* tag) {
+      using E = std::remove_pointer_t<decltype(tag)>;
     const E* source = view.plane<E>(image, channel) + row * view.h;
     if (p.in_fours && count == 8) {
 #pragma unroll
@@ -483,10 +527,13 @@ class Strip {
 #pragma unroll
       for (int i = 0; i < 8; ++i) out[i] = i < count ? wide(source[(col + i) * view.w]) : 0.f;
     }
+    });
   }
 
   __device__ __forceinline__ void write_eight(const View& view, int row, int col, int count,
                                               const float (&values)[8]) const {
+    with_type([&](auto* tag) {
+      using E = std::remove_pointer_t<decltype(tag)>;
     E* out = view.plane<E>(image, channel) + row * view.h;
     if (p.in_fours && count == 8) {
 #pragma unroll
@@ -502,6 +549,7 @@ class Strip {
         if (i < count) narrow(values[i], out[(col + i) * view.w]);
       }
     }
+    });
   }
 
   // ---- The block's sums, added in a fixed order.
@@ -517,10 +565,10 @@ class Strip {
   }
 };
 
-template <class E, int Threads, bool Pyramid, int Gradients, bool Maps>
-__global__ void __launch_bounds__(Threads, Gradients == 2 ? 256 / Threads : (Threads == 128 ? 3 : 512 / Threads))
+template <int Threads, int Gradients, bool Maps>
+__global__ void __launch_bounds__(Threads, Gradients == 2 ? 256 / Threads : 384 / Threads)
     strip_kernel(const __grid_constant__ StripParams params) {
-  Strip<E, Threads, Pyramid, Gradients, Maps>(params, ssimloss_shared).run();
+  Strip<Threads, Gradients, Maps>(params, ssimloss_shared).run();
 }
 
 }  // namespace ssimloss
