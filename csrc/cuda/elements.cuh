@@ -67,23 +67,27 @@ __device__ inline double read_as(const void* data, DType dtype, int64_t at) {
   }
 }
 
-// torch's "reflect", the edge not repeated; for indices up to 2 (size - 1) outside.
+// torch's "reflect", the edge not repeated; for indices up to 2 (size - 1) outside, beyond them >= size.
 __device__ inline int mirrored(int i, int size) {
   i = i < 0 ? -i : i;
-  return i < size ? i : 2 * (size - 1) - i;
+  if (i < size) return i;
+  i = 2 * (size - 1) - i;
+  return i < 0 ? -i : i;
 }
 
-// How often pixel i and its mirror images enter the map's blur under "reflect": the adjoint of blurring a
-// reflected image doubles the edges of the map and halves those of the result.
+// Whether i, or the pixel that it mirrors, is an edge of a reflected image: the adjoint of blurring such an
+// image doubles the edges of the map and halves those of the result.
 __device__ inline bool is_edge(int i, int size, Padding padding) {
-  return padding == Padding::reflect && (i == 0 || i == size - 1);
+  if (padding != Padding::reflect) return false;
+  i = mirrored(i, size);
+  return i == 0 || i == size - 1;
 }
 
 // The sum of the window's taps at the positions whose window holds pixel i: 1 but near a border.
 template <class T>
 __device__ inline T cover(int i, int size, Padding padding, const T* taps, int radius) {
   const int crop = padding == Padding::valid ? radius : 0;
-  if (i >= radius + crop && i < size - radius - crop) return T(1);
+  if (i > radius + crop && i < size - 1 - radius - crop) return T(1);
   T sum = 0;
   for (int t = -radius; t <= radius; ++t) {
     int at = i + t;
