@@ -78,6 +78,7 @@ struct StripShape {
 __device__ __forceinline__ float middle(float a, float b, float c) {  // of three; a NaN does not count
   return fmaxf(fminf(a, b), fminf(fmaxf(a, b), c));
 }
+__device__ __forceinline__ int clamped(int v, int low, int high) { return v < low ? low : (v > high ? high : v); }
 __device__ __forceinline__ float finite_or_zero(float v) { return v - v == 0 ? v : 0.f; }
 
 template <int Threads, int Gradients, bool Maps>
@@ -245,20 +246,25 @@ class Strip {
   // ---- Moments of 8 columns of one row.
   __device__ __forceinline__ void moments_along(int row, float& sum_l1) {
     const float *x = raw + 8 * lane_group, *y = x + R * raw_pitch;
-    // The cell's value: from its first three rows; all threads of a group find the same.
+    // The cell's value: from its first three rows, inside the image; below it, the cell's above. All
+    // threads of a group find the same.
     float base_m, base_d;
-    {
+    if (row < p.height) {
       float m[3], d[3];
+      const float* column = raw + 12 - col0 + clamped(col0 + 8 * lane_group - 1, 0, p.width - 1);
 #pragma unroll
       for (int i = 0; i < 3; ++i) {
-        const int at = i * raw_pitch + (i == 0 ? 9 : 10 + i);
-        m[i] = value(reading(0, 0.f), x[at], y[at]), d[i] = value(reading(1, 0.f), x[at], y[at]);
+        const int at_row = clamped(row + i, 0, p.height - 1) - row;
+        const float* at = column + (at_row < R ? at_row : R - 1) * raw_pitch;
+        const float a = at[0], b = at[R * raw_pitch];
+        m[i] = value(reading(0, 0.f), a, b), d[i] = value(reading(1, 0.f), a, b);
       }
       base_m = finite_or_zero(middle(m[0], m[1], m[2]));
       base_d = finite_or_zero(middle(d[0], d[1], d[2]));
+      if (lane_row == 0) bases[lane_group] = base_m, bases[Shape::groups + lane_group] = base_d;
+    } else {
+      base_m = bases[lane_group], base_d = bases[Shape::groups + lane_group];
     }
-    if (lane_row == 0) bases[lane_group] = base_m, bases[Shape::groups + lane_group] = base_d;
-
     x += lane_row * raw_pitch, y += lane_row * raw_pitch;
     float* to = slots + lane_row * pitch + 8 * lane_group;
     // First of m, then of d: fewer registers, and half the instructions to fetch.
