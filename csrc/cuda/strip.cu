@@ -2,6 +2,7 @@
 #include "strip.cuh"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "similarity.h"
 
@@ -19,11 +20,11 @@ Plan plan_of(const Problem& p) {
   const bool maps = p.loss_map.data || p.grad_map.data;
   Plan best{};
   double least = 0;
-  for (const int threads : {128, 192}) {
-    if (maps && threads != 128) continue;
+  for (const int threads : {160, 192}) {
+    if (maps && threads != 160) continue;
     const int own = threads - 16;
     const int64_t strips = (p.width + own - 1) / own;
-    const int at_once = std::max(1, 384 / threads) * device.multiprocessors;
+    const int at_once = (p.grad_y.data ? 1 : 2) * device.multiprocessors;
     for (int64_t bands = 1; bands <= 4096; ++bands) {
       const int64_t rows = (p.height + bands - 1) / bands;
       if (bands > 1 && rows < 8) break;
@@ -77,6 +78,12 @@ void strip_similarity(const Similarity& s, void* stream) {
   params.channel_first = p.x.stride_c == 1 && p.channels > 1;
   params.in_fours = in_fours(p.x) && in_fours(p.y) && in_fours(p.grad_x) && in_fours(p.grad_y);
   for (int t = 0; t <= strip_radius; ++t) params.taps[t] = float(p.windows[0].weights[t]);
+  double reached = 0;
+  for (int j = 2 * strip_radius - 1; j >= 0; --j) {  // the newest pending output has had one row
+    const int t = std::abs(j + 1 - strip_radius);
+    reached += p.windows[0].weights[t];
+    params.reached[j] = float(reached);
+  }
   params.c1 = float(p.c1), params.c2 = float(p.c2), params.inverse_range = float(p.inverse_range);
   params.luminance = p.luminance ? 1.f : 0.f;
   params.ssim_weight = float(p.ssim_weight), params.l1_weight = float(p.l1_weight);
@@ -97,9 +104,9 @@ void strip_similarity(const Similarity& s, void* stream) {
     params.sums = s.sums ? s.sums + 2 * first * in_image : nullptr;
     const int64_t blocks = std::min(images, p.batch - first) * in_image;
     if (params.loss_map.data || params.grad_map.data) {
-      with_gradients<128, true>(params, blocks, stream);
-    } else if (plan.threads == 128) {
-      with_gradients<128, false>(params, blocks, stream);
+      with_gradients<160, true>(params, blocks, stream);
+    } else if (plan.threads == 160) {
+      with_gradients<160, false>(params, blocks, stream);
     } else {
       with_gradients<192, false>(params, blocks, stream);
     }

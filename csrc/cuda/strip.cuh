@@ -1,5 +1,4 @@
-// SSIM under an 11-tap window, value and gradient in one launch ("H-VV-H", see ../../shared notes in
-// benchmarks/results/cuda-estimate-*.md).
+// SSIM under an 11-tap window, value and gradient in one launch: horizontal, vertical, vertical, horizontal.
 //
 // A block owns a strip of columns and a band of rows of one plane. It streams down the band in chunks of
 // 8 raw rows; three barriers a chunk:
@@ -51,6 +50,7 @@ struct StripParams {
   bool channel_first;            // blocks beside each other: channels of one strip
   bool in_fours;                 // see elements.cuh
   float taps[strip_radius + 1];
+  float reached[2 * strip_radius];  // by the pending output j: the sum of the taps it has had
   float c1, c2, inverse_range;
   float luminance;  // 1, or 0: cs alone
   float ssim_weight, l1_weight;
@@ -93,9 +93,7 @@ class Strip {
   float* slots;  // [4][R][pitch]: columns from col0 - 5; moments, then maps
   float* bases;  // [2][groups]
   float* covers;  // [Threads]: of the columns from col0
-  int image, channel, row0, row1, col0, col1;
-  int lane_row, lane_group;  // in the two `along` phases
-  float gain, pad_d;
+  int image, channel, row0, col0;
 
  public:
   __device__ __forceinline__ Strip(const StripParams& params, unsigned char* shared) : p(params) {
@@ -113,14 +111,6 @@ class Strip {
       channel = image % p.channels, image /= p.channels;
     }
     row0 = piece / p.strips * p.band_rows, col0 = piece % p.strips * own;
-    row1 = row0 + p.band_rows < p.height ? row0 + p.band_rows : p.height;
-    col1 = col0 + own < p.width ? col0 + own : p.width;
-    // 8 lanes: two rows of four groups.
-    const int rest = int(threadIdx.x) / 8;
-    lane_row = 2 * (rest / (Shape::groups / 4)) + int(threadIdx.x) / 4 % 2;
-    lane_group = 4 * (rest % (Shape::groups / 4)) + int(threadIdx.x) % 4;
-    gain = Gradients ? p.ssim_gain * incoming() : 0.f;
-    pad_d = p.pyramid ? -p.offsets[int64_t(image) * p.channels + channel] : 0.f;
   }
 
   __device__ __forceinline__ void run() {
@@ -130,9 +120,10 @@ class Strip {
 #pragma unroll
       for (int q = 0; q < 4; ++q) pending[q][j] = pending_maps[q][j] = 0.f;
     }
+    if (threadIdx.x < 2 * Shape::groups) bases[threadIdx.x] = 0.f;
     if (p.l1) covers[threadIdx.x] = l1_cover(col0 + int(threadIdx.x), p.width);
     float base_m = 0.f, base_d = 0.f, sum_ssim = 0.f, sum_l1 = 0.f;
-    const int begin = row0 - margin - r, end = row1 + margin + r;
+    const int begin = row0 - margin - r, end = row1() + margin + r;
     for (int row = begin - R; row < end; row += R) {  // the first time only fills: once in the code
       if (row >= begin) {
         __pipeline_wait_prior(0);
@@ -152,6 +143,26 @@ class Strip {
   }
 
  private:
+  // Ends of the own rows and columns; worked out each time: registers.
+  __device__ __forceinline__ int row1() const {
+    return row0 + p.band_rows < p.height ? row0 + p.band_rows : p.height;
+  }
+  __device__ __forceinline__ int col1() const { return col0 + own < p.width ? col0 + own : p.width; }
+
+  // In the two `along` phases a thread has a row of the chunk and a group of columns; 8 lanes have two rows
+  // of four groups.
+  __device__ __forceinline__ int row_of_lane() const {
+    return 2 * (int(threadIdx.x) / 8 / (Shape::groups / 4)) + int(threadIdx.x) / 4 % 2;
+  }
+  __device__ __forceinline__ int group_of_lane() const {
+    return 4 * (int(threadIdx.x) / 8 % (Shape::groups / 4)) + int(threadIdx.x) % 4;
+  }
+
+  // What zero padding is in d: of a pyramid, less what was taken off. Read anew each time: registers.
+  __device__ __forceinline__ float pad_d() const {
+    return p.pyramid ? -p.offsets[int64_t(image) * p.channels + channel] : 0.f;
+  }
+
   // f(a pointer of the images' type)
   template <class F>
   __device__ __forceinline__ void with_type(F f) const {
@@ -226,63 +237,63 @@ class Strip {
     if (exists && col >= 0 && col < p.width) {
       copy_one(source + col * stride, out);
     } else {
-      *out = which ? pad_d : 0.f;
+      *out = which ? pad_d() : 0.f;
     }
   }
 
-  // m (q = 0) or d (q = 1) in units of the data range, less its base. What is not wanted of a pyramid's m
-  // and d is multiplied by 0: its NaN reaches the whole plane anyway.
+  // m (q = 0) or d (q = 1), in units of the data range, less its base: from x and y, but a pyramid's m is x
+  // and its d is y (then `b` is multiplied by 0: a NaN reaches the whole plane anyway).
   struct Reading {
-    float by_a, by_b, scale, base;
+    float by_b, scale, base;
+    __device__ __forceinline__ float operator()(float a, float b) const {
+      return fmaf(fmaf(by_b, b, a), scale, -base);
+    }
   };
   __device__ __forceinline__ Reading reading(int q, float base) const {
-    if (p.pyramid) return {q ? 0.f : 1.f, q ? 1.f : 0.f, 1.f, base};
-    return {1.f, q ? -1.f : 1.f, p.inverse_range, base};
-  }
-  __device__ __forceinline__ float value(const Reading& f, float a, float b) const {
-    return fmaf(fmaf(f.by_b, b, f.by_a * a), f.scale, -f.base);
+    if (p.pyramid) return {0.f, 1.f, base};
+    return {q ? -1.f : 1.f, p.inverse_range, base};
   }
 
   // ---- Moments of 8 columns of one row.
   __device__ __forceinline__ void moments_along(int row, float& sum_l1) {
-    const float *x = raw + 8 * lane_group, *y = x + R * raw_pitch;
-    // The cell's value: from its first three rows, inside the image; below it, the cell's above. All
-    // threads of a group find the same.
+    const int lane = row_of_lane(), group = group_of_lane();
+    // The cell's value: of its first three rows inside the image; where it has not as many, the value of the
+    // cell above stays. All threads of a group find the same.
+    const int first = row > 0 ? row : 0;
     float base_m, base_d;
-    if (row < p.height) {
+    if (first + 3 <= row + R && first + 3 <= p.height) {
       float m[3], d[3];
-      const float* column = raw + 12 - col0 + clamped(col0 + 8 * lane_group - 1, 0, p.width - 1);
+      const float* from = raw + (first - row) * raw_pitch + 12 - col0 + clamped(col0 + 8 * group - 1, 0, p.width - 1);
 #pragma unroll
       for (int i = 0; i < 3; ++i) {
-        const int at_row = clamped(row + i, 0, p.height - 1) - row;
-        const float* at = column + (at_row < R ? at_row : R - 1) * raw_pitch;
-        const float a = at[0], b = at[R * raw_pitch];
-        m[i] = value(reading(0, 0.f), a, b), d[i] = value(reading(1, 0.f), a, b);
+        const float a = from[i * raw_pitch], b = from[(i + R) * raw_pitch];
+        m[i] = reading(0, 0.f)(a, b), d[i] = reading(1, 0.f)(p.pyramid ? b : a, b);
       }
       base_m = finite_or_zero(middle(m[0], m[1], m[2]));
       base_d = finite_or_zero(middle(d[0], d[1], d[2]));
-      if (lane_row == 0) bases[lane_group] = base_m, bases[Shape::groups + lane_group] = base_d;
+      if (lane == 0) bases[group] = base_m, bases[Shape::groups + group] = base_d;
     } else {
-      base_m = bases[lane_group], base_d = bases[Shape::groups + lane_group];
+      base_m = bases[group], base_d = bases[Shape::groups + group];
     }
-    x += lane_row * raw_pitch, y += lane_row * raw_pitch;
-    float* to = slots + lane_row * pitch + 8 * lane_group;
+    const float *x = raw + lane * raw_pitch + 8 * group, *y = x + R * raw_pitch;
+    float* to = slots + lane * pitch + 8 * group;
     // First of m, then of d: fewer registers, and half the instructions to fetch.
 #pragma unroll 1
     for (int q = 0; q < 2; ++q) {
-      const Reading f = reading(q, q ? base_d : base_m);
+      const Reading value = reading(q, q ? base_d : base_m);
+      const float* a = p.pyramid && q ? y : x;
       float mean[8], square[8];
 #pragma unroll
       for (int i = 0; i < 8; ++i) mean[i] = square[i] = 0.f;
 #pragma unroll
       for (int part = 0; part < 5; ++part) {
-        const Four<float> four_x = *reinterpret_cast<const Four<float>*>(x + 4 * part);
+        const Four<float> four_x = *reinterpret_cast<const Four<float>*>(a + 4 * part);
         const Four<float> four_y = *reinterpret_cast<const Four<float>*>(y + 4 * part);
 #pragma unroll
         for (int u = 0; u < 4; ++u) {
           const int at = 4 * part + u - 2;  // pixel of the first column's window
           if (at < 0 || at >= 8 + 2 * r) continue;
-          const float v = value(f, four_x.v[u], four_y.v[u]);
+          const float v = value(four_x.v[u], four_y.v[u]);
           const float vv = v * v;
 #pragma unroll
           for (int i = 0; i < 8; ++i) {
@@ -303,7 +314,7 @@ class Strip {
         *reinterpret_cast<Four<float>*>(to + (q + 2) * R * pitch + 4 * half) = squares;
       }
     }
-    if (!Gradients && p.l1 && row + lane_row >= row0 && row + lane_row < row1) add_l1(row + lane_row, x, sum_l1);
+    if (!Gradients && p.l1 && row + lane >= row0 && row + lane < row1()) add_l1(row + lane, x, sum_l1);
   }
 
   __device__ __forceinline__ float l1_cover(int i, int size) const {
@@ -313,10 +324,10 @@ class Strip {
   // The l1 term of the own pixels among the 8 columns.
   __device__ __forceinline__ void add_l1(int row, const float* x, float& sum) const {
     const float of_row = p.inverse_range * l1_cover(row, p.height);
-    const int first = 8 * lane_group - r;
+    const int first = 8 * group_of_lane() - r;
 #pragma unroll 1
     for (int i = 0; i < 8; ++i) {
-      if (first + i < 0 || first + i >= col1 - col0) continue;
+      if (first + i < 0 || first + i >= col1() - col0) continue;
       const float difference = x[2 + r + i] - x[2 + r + i + R * raw_pitch];
       sum += fabsf(difference * of_row) * covers[first + i];
     }
@@ -331,47 +342,70 @@ class Strip {
     // Where positions are that matter here. Under reflect those outside mirror those inside.
     const bool reflect = p.padding == Padding::reflect;
     const int top = reflect || row0 - margin > crop ? row0 - margin : crop;
-    const int bottom = reflect || row1 + margin < p.height - crop ? row1 + margin : p.height - crop;
+    const int bottom = reflect || row1() + margin < p.height - crop ? row1() + margin : p.height - crop;
     const bool col_exists = reflect || (col >= crop && col < p.width - crop);
-    const bool col_own = col >= col0 && col < col1 && col >= crop && col < p.width - crop;
+    const bool col_own = col >= col0 && col < col1() && col >= crop && col < p.width - crop;
 
     change_base(bases[column / 8], bases[Shape::groups + column / 8], pending, pending_maps, base_m, base_d);
 
-    const float col_gain = gain * (is_edge(col, p.width, p.padding) ? 2.f : 1.f);
+    Column at{col, col_exists, col_own, base_m, base_d - pad_d(),
+              (Gradients ? p.ssim_gain * incoming() : 0.f) * (is_edge(col, p.width, p.padding) ? 2.f : 1.f)};
     float* slot = slots + column;
+    // Nearly always all rows are positions and own ones: then nothing is asked for each.
+    const bool plain = !reflect && row - r >= (top > row0 ? top : row0) &&
+                       row - r + R <= (bottom < row1() ? bottom : row1());
+    if (plain) {
 #pragma unroll
-    for (int i = 0; i < R; ++i) {
-      float done[4];
-#pragma unroll
-      for (int q = 0; q < 4; ++q) done[q] = push(slot[(q * R + i) * pitch], pending[q]);
-      const int at = row + i - r;  // the row of positions that is complete
-      float map[4] = {0.f, 0.f, 0.f, 0.f};
-      if (at >= top && at < bottom) {
-        const Moments<float> mu{done[0] + base_m, done[1] + (base_d - pad_d),
-                                not_negative(fmaf(-done[0], done[0], done[2])),
-                                not_negative(fmaf(-done[1], done[1], done[3]))};
-        Dissimilarity<float> e = dissimilarity<true>(mu, p.c1, p.c2);
-        e.e_l *= p.luminance, e.inverse_a *= p.luminance, e.l = 1.f - e.e_l;
-        const float loss = not_negative(e.e_l + e.e_cs - e.e_l * e.e_cs);
-        const bool counted = col_own && at >= row0 && at < row1;
-        if (counted) sum_ssim += loss;
-        if (Maps && !Gradients && counted) write_loss(at, col, loss);
-        if (Gradients) {
-          float g = col_gain;
-          if (Maps) g *= incoming_at(at, col);
-          if (is_edge(at, p.height, p.padding)) g *= 2.f;
-          const Coefficients<float> c =
-              coefficients<true, float>(mu, e, -done[0], -done[1], g * e.cs, g * e.l);
-          map[0] = col_exists ? c.b_m : 0.f;
-          map[1] = col_exists ? c.b_d : 0.f;
-          map[2] = col_exists ? c.a_m + c.a_d : 0.f;
-          if (Gradients == 2) map[3] = col_exists ? c.a_m - c.a_d : 0.f;
-        }
+      for (int i = 0; i < R; ++i) one_row<true>(row + i - r, true, at, slot + i * pitch, pending, pending_maps, sum_ssim);
+    } else {
+#pragma unroll 1
+      for (int i = 0; i < R; ++i) {
+        const int line = row + i - r;
+        one_row<false>(line, line >= top && line < bottom, at, slot + i * pitch, pending, pending_maps, sum_ssim);
       }
+    }
+  }
+
+  struct Column {
+    int col;
+    bool exists, own;
+    float mean_m, mean_d;  // what the bases add to the means
+    float gain;
+  };
+
+  // Row `line` of positions is complete.
+  template <bool Plain>
+  __device__ __forceinline__ void one_row(int line, bool exists, const Column& at, float* slot,
+                                          float (&pending)[4][2 * r], float (&pending_maps)[4][2 * r],
+                                          float& sum_ssim) const {
+    float done[4];
+#pragma unroll
+    for (int q = 0; q < 4; ++q) done[q] = push(slot[q * R * pitch], pending[q]);
+    float map[4] = {0.f, 0.f, 0.f, 0.f};
+    if (Plain || exists) {
+      const Moments<float> mu{done[0] + at.mean_m, done[1] + at.mean_d,
+                              not_negative(fmaf(-done[0], done[0], done[2])),
+                              not_negative(fmaf(-done[1], done[1], done[3]))};
+      Dissimilarity<float> e = dissimilarity<true>(mu, p.c1, p.c2);
+      e.e_l *= p.luminance, e.inverse_a *= p.luminance, e.l = 1.f - e.e_l;
+      const float loss = not_negative(fmaf(e.e_cs, e.l, e.e_l));
+      const bool counted = at.own && (Plain || (line >= row0 && line < row1()));
+      if (counted) sum_ssim += loss;
+      if (Maps && !Gradients && counted) write_loss(line, at.col, loss);
       if (Gradients) {
-#pragma unroll
-        for (int q = 0; q < maps; ++q) slot[(q * R + i) * pitch] = push(map[q], pending_maps[q]);
+        float g = at.gain;
+        if (Maps) g *= incoming_at(line, at.col);
+        if (!Plain && is_edge(line, p.height, p.padding)) g *= 2.f;
+        const Coefficients<float> c = coefficients<true, float>(mu, e, -done[0], -done[1], g * e.cs, g * e.l);
+        map[0] = at.exists ? c.b_m : 0.f;
+        map[1] = at.exists ? c.b_d : 0.f;
+        map[2] = at.exists ? c.a_m + c.a_d : 0.f;
+        if (Gradients == 2) map[3] = at.exists ? c.a_m - c.a_d : 0.f;
       }
+    }
+    if (Gradients) {
+#pragma unroll
+      for (int q = 0; q < maps; ++q) slot[q * R * pitch] = push(map[q], pending_maps[q]);
     }
   }
 
@@ -393,11 +427,9 @@ class Strip {
                                               float (&pending_maps)[4][2 * r], float& base_m, float& base_d) {
     const float by[2] = {new_m - base_m, new_d - base_d};
     base_m = new_m, base_d = new_d;
-    float reached = 0.f;  // the sum of the taps that pending j has had
 #pragma unroll
-    for (int j = 2 * r - 1; j >= 0; --j) {
-      const int t = r - (2 * r - 1 - j);  // of the last row
-      reached += p.taps[t < 0 ? -t : t];
+    for (int j = 0; j < 2 * r; ++j) {
+      const float reached = p.reached[j];
 #pragma unroll
       for (int q = 0; q < 2; ++q) {
         const float old = pending[q][j];
@@ -444,11 +476,11 @@ class Strip {
 
   // ---- The gradient of 8 columns of one row; its maps are complete in row i of the chunk.
   __device__ __forceinline__ void gradient_along(int first_row, float& sum_l1) {
-    const int row = first_row + lane_row, col = col0 + 8 * lane_group;
-    if (lane_group >= own / 8 || row < row0 || row >= row1 || col >= col1) return;
-    const int count = col1 - col < 8 ? col1 - col : 8;
+    const int lane = row_of_lane(), group = group_of_lane();
+    const int row = first_row + lane, col = col0 + 8 * group;
+    if (group >= own / 8 || row < row0 || row >= row1() || col >= col1()) return;
     // Windows reach over three cells; all becomes relative to the middle one's base.
-    const float *cell_m = bases + lane_group, *cell_d = cell_m + Shape::groups;
+    const float *cell_m = bases + group, *cell_d = cell_m + Shape::groups;
     const float base_m = cell_m[1], base_d = cell_d[1];
     float out[maps][8];
 #pragma unroll
@@ -456,7 +488,7 @@ class Strip {
 #pragma unroll
       for (int i = 0; i < 8; ++i) out[q][i] = 0.f;
     }
-    const float* from = slots + lane_row * pitch + 8 * lane_group;
+    const float* from = slots + lane * pitch + 8 * group;
 #pragma unroll
     for (int part = 0; part < 5; ++part) {
       Four<float> four[maps];
@@ -484,78 +516,76 @@ class Strip {
         }
       }
     }
-    float x[8], y[8];
-    read_eight(p.x, row, col, count, x);
-    read_eight(p.y, row, col, count, y);
-    const float of_row = p.l1 ? l1_cover(row, p.height) : 0.f;
-    const float l1_gain = p.l1 ? p.l1_gain * incoming() : 0.f;
-    const Reading of_m = reading(0, base_m), of_d = reading(1, base_d);
-    float grad_y[8];
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const float difference = x[i] - y[i];  // not d + base_d: its sign counts
-      const float by_m = value(of_m, x[i], y[i]) * out[0][i], by_d = value(of_d, x[i], y[i]) * out[1][i];
-      x[i] = (out[2][i] - by_m) + by_d;
-      if (Gradients == 2) grad_y[i] = (out[maps - 1][i] - by_m) - by_d;
-      if (p.padding == Padding::reflect) {
-        const float edge = (is_edge(row, p.height, p.padding) ? 0.5f : 1.f) *
-                           (is_edge(col + i, p.width, p.padding) ? 0.5f : 1.f);
-        x[i] *= edge;
-        if (Gradients == 2) grad_y[i] *= edge;
-      }
-      if (p.l1 && i < count) {
-        const float covered = of_row * covers[8 * lane_group + i];
-        sum_l1 += fabsf(difference * p.inverse_range) * covered;
-        const float gain = l1_gain * covered * (Maps ? incoming_at(row, col + i) : 1.f);
-        // sign(0) = 0, sign(NaN) = NaN
-        const float by = difference > 0 ? gain : (difference < 0 ? -gain : difference * gain);
-        x[i] += by;
-        if (Gradients == 2) grad_y[i] -= by;
-      }
-    }
-    write_eight(p.grad_x, row, col, count, x);
-    if (Gradients == 2) write_eight(p.grad_y, row, col, count, grad_y);
+    const Pixel pixel{row, reading(0, base_m), reading(1, base_d),
+                      p.padding == Padding::reflect && is_edge(row, p.height, p.padding) ? 0.5f : 1.f,
+                      p.l1 ? l1_cover(row, p.height) : 0.f, p.l1 ? p.l1_gain * incoming() : 0.f};
+    with_type([&](auto* tag) { write_gradient(tag, pixel, col, out, sum_l1); });
   }
 
-  __device__ __forceinline__ void read_eight(const View& view, int row, int col, int count,
-                                             float (&out)[8]) const {
-    with_type([&](auto* tag) {
-      using E = std::remove_pointer_t<decltype(tag)>;
-    const E* source = view.plane<E>(image, channel) + row * view.h;
-    if (p.in_fours && count == 8) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const Four<E> four = *reinterpret_cast<const Four<E>*>(source + col + 4 * half);
-#pragma unroll
-        for (int u = 0; u < 4; ++u) out[4 * half + u] = wide(four.v[u]);
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) out[i] = i < count ? wide(source[(col + i) * view.w]) : 0.f;
-    }
-    });
-  }
+  struct Pixel {
+    int row;
+    Reading m, d;
+    float edge, cover, l1_gain;
+  };
 
-  __device__ __forceinline__ void write_eight(const View& view, int row, int col, int count,
-                                              const float (&values)[8]) const {
-    with_type([&](auto* tag) {
-      using E = std::remove_pointer_t<decltype(tag)>;
-    E* out = view.plane<E>(image, channel) + row * view.h;
-    if (p.in_fours && count == 8) {
+  // The gradient at pixels [col, col + 8) of a row, from the blurred maps.
+  template <class E>
+  __device__ __forceinline__ void write_gradient(E*, const Pixel& pixel, int col, const float (&out)[maps][8],
+                                                 float& sum_l1) const {
+    const E* x = p.x.plane<E>(image, channel) + pixel.row * p.x.h;
+    const E* y = p.y.plane<E>(image, channel) + pixel.row * p.y.h;
+    E* grad_x = p.grad_x.plane<E>(image, channel) + pixel.row * p.grad_x.h;
+    E* grad_y = Gradients == 2 ? p.grad_y.plane<E>(image, channel) + pixel.row * p.grad_y.h : nullptr;
+    if (p.in_fours && col + 8 <= col1()) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        Four<E> four;
+        const int first = col + 4 * half;
+        const Four<E> a = *reinterpret_cast<const Four<E>*>(x + first);
+        const Four<E> b = *reinterpret_cast<const Four<E>*>(y + first);
+        Four<E> to_x, to_y;
 #pragma unroll
-        for (int u = 0; u < 4; ++u) narrow(values[4 * half + u], four.v[u]);
-        *reinterpret_cast<Four<E>*>(out + col + 4 * half) = four;
+        for (int u = 0; u < 4; ++u) {
+          float of_x, of_y;
+          gradient_at(pixel, first + u, wide(a.v[u]), wide(b.v[u]), out, 4 * half + u, of_x, of_y, sum_l1);
+          narrow(of_x, to_x.v[u]);
+          if (Gradients == 2) narrow(of_y, to_y.v[u]);
+        }
+        *reinterpret_cast<Four<E>*>(grad_x + first) = to_x;
+        if (Gradients == 2) *reinterpret_cast<Four<E>*>(grad_y + first) = to_y;
       }
     } else {
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        if (i < count) narrow(values[i], out[(col + i) * view.w]);
+        if (col + i >= col1()) break;
+        float of_x, of_y;
+        gradient_at(pixel, col + i, wide(x[(col + i) * p.x.w]), wide(y[(col + i) * p.y.w]), out, i, of_x, of_y,
+                    sum_l1);
+        narrow(of_x, grad_x[(col + i) * p.grad_x.w]);
+        if (Gradients == 2) narrow(of_y, grad_y[(col + i) * p.grad_y.w]);
       }
     }
-    });
+  }
+
+  __device__ __forceinline__ void gradient_at(const Pixel& pixel, int col, float x, float y,
+                                              const float (&out)[maps][8], int i, float& of_x, float& of_y,
+                                              float& sum_l1) const {
+    const float by_m = pixel.m(x, y) * out[0][i], by_d = pixel.d(p.pyramid ? y : x, y) * out[1][i];
+    of_x = (out[2][i] - by_m) + by_d;
+    if (Gradients == 2) of_y = (out[maps - 1][i] - by_m) - by_d;
+    if (p.padding == Padding::reflect) {
+      const float edge = is_edge(col, p.width, p.padding) ? 0.5f * pixel.edge : pixel.edge;
+      of_x *= edge;
+      if (Gradients == 2) of_y *= edge;
+    }
+    if (!p.l1) return;
+    const float difference = x - y;  // not d and its base: its sign counts
+    const float covered = pixel.cover * covers[col - col0];
+    sum_l1 += fabsf(difference * p.inverse_range) * covered;
+    const float gain = pixel.l1_gain * covered * (Maps ? incoming_at(pixel.row, col) : 1.f);
+    // sign(0) = 0, sign(NaN) = NaN
+    const float by = difference > 0 ? gain : (difference < 0 ? -gain : difference * gain);
+    of_x += by;
+    if (Gradients == 2) of_y -= by;
   }
 
   // ---- The block's sums, added in a fixed order.
@@ -572,7 +602,7 @@ class Strip {
 };
 
 template <int Threads, int Gradients, bool Maps>
-__global__ void __launch_bounds__(Threads, Gradients == 2 ? 256 / Threads : 384 / Threads)
+__global__ void __launch_bounds__(Threads, Gradients == 2 || (Maps && Gradients) ? 1 : 2)
     strip_kernel(const __grid_constant__ StripParams params) {
   Strip<Threads, Gradients, Maps>(params, ssimloss_shared).run();
 }
