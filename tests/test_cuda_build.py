@@ -7,6 +7,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -18,8 +19,9 @@ import shim
 NVCC = shutil.which("nvcc")
 pytestmark = pytest.mark.skipif(NVCC is None, reason="no nvcc on the PATH")
 
-# Kernels that every shape of ordinary losses runs on; others may use local memory where they must.
-FAST = re.compile(r"strip|scale|pool|sum")
+# One scale of 11 taps, and what every loss runs on. positions_kernel keeps arrays over the scales in local
+# memory, product_kernel one over the levels.
+FAST = re.compile(r"strip_kernel|gradient_kernel|scale_kernel|pool_kernel|finish_kernel")
 REGISTERS, SHARED, THREADS, BLOCKS = 65536, 233472, 2048, 32  # of one multiprocessor of sm_90
 
 
@@ -94,11 +96,14 @@ def test_fast_paths_live_in_registers(usages: list[Usage]) -> None:
     assert [usage for usage in fast if usage.spills or usage.stack] == []
 
 
-def test_resource_table(usages: list[Usage], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_resource_table(
+    usages: list[Usage], shim_build: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     """Prints it, for sm_90; threads and shared memory as the launchers ask for them."""
-    driver = shim.build(tmp_path, "plain", main="driver.cpp")
     trace = tmp_path / "launches.txt"
-    subprocess.run([driver], env={"SHIM_TRACE": str(trace)}, check=True, capture_output=True)
+    subprocess.run(
+        [shim_build("plain", "driver.cpp")], env={"SHIM_TRACE": str(trace)}, check=True, capture_output=True
+    )
     launches = {}
     for line in trace.read_text().splitlines():
         kernel, threads, shared = line.split()

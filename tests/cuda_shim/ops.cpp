@@ -22,7 +22,12 @@ inline int32_t shim_stream(int32_t, void** stream) { return *stream = nullptr, 0
 #define is_cuda is_cpu
 #undef STABLE_TORCH_LIBRARY
 #undef STABLE_TORCH_LIBRARY_IMPL
-#define STABLE_TORCH_LIBRARY(space, library) _STABLE_TORCH_LIBRARY_FRAGMENT(ssimloss_shim, library, C10_UID)
+#define STABLE_TORCH_LIBRARY(space, library)                                                        \
+  static void define_operators(torch::stable::detail::StableLibrary&);                              \
+  static const torch::stable::detail::StableTorchLibraryInit defined(                               \
+      torch::stable::detail::StableLibrary::Kind::DEF, &define_operators, "ssimloss_shim", nullptr, \
+      __FILE__, __LINE__);                                                                          \
+  void define_operators(torch::stable::detail::StableLibrary& library)
 #define STABLE_TORCH_LIBRARY_IMPL(space, key, library) \
   _STABLE_TORCH_LIBRARY_IMPL(ssimloss_shim, CPU, library, C10_UID)
 

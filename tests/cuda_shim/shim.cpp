@@ -263,6 +263,7 @@ int allow_shared(const void* kernel, int bytes) {
 int launch(const void* kernel, void (*call)(const void*), const void* context, dim3 grid, dim3 block,
            size_t shared) {
   const auto limit = allowed_shared.find(kernel);
+  if (shared > size_t(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin))) return cudaErrorInvalidValue;
   if (shared > 48 << 10 && (limit == allowed_shared.end() || shared > size_t(limit->second))) {
     return cudaErrorInvalidValue;
   }
