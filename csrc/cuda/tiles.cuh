@@ -15,6 +15,8 @@
 //   bytes: 8 read, 12 of maps written and read; from L1 8 (4 + 2 r) (h + 1) / 4 and as many for the gradient
 #pragma once
 
+#include <type_traits>
+
 #include "elements.cuh"
 #include "launch.cuh"
 #include "sums.cuh"
@@ -72,6 +74,7 @@ struct Plane {
   int image, channel;
   const E *x, *y;
   T pad_d;
+  bool inside = false;  // all that is going to be read is in the image
 
   __device__ Plane(const TileParams<T>& params, int plane)
       : p(params),
@@ -83,14 +86,22 @@ struct Plane {
 
   // m and d at any place, also outside.
   __device__ __forceinline__ void read(int row, int col, T& m, T& d) const {
-    if (p.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
-    if (row < 0 || row >= p.height || col < 0 || col >= p.width) {
-      m = 0, d = pad_d;
-      return;
+    if (!inside) {
+      if (p.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
+      if (row < 0 || row >= p.height || col < 0 || col >= p.width) {
+        m = 0, d = pad_d;
+        return;
+      }
     }
     const T a = T(wide(x[row * p.x.h + col * p.x.w])), b = T(wide(y[row * p.y.h + col * p.y.w]));
     m = p.pyramid ? a : (a + b) * p.inverse_range;
     d = p.pyramid ? b : (a - b) * p.inverse_range;
+  }
+
+  // Rows [row, row + tile_height) and columns [col, col + tile_width) with a window's reach around them.
+  __device__ __forceinline__ void reach(int row, int col, int radius) {
+    inside = row >= radius && row + tile_height + radius <= p.height && col >= radius &&
+             col + tile_width<T> + radius <= p.width;
   }
 
   __device__ __forceinline__ bool has_position(int row, int col) const {
@@ -117,81 +128,91 @@ __device__ __forceinline__ T magnitude(T v) {  // NaN stays NaN
 }
 
 // A finite value from inside every one of a thread's windows; narrow windows share none: then the middle
-// one of three, so that no huge one spreads. at(i), i from 0 to tile_outputs - 1 + 2 radius.
-template <class T, class At>
-__device__ __forceinline__ T typical(At at, int radius) {
-  T v = at(radius + (tile_outputs - 1) / 2);
+// one of three, so that no huge one spreads. read(i, m, d), i from 0 to tile_outputs - 1 + 2 radius.
+template <class T>
+struct Base {
+  T m, d;
+};
+template <class T>
+__device__ __forceinline__ T between(T v, T a, T b) {
+  const T low = a < b ? a : b, high = a < b ? b : a;
+  return v < low ? low : (v > high ? high : v);
+}
+template <class T, class Read>
+__device__ __forceinline__ Base<T> typical(int radius, Read read) {
+  Base<T> v;
+  read(radius + (tile_outputs - 1) / 2, v.m, v.d);
   if (2 * radius + 1 < tile_outputs) {
-    const T a = at(radius), b = at(radius + tile_outputs - 1);
-    const T low = a < b ? a : b, high = a < b ? b : a;
-    v = v < low ? low : (v > high ? high : v);
+    Base<T> a, b;
+    read(radius, a.m, a.d);
+    read(radius + tile_outputs - 1, b.m, b.d);
+    v.m = between(v.m, a.m, b.m), v.d = between(v.d, a.d, b.d);
   }
-  return v - v == T(0) ? v : T(0);
+  if (v.m - v.m != T(0)) v.m = 0;
+  if (v.d - v.d != T(0)) v.d = 0;
+  return v;
 }
 
 // The weights of input i for outputs 0, 1, 2, 3, one step after the other.
 template <class T>
 struct Sliding {
   const T* taps;
-  int radius, next_input = 0;
+  int radius, input = -1;
   T w[tile_outputs] = {};
 
-  __device__ __forceinline__ Sliding(const T* taps_, int radius_) : taps(taps_), radius(radius_) {}
   __device__ __forceinline__ void next() {
 #pragma unroll
     for (int o = tile_outputs - 1; o > 0; --o) w[o] = w[o - 1];
-    const int t = next_input - radius;
+    const int t = ++input - radius;
     w[0] = t <= radius ? taps[t < 0 ? -t : t] : T(0);
-    ++next_input;
-  }
-  // sums += w v, for the outputs whose window holds v: 0 * NaN would be NaN.
-  __device__ __forceinline__ void add(T v, T (&sums)[tile_outputs]) const {
-#pragma unroll
-    for (int o = 0; o < tile_outputs; ++o) {
-      if (next_input > o && next_input - o <= 2 * radius + 1) sums[o] += w[o] * v;
-    }
   }
 };
+
+// sums += w v. At the ends only for the outputs whose window holds v: 0 * NaN would be NaN.
+template <bool Ends, class T>
+__device__ __forceinline__ void add(const Sliding<T>& by, T v, T (&sums)[tile_outputs]) {
+#pragma unroll
+  for (int o = 0; o < tile_outputs; ++o) {
+    if (!Ends || (by.input >= o && by.input - o <= 2 * by.radius)) sums[o] += by.w[o] * v;
+  }
+}
+
+// f(i, weights, ends) for every input i of a thread's windows.
+template <class T, class F>
+__device__ __forceinline__ void each_input(const T* taps, int radius, F f) {
+  Sliding<T> weights{taps, radius};
+  int i = 0;
+  for (; i < tile_outputs - 1; ++i) weights.next(), f(i, weights, std::true_type{});
+  for (; i <= 2 * radius; ++i) weights.next(), f(i, weights, std::false_type{});
+  for (; i < tile_outputs + 2 * radius; ++i) weights.next(), f(i, weights, std::true_type{});
+}
 
 // ---- Means and variances of one row: 4 columns from `col`, means relative to their own pixel.
 template <class E, class T>
 __device__ __forceinline__ void moments_along(const Plane<E, T>& plane, const T* taps, int radius, int row,
                                               int col, bool with_l1, T* out, int pitch) {
-  T base[2], middle_value[2][tile_outputs], mean[2][tile_outputs] = {}, square[2][tile_outputs] = {};
-  T l1[tile_outputs] = {};
-#pragma unroll
-  for (int q = 0; q < 2; ++q) {
-    base[q] = typical<T>(
-        [&](int i) {
-          T m, d;
-          plane.read(row, col - radius + i, m, d);
-          return q ? d : m;
-        },
-        radius);
-  }
-  Sliding<T> weights(taps, radius);
-  for (int i = 0; i < tile_outputs + 2 * radius; ++i) {
-    T v[2];
-    plane.read(row, col - radius + i, v[0], v[1]);
-    weights.next();
-    if (with_l1) weights.add(magnitude(v[1]), l1);
-#pragma unroll
-    for (int q = 0; q < 2; ++q) {
-#pragma unroll
-      for (int o = 0; o < tile_outputs; ++o) middle_value[q][o] = i == radius + o ? v[q] : middle_value[q][o];
-      const T from_base = v[q] - base[q];
-      weights.add(from_base, mean[q]);
-      weights.add(from_base * from_base, square[q]);
-    }
-  }
+  const auto read = [&](int i, T& m, T& d) { plane.read(row, col - radius + i, m, d); };
+  const Base<T> base = typical<T>(radius, read);
+  T mean_m[tile_outputs] = {}, mean_d[tile_outputs] = {}, square_m[tile_outputs] = {},
+    square_d[tile_outputs] = {}, l1[tile_outputs] = {};
+  each_input(taps, radius, [&](int i, const Sliding<T>& weights, auto ends) {
+    T m, d;
+    read(i, m, d);
+    if (with_l1) add<ends>(weights, magnitude(d), l1);
+    m -= base.m, d -= base.d;
+    add<ends>(weights, m, mean_m);
+    add<ends>(weights, d, mean_d);
+    add<ends>(weights, m * m, square_m);
+    add<ends>(weights, d * d, square_d);
+  });
 #pragma unroll
   for (int o = 0; o < tile_outputs; ++o) {
-#pragma unroll
-    for (int q = 0; q < 2; ++q) {
-      const T variance = square[q][o] - mean[q][o] * mean[q][o];
-      out[2 * q * pitch + o] = mean[q][o] + (base[q] - middle_value[q][o]);
-      out[(2 * q + 1) * pitch + o] = radius == 0 ? T(0) : not_negative(variance);
-    }
+    T m, d;
+    read(radius + o, m, d);
+    out[o] = mean_m[o] + (base.m - m);
+    out[pitch + o] = radius == 0 ? T(0) : not_negative(square_m[o] - mean_m[o] * mean_m[o]);
+    out[2 * pitch + o] = mean_d[o] + (base.d - d);
+    out[3 * pitch + o] = radius == 0 ? T(0) : not_negative(square_d[o] - mean_d[o] * mean_d[o]);
     if (with_l1) out[4 * pitch + o] = l1[o];
   }
 }
@@ -199,51 +220,38 @@ __device__ __forceinline__ void moments_along(const Plane<E, T>& plane, const T*
 // ---- The same down one column: 4 positions from `row`. in: [quantity][rows][width], from row - radius.
 template <class T>
 struct ColumnMoments {
-  Moments<T> at[tile_outputs];           // mu relative to the bases
-  T base_m, base_d;
+  Moments<T> at[tile_outputs];  // mu relative to the base
+  Base<T> base;
   T l1[tile_outputs];
 };
 template <class E, class T>
 __device__ __forceinline__ void moments_down(const Plane<E, T>& plane, const T* taps, int radius, int row,
                                              int col, bool with_l1, const T* in, int pitch,
                                              ColumnMoments<T>& out) {
-  T base[2], mean[2][tile_outputs] = {}, square[2][tile_outputs] = {};
-#pragma unroll
-  for (int o = 0; o < tile_outputs; ++o) out.l1[o] = T(0);
-#pragma unroll
-  for (int q = 0; q < 2; ++q) {
-    base[q] = typical<T>(
-        [&](int i) {
-          T m, d;
-          plane.read(row - radius + i, col, m, d);
-          return q ? d : m;
-        },
-        radius);
-  }
-  Sliding<T> weights(taps, radius);
-  for (int i = 0; i < tile_outputs + 2 * radius; ++i) {
-    T v[2];
-    plane.read(row - radius + i, col, v[0], v[1]);
-    weights.next();
+  const auto read = [&](int i, T& m, T& d) { plane.read(row - radius + i, col, m, d); };
+  const Base<T> base = typical<T>(radius, read);
+  T mean_m[tile_outputs] = {}, mean_d[tile_outputs] = {}, square_m[tile_outputs] = {},
+    square_d[tile_outputs] = {}, l1[tile_outputs] = {};
+  each_input(taps, radius, [&](int i, const Sliding<T>& weights, auto ends) {
     const T* from = in + i * tile_width<T>;
-    if (with_l1) weights.add(from[4 * pitch], out.l1);
-#pragma unroll
-    for (int q = 0; q < 2; ++q) {
-      const T from_base = (v[q] - base[q]) + from[2 * q * pitch];
-      weights.add(from_base, mean[q]);
-      weights.add(from_base * from_base + from[(2 * q + 1) * pitch], square[q]);
-    }
-  }
+    T m, d;
+    read(i, m, d);
+    m = (m - base.m) + from[0], d = (d - base.d) + from[2 * pitch];
+    add<ends>(weights, m, mean_m);
+    add<ends>(weights, d, mean_d);
+    add<ends>(weights, m * m + from[pitch], square_m);
+    add<ends>(weights, d * d + from[3 * pitch], square_d);
+    if (with_l1) add<ends>(weights, from[4 * pitch], l1);
+  });
 #pragma unroll
   for (int o = 0; o < tile_outputs; ++o) {
-    T variance[2];
-#pragma unroll
-    for (int q = 0; q < 2; ++q)
-      variance[q] = radius == 0 ? in[(2 * q + 1) * pitch + o * tile_width<T>]
-                                : not_negative(square[q][o] - mean[q][o] * mean[q][o]);
-    out.at[o] = {mean[0][o], mean[1][o], variance[0], variance[1]};
+    const T* own = in + o * tile_width<T>;  // of radius 0
+    out.at[o] = {mean_m[o], mean_d[o],
+                 radius == 0 ? own[pitch] : not_negative(square_m[o] - mean_m[o] * mean_m[o]),
+                 radius == 0 ? own[3 * pitch] : not_negative(square_d[o] - mean_d[o] * mean_d[o])};
+    out.l1[o] = l1[o];
   }
-  out.base_m = base[0], out.base_d = base[1];
+  out.base = base;
 }
 
 template <class E, class T, int Scales>
@@ -253,7 +261,7 @@ __global__ void __launch_bounds__(tile_threads<T>)
   T* slots = reinterpret_cast<T*>(ssimloss_shared);
   const int tiles = p.tiles_across * p.tiles_down;
   const int tile = int(blockIdx.x) % tiles, index = int(blockIdx.x) / tiles;
-  const Plane<E, T> plane(p, index);
+  Plane<E, T> plane(p, index);
   const int row0 = p.crop + tile / p.tiles_across * tile_height, col0 = p.crop + tile % p.tiles_across * width;
   const int col = int(threadIdx.x) % width, group = int(threadIdx.x) / width * outputs;
 
@@ -261,6 +269,7 @@ __global__ void __launch_bounds__(tile_threads<T>)
   for (int j = 0; j < p.scales; ++j) {
     const int radius = p.radius[j], rows = tile_height + 2 * radius, pitch = rows * width;
     const bool with_l1 = j == p.scales - 1 && p.l1 && p.l1_windowed;
+    plane.reach(row0, col0, radius);
     if (j > 0) __syncthreads();
     for (int task = int(threadIdx.x); task < rows * (width / outputs); task += threads) {
       const int row = task / (width / outputs), first = task % (width / outputs) * outputs;
@@ -272,6 +281,7 @@ __global__ void __launch_bounds__(tile_threads<T>)
                        pitch, mu[Scales == 1 ? 0 : j]);
   }
 
+  plane.inside = false;
   const int last = Scales == 1 ? 0 : p.scales - 1;
   const int64_t map_width = p.width - 2 * p.crop, map_size = map_width * (p.height - 2 * p.crop);
   const int each = maps_a_scale(p);
@@ -283,7 +293,7 @@ __global__ void __launch_bounds__(tile_threads<T>)
     if (!plane.has_position(row, at_col)) continue;
     const auto moments = [&](int j) {
       const ColumnMoments<T>& from = mu[Scales == 1 ? 0 : j];
-      return Moments<T>{from.at[o].mu_m + from.base_m, from.at[o].mu_d + (from.base_d - plane.pad_d),
+      return Moments<T>{from.at[o].mu_m + from.base.m, from.at[o].mu_d + (from.base.d - plane.pad_d),
                         from.at[o].s_mm, from.at[o].s_dd};
     };
     const auto dissimilarity_at = [&](int j) {
@@ -323,7 +333,7 @@ __global__ void __launch_bounds__(tile_threads<T>)
       const int j = Scales == 1 ? 0 : k;
       const Dissimilarity<T> e = dissimilarity_at(j);
       const T g_cs = before * behind[j];
-      const T delta_m = (m - mu[j].base_m) - mu[j].at[o].mu_m, delta_d = (d - mu[j].base_d) - mu[j].at[o].mu_d;
+      const T delta_m = (m - mu[j].base.m) - mu[j].at[o].mu_m, delta_d = (d - mu[j].base.d) - mu[j].at[o].mu_d;
       const Coefficients<T> c = j == last && p.luminance
                                     ? coefficients<true, T>(moments(j), e, delta_m, delta_d, g_l, g_cs)
                                     : coefficients<false, T>(moments(j), e, delta_m, delta_d, g_l, g_cs);
@@ -357,7 +367,7 @@ __global__ void __launch_bounds__(tile_threads<T>)
   T* slots = reinterpret_cast<T*>(ssimloss_shared);
   const int tiles = p.tiles_across * p.tiles_down;
   const int tile = int(blockIdx.x) % tiles, index = int(blockIdx.x) / tiles;
-  const Plane<E, T> plane(p, index);
+  Plane<E, T> plane(p, index);
   const int row0 = tile / p.tiles_across * tile_height, col0 = tile % p.tiles_across * width;
   const int col = int(threadIdx.x) % width, group = int(threadIdx.x) / width * outputs;
   const int64_t map_width = p.width - 2 * p.crop, map_size = map_width * (p.height - 2 * p.crop);
@@ -366,7 +376,9 @@ __global__ void __launch_bounds__(tile_threads<T>)
   const T* maps = p.maps + int64_t(index) * all_maps(p) * map_size;
 
   // Where in its map the value for a place is, or -1.
+  bool all_positions = false;
   const auto place = [&](int row, int column) -> int64_t {
+    if (all_positions) return (row - p.crop) * map_width + (column - p.crop);
     if (p.padding == Padding::reflect) row = mirrored(row, p.height), column = mirrored(column, p.width);
     if (!plane.has_position(row, column)) return -1;
     return (row - p.crop) * map_width + (column - p.crop);
@@ -376,39 +388,36 @@ __global__ void __launch_bounds__(tile_threads<T>)
   for (int j = 0; j < p.scales; ++j, maps += each * map_size) {
     const int radius = p.radius[j], rows = tile_height + 2 * radius, pitch = rows * width;
     const bool with_l1 = windowed_l1 && j == p.scales - 1;
-    const T* taps = p.taps[j];
+    plane.reach(row0 - p.crop, col0 - p.crop, radius);
+    all_positions = plane.inside && row0 + tile_height + radius <= p.height - p.crop &&
+                    col0 + width + radius <= p.width - p.crop;
+    plane.reach(row0, col0, radius);
     if (j > 0) __syncthreads();
     for (int task = int(threadIdx.x); task < rows * (width / outputs); task += threads) {
       const int row = row0 - radius + task / (width / outputs), first = col0 + task % (width / outputs) * outputs;
-      T base_m, base_d, out[5][outputs] = {}, own_m[outputs] = {}, own_d[outputs] = {};
-      base_m = typical<T>([&](int i) { T m, d; plane.read(row, first - radius + i, m, d); return m; }, radius);
-      base_d = typical<T>([&](int i) { T m, d; plane.read(row, first - radius + i, m, d); return d; }, radius);
-      Sliding<T> weights(taps, radius);
-      for (int i = 0; i < outputs + 2 * radius; ++i) {
-        weights.next();
-        const int at_col = first - radius + i;
+      const auto read = [&](int i, T& m, T& d) { plane.read(row, first - radius + i, m, d); };
+      const Base<T> base = typical<T>(radius, read);
+      T out[5][outputs] = {};
+      each_input(p.taps[j], radius, [&](int i, const Sliding<T>& weights, auto ends) {
+        const int64_t at = place(row, first - radius + i);
+        if (at < 0) return;
         T m, d;
-        plane.read(row, at_col, m, d);
-#pragma unroll
-        for (int o = 0; o < outputs; ++o) {
-          own_m[o] = i == radius + o ? m : own_m[o];
-          own_d[o] = i == radius + o ? d : own_d[o];
-        }
-        const int64_t at = place(row, at_col);
-        if (at < 0) continue;
+        read(i, m, d);
         const T b_m = maps[at], b_d = maps[at + map_size];
-        const T moved_m = b_m * (m - base_m), moved_d = b_d * (d - base_d);
-        weights.add(b_m, out[0]);
-        weights.add(b_d, out[1]);
-        weights.add(p.both ? maps[at + 2 * map_size] + moved_m : maps[at + 2 * map_size] + moved_m - moved_d,
-                    out[2]);
-        if (p.both) weights.add(maps[at + 3 * map_size] - moved_d, out[3]);
-        if (with_l1) weights.add(maps[at + each * map_size], out[4]);
-      }
+        const T moved_m = b_m * (m - base.m), moved_d = b_d * (d - base.d);
+        const T a = maps[at + 2 * map_size] + moved_m;
+        add<ends>(weights, b_m, out[0]);
+        add<ends>(weights, b_d, out[1]);
+        add<ends>(weights, p.both ? a : a - moved_d, out[2]);
+        if (p.both) add<ends>(weights, maps[at + 3 * map_size] - moved_d, out[3]);
+        if (with_l1) add<ends>(weights, maps[at + each * map_size], out[4]);
+      });
       T* to = slots + (row - row0 + radius) * width + (first - col0);
 #pragma unroll
       for (int o = 0; o < outputs; ++o) {
-        const T moved_m = out[0][o] * (own_m[o] - base_m), moved_d = out[1][o] * (own_d[o] - base_d);
+        T m, d;
+        read(radius + o, m, d);
+        const T moved_m = out[0][o] * (m - base.m), moved_d = out[1][o] * (d - base.d);
         to[o] = out[0][o];
         to[pitch + o] = out[1][o];
         to[2 * pitch + o] = p.both ? out[2][o] - moved_m : out[2][o] - moved_m + moved_d;
@@ -418,38 +427,34 @@ __global__ void __launch_bounds__(tile_threads<T>)
     }
     __syncthreads();
 
-    const int first = row0 + group, at_col = col0 + col;
-    T base_m, base_d, out[4][outputs] = {}, own_m[outputs] = {}, own_d[outputs] = {};
-    base_m = typical<T>([&](int i) { T m, d; plane.read(first - radius + i, at_col, m, d); return m; }, radius);
-    base_d = typical<T>([&](int i) { T m, d; plane.read(first - radius + i, at_col, m, d); return d; }, radius);
-    Sliding<T> weights(taps, radius);
-    for (int i = 0; i < outputs + 2 * radius; ++i) {
-      weights.next();
-      T m, d;
-      plane.read(first - radius + i, at_col, m, d);
+    const auto read = [&](int i, T& m, T& d) { plane.read(row0 + group - radius + i, col0 + col, m, d); };
+    const Base<T> base = typical<T>(radius, read);
+    T out[4][outputs] = {};
+    each_input(p.taps[j], radius, [&](int i, const Sliding<T>& weights, auto ends) {
       const T* from = slots + (group + i) * width + col;
+      T m, d;
+      read(i, m, d);
       const T b_m = from[0], b_d = from[pitch];
-      const T moved_m = b_m * (m - base_m), moved_d = b_d * (d - base_d);
-      weights.add(b_m, out[0]);
-      weights.add(b_d, out[1]);
-      weights.add(p.both ? from[2 * pitch] + moved_m : from[2 * pitch] + moved_m - moved_d, out[2]);
-      if (p.both) weights.add(from[3 * pitch] - moved_d, out[3]);
-      if (with_l1) weights.add(from[4 * pitch], l1);
-#pragma unroll
-      for (int o = 0; o < outputs; ++o) {
-        own_m[o] = i == radius + o ? m : own_m[o];
-        own_d[o] = i == radius + o ? d : own_d[o];
-      }
-    }
+      const T moved_m = b_m * (m - base.m), moved_d = b_d * (d - base.d);
+      const T a = from[2 * pitch] + moved_m;
+      add<ends>(weights, b_m, out[0]);
+      add<ends>(weights, b_d, out[1]);
+      add<ends>(weights, p.both ? a : a - moved_d, out[2]);
+      if (p.both) add<ends>(weights, from[3 * pitch] - moved_d, out[3]);
+      if (with_l1) add<ends>(weights, from[4 * pitch], l1);
+    });
 #pragma unroll
     for (int o = 0; o < outputs; ++o) {
-      const T moved_m = out[0][o] * (own_m[o] - base_m), moved_d = out[1][o] * (own_d[o] - base_d);
+      T m, d;
+      read(radius + o, m, d);
+      const T moved_m = out[0][o] * (m - base.m), moved_d = out[1][o] * (d - base.d);
       const T by_m = out[2][o] - moved_m, by_d = out[3][o] + moved_d;
       sum_x[o] += p.both ? by_m + by_d : by_m + moved_d;
       if (p.both) sum_y[o] += by_m - by_d;
     }
   }
 
+  plane.inside = false;
   const T pixel_gain = p.l1 && !p.l1_windowed ? p.l1_gain * plane.incoming() : T(0);
 #pragma unroll
   for (int o = 0; o < outputs; ++o) {
