@@ -46,7 +46,7 @@ def nvcc_command(nvcc: str, source: str, output: str, archs: list[str]) -> list[
     code = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
     code.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
     host = "-fPIC,-fvisibility=hidden,-Wall,-Wextra"
-    return [nvcc, "-std=c++17", "-O3", *code, "-Xcompiler", host, "-c", source, "-o", output]
+    return [nvcc, "-std=c++17", "-O3", "--threads=0", *code, "-Xcompiler", host, "-c", source, "-o", output]
 
 
 def cudart_folder(nvcc: str) -> str:

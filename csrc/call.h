@@ -41,7 +41,9 @@ Tensor empty(const Tensor& like, const S& sizes, ScalarType dtype) {
   return torch::stable::new_empty(like, {sizes.data(), sizes.size()}, dtype);
 }
 
-inline Tensor nothing(const Tensor& like) { return empty(like, std::array<int64_t, 1>{0}, like.scalar_type()); }
+inline Tensor nothing(const Tensor& like) {
+  return empty(like, std::array<int64_t, 1>{0}, like.scalar_type());
+}
 
 inline bool same_device(const Tensor& a, const Tensor& b) {
   return a.is_cpu() == b.is_cpu() && a.get_device_index() == b.get_device_index();

@@ -9,9 +9,9 @@ namespace ssimloss {
 namespace {
 
 void check_taps(const Windows& windows) {
-  check(windows.radius() <= cuda_max_radius,
-        "window_sizes: the CUDA kernels take windows of at most " + std::to_string(2 * cuda_max_radius + 1) +
-            " taps, got " + std::to_string(2 * windows.radius() + 1));
+  check(windows.radius() <= cuda_max_radius, "window_sizes: the CUDA kernels take windows of at most " +
+                                                 std::to_string(2 * cuda_max_radius + 1) + " taps, got " +
+                                                 std::to_string(2 * windows.radius() + 1));
 }
 
 // An op call on a GPU.
@@ -172,8 +172,9 @@ void scale_(Tensor unit, Tensor grad_loss, double factor) {
             (grad_loss.dim() == 0 || (grad_loss.dim() == 1 && grad_loss.size(0) == unit.size(0))),
         "grad_loss: expected a scalar or one value an image, on the device of unit");
   const CurrentDevice guard(unit.get_device_index());
-  scale_cuda({images(unit), unit.size(0), unit.size(1), unit.size(2), unit.size(3), scalars(grad_loss), factor},
-             current_stream(unit.get_device_index()));
+  scale_cuda(
+      {images(unit), unit.size(0), unit.size(1), unit.size(2), unit.size(3), scalars(grad_loss), factor},
+      current_stream(unit.get_device_index()));
 }
 
 }  // namespace

@@ -43,7 +43,7 @@ template <class V>
 SSIMLOSS_INLINE V not_negative(V v) {  // NaN stays NaN
   return v < V{} ? V{} : v;
 }
-#ifdef __CUDA_ARCH__  // one instruction each
+#ifdef __CUDA_ARCH__                                                                 // one instruction each
 __device__ __forceinline__ float reciprocal(float v) { return __fdividef(1.f, v); }  // 1 ulp; v < 2^126
 __device__ __forceinline__ float not_negative(float v) {  // a GPU's NaN has no sign
   return __int_as_float(max(__float_as_int(v), 0));

@@ -71,8 +71,13 @@ Layout layout(const DyadicCall& call, void* workspace) {
     all.count[j] = double(p.height - 2 * crop) * double(p.width - 2 * crop);
     all.pieces[j] = pieces(p);
     Similarity& level = all.levels[j];
-    level = {p,       call.grad_scale * call.finest.ssim_weight / all.count[j], 0, {}, j > 0 ? all.offsets : nullptr,
-             nullptr, nullptr};
+    level = {p,
+             call.grad_scale * call.finest.ssim_weight / all.count[j],
+             0,
+             {},
+             j > 0 ? all.offsets : nullptr,
+             nullptr,
+             nullptr};
     level.sums = room.take<double>(size_t(planes * all.pieces[j]) * 2 * sizeof(double));
     maps = std::max(maps, maps_bytes(p));
   }
@@ -118,7 +123,8 @@ void combine(const Layout& all, const DyadicCall& call, bool to_y, void* stream)
   params.padding = p.padding;
   params.radius = p.windows[0].radius;
   for (int t = 0; t <= params.radius; ++t) params.taps[t] = p.windows[0].weights[t];
-  params.incoming_double = call.incoming.dtype == DType::float64, params.incoming_stride = call.incoming.stride;
+  params.incoming_double = call.incoming.dtype == DType::float64,
+  params.incoming_stride = call.incoming.stride;
   const int64_t step = images_a_launch(p, p.height, p.width, 256);
   for (int64_t first = 0; first < p.batch; first += step) {
     const Images fine = to_y ? p.grad_y : p.grad_x;
@@ -131,8 +137,8 @@ void combine(const Layout& all, const DyadicCall& call, bool to_y, void* stream)
       params.coarse[j] = from_image(to_y ? level.grad_y : level.grad_x, first).data;
     }
     const int64_t blocks = (p.height * p.width + 255) / 256;
-    launch("combine_kernel", &combine_kernel<E, T>, std::min(step, p.batch - first) * p.channels * blocks, 256, 0,
-           stream, params);
+    launch("combine_kernel", &combine_kernel<E, T>, std::min(step, p.batch - first) * p.channels * blocks,
+           256, 0, stream, params);
   }
 }
 
@@ -154,7 +160,8 @@ void run(const Layout& all, const DyadicCall& call, void* stream) {
   }
   params.ssim_weight = call.finest.ssim_weight, params.l1_weight = call.finest.l1_weight;
   params.incoming = call.incoming.data;
-  params.incoming_double = call.incoming.dtype == DType::float64, params.incoming_stride = call.incoming.stride;
+  params.incoming_double = call.incoming.dtype == DType::float64,
+  params.incoming_stride = call.incoming.stride;
   const bool gradient = wants_gradient(all.levels[0].problem);
   params.factors = gradient ? all.factors : nullptr;
   params.losses = all.losses;
@@ -175,7 +182,8 @@ void scale(const ScaleCall& call, void* stream) {
   for (int64_t first = 0; first < call.batch; first += step) {
     params.images = view(from_image(call.images, first));
     params.by = from_image(call.by, first).data;
-    launch("scale_kernel", &scale_kernel<E, T>, std::min(step, call.batch - first) * blocks, 256, 0, stream, params);
+    launch("scale_kernel", &scale_kernel<E, T>, std::min(step, call.batch - first) * blocks, 256, 0, stream,
+           params);
   }
 }
 

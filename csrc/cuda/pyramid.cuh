@@ -1,8 +1,10 @@
 // The dyadic form's own kernels: the halved images, the product of the levels' means, and the gradient of
 // the finest level from the gradients of all.
 //
-//   pool     a thread owns one pixel of a level: the 2 x 2 means of m = x + y and d = x - y of the level above.
-//            Reads 4 pixels of two images, writes one of each: 8 bytes an element of the finer level, 2 written
+//   pool     a thread owns one pixel of a level: the 2 x 2 means of m = x + y and d = x - y of the level
+//   above.
+//            Reads 4 pixels of two images, writes one of each: 8 bytes an element of the finer level, 2
+//            written
 //   product  a warp owns a plane: adds the levels' partial sums in a fixed order, then the logarithms of
 //            ssim_math's dyadic form; gives the plane's loss and every level's factor
 //   combine  a thread owns one pixel of the finest level: gradient * factor + that of the pixels above it
@@ -34,7 +36,8 @@ __device__ T offset_of(const PoolParams& p, const E* x, const E* y) {
   T v[3];
   for (int i = 0; i < 3; ++i) {
     const int64_t row = int64_t(p.height) * (2 * i + 1) / 6, col = int64_t(p.width) * (2 * i + 1) / 6;
-    v[i] = (T(wide(x[row * p.x.h + col * p.x.w])) - T(wide(y[row * p.y.h + col * p.y.w]))) * T(p.inverse_range);
+    v[i] =
+        (T(wide(x[row * p.x.h + col * p.x.w])) - T(wide(y[row * p.y.h + col * p.y.w]))) * T(p.inverse_range);
   }
   T low = v[0], high = v[0], sum = 0;
   for (int i = 0; i < 3; ++i) {
@@ -82,7 +85,7 @@ struct ProductParams {
   int levels, channels;
   const double* sums[cuda_max_levels];  // [planes][pieces][2]
   int64_t pieces[cuda_max_levels];
-  double count[cuda_max_levels];        // positions of a plane
+  double count[cuda_max_levels];  // positions of a plane
   double weights[cuda_max_levels];
   double ssim_weight, l1_weight;
   const void* incoming;
@@ -98,7 +101,8 @@ __global__ void __launch_bounds__(32) product_kernel(const __grid_constant__ Pro
   for (int level = 0; level < p.levels; ++level) {
     const double* sums = p.sums[level] + 2 * plane * p.pieces[level];
     double ssim = 0, level_l1 = 0;
-    for (int64_t i = threadIdx.x; i < p.pieces[level]; i += 32) ssim += sums[2 * i], level_l1 += sums[2 * i + 1];
+    for (int64_t i = threadIdx.x; i < p.pieces[level]; i += 32)
+      ssim += sums[2 * i], level_l1 += sums[2 * i + 1];
     ssim = sum_warp(ssim), level_l1 = sum_warp(level_l1);
     // As log_mean of ../options.h.
     constexpr double knee = 0.05;
@@ -195,7 +199,8 @@ __global__ void __launch_bounds__(256) scale_kernel(const __grid_constant__ Scal
   double factor = p.factor;
   if (p.by) {
     const int64_t at = image * p.by_stride;
-    factor *= p.by_double ? static_cast<const double*>(p.by)[at] : double(static_cast<const float*>(p.by)[at]);
+    factor *=
+        p.by_double ? static_cast<const double*>(p.by)[at] : double(static_cast<const float*>(p.by)[at]);
   }
   if (factor == 1) return;
   E* values = p.images.plane<E>(image, channel);

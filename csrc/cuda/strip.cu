@@ -10,48 +10,41 @@ namespace ssimloss {
 namespace {
 
 struct Plan {
-  int threads, strips, bands, band_rows;
+  int strips, bands, band_rows;
 };
 
 // The least time: rounds of blocks that the device runs at once, times a block's work.
 Plan plan_of(const Problem& p) {
-  const Device device = current_device();
-  const int margin = wants_gradient(p) ? 2 * strip_radius : strip_radius;
-  const bool maps = p.loss_map.data || p.grad_map.data;
+  const bool two_gradients = p.grad_y.data, map_gradient = p.grad_map.data;
+  const int64_t at_once = (two_gradients || map_gradient ? 1 : 2) * current_device().multiprocessors;
+  const int64_t margin = wants_gradient(p) ? 2 * strip_radius : strip_radius;
+  const int64_t strips = (p.width + strip_own - 1) / strip_own;
   Plan best{};
   double least = 0;
-  for (const int threads : {160, 192}) {
-    if (maps && threads != 160) continue;
-    const int own = threads - 16;
-    const int64_t strips = (p.width + own - 1) / own;
-    const int at_once = (p.grad_y.data ? 1 : 2) * device.multiprocessors;
-    for (int64_t bands = 1; bands <= 4096; ++bands) {
-      const int64_t rows = (p.height + bands - 1) / bands;
-      if (bands > 1 && rows < 8) break;
-      const int64_t blocks = p.batch * p.channels * strips * bands;
-      const double rounds = double((blocks + at_once - 1) / at_once);
-      // A block's chunks, and what starting one costs in chunks.
-      const double chunks = double((rows + 2 * margin + strip_rows - 1) / strip_rows) + 1.5;
-      const double time = std::max(rounds, double(blocks) / at_once) * chunks * threads;
-      if (best.threads && time >= least) continue;
-      least = time;
-      best = {threads, int(strips), int((p.height + rows - 1) / rows), int(rows)};
-    }
+  for (int64_t bands = 1; bands <= 4096; ++bands) {
+    const int64_t rows = (p.height + bands - 1) / bands;
+    if (bands > 1 && rows < 8) break;
+    const int64_t blocks = p.batch * p.channels * strips * bands;
+    const double rounds = double((blocks + at_once - 1) / at_once);
+    // A block's chunks, and what starting one costs in chunks.
+    const double time = rounds * (double((rows + 2 * margin + strip_rows - 1) / strip_rows) + 1.5);
+    if (best.bands && time >= least) continue;
+    least = time;
+    best = {int(strips), int((p.height + rows - 1) / rows), int(rows)};
   }
   return best;
 }
 
-template <int Threads, int Gradients, bool Maps>
+template <int Gradients, bool Maps>
 void start(const StripParams& params, int64_t blocks, void* stream) {
-  launch("strip_kernel", &strip_kernel<Threads, Gradients, Maps>, blocks, Threads, StripShape<Threads>::shared(),
-         stream, params);
+  launch("strip_kernel", &strip_kernel<Gradients, Maps>, blocks, strip_threads, strip_shared, stream, params);
 }
 
-template <int Threads, bool Maps>
+template <bool Maps>
 void with_gradients(const StripParams& params, int64_t blocks, void* stream) {
-  if (params.grad_y.data) return start<Threads, 2, Maps>(params, blocks, stream);
-  if (params.grad_x.data) return start<Threads, 1, Maps>(params, blocks, stream);
-  start<Threads, 0, Maps>(params, blocks, stream);
+  if (params.grad_y.data) return start<2, Maps>(params, blocks, stream);
+  if (params.grad_x.data) return start<1, Maps>(params, blocks, stream);
+  start<0, Maps>(params, blocks, stream);
 }
 
 }  // namespace
@@ -93,7 +86,8 @@ void strip_similarity(const Similarity& s, void* stream) {
   params.incoming_double = s.incoming.dtype == DType::float64, params.incoming_stride = s.incoming.stride;
 
   const int64_t pieces = int64_t(plan.strips) * plan.bands, in_image = pieces * p.channels;
-  const int64_t images = std::min(p.batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, in_image)));
+  const int64_t images =
+      std::min(p.batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, in_image)));
   for (int64_t first = 0; first < p.batch; first += images) {
     params.x = view(from_image(p.x, first)), params.y = view(from_image(p.y, first));
     params.grad_x = view(from_image(p.grad_x, first)), params.grad_y = view(from_image(p.grad_y, first));
@@ -103,13 +97,8 @@ void strip_similarity(const Similarity& s, void* stream) {
     params.offsets = s.offsets ? static_cast<const float*>(s.offsets) + first * p.channels : nullptr;
     params.sums = s.sums ? s.sums + 2 * first * in_image : nullptr;
     const int64_t blocks = std::min(images, p.batch - first) * in_image;
-    if (params.loss_map.data || params.grad_map.data) {
-      with_gradients<160, true>(params, blocks, stream);
-    } else if (plan.threads == 160) {
-      with_gradients<160, false>(params, blocks, stream);
-    } else {
-      with_gradients<192, false>(params, blocks, stream);
-    }
+    const bool maps = params.loss_map.data || params.grad_map.data;
+    maps ? with_gradients<true>(params, blocks, stream) : with_gradients<false>(params, blocks, stream);
   }
 }
 

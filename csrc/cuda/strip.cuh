@@ -34,7 +34,7 @@ namespace ssimloss {
 
 #include "../ssim_math.h"
 
-constexpr int strip_radius = 5, strip_rows = 8;
+constexpr int strip_radius = 5, strip_rows = 8, strip_threads = 192;
 
 struct StripParams {
   View x, y;  // images; or in a pyramid m and d
@@ -63,36 +63,34 @@ struct StripParams {
   double* sums;          // [planes][pieces][2]
 };
 
-template <int Threads>
-struct StripShape {
-  static constexpr int groups = Threads / 8;
-  static constexpr int own = Threads - 16;  // columns of the gradient; a multiple of 8
-  // Pitches of 4 modulo 8 and the order of `Lane` keep 16-byte accesses free of bank conflicts.
-  static constexpr int raw_pitch = Threads + 12;
-  static constexpr int pitch = Threads + 4;
-  static constexpr size_t shared() {
-    return (2 * strip_rows * raw_pitch + 4 * strip_rows * pitch + 2 * groups + Threads) * sizeof(float);
-  }
-};
+constexpr int strip_own = strip_threads - 16;  // columns of the gradient; a multiple of 8
+constexpr int strip_groups = strip_threads / 8;
+// Pitches of 4 modulo 8 and the order of the lanes keep 16-byte accesses free of bank conflicts.
+constexpr int strip_raw_pitch = strip_threads + 12, strip_pitch = strip_threads + 4;
+constexpr size_t strip_shared =
+    (2 * strip_rows * strip_raw_pitch + 4 * strip_rows * strip_pitch + 2 * strip_groups + strip_own) *
+    sizeof(float);
 
 __device__ __forceinline__ float middle(float a, float b, float c) {  // of three; a NaN does not count
   return fmaxf(fminf(a, b), fminf(fmaxf(a, b), c));
 }
-__device__ __forceinline__ int clamped(int v, int low, int high) { return v < low ? low : (v > high ? high : v); }
+__device__ __forceinline__ int clamped(int v, int low, int high) {
+  return v < low ? low : (v > high ? high : v);
+}
 __device__ __forceinline__ float finite_or_zero(float v) { return v - v == 0 ? v : 0.f; }
 
-template <int Threads, int Gradients, bool Maps>
+template <int Gradients, bool Maps>
 class Strip {
-  using Shape = StripShape<Threads>;
-  static constexpr int R = strip_rows, r = strip_radius, pitch = Shape::pitch, raw_pitch = Shape::raw_pitch;
+  static constexpr int R = strip_rows, r = strip_radius, pitch = strip_pitch, raw_pitch = strip_raw_pitch;
+  static constexpr int groups = strip_groups, own = strip_own;
   static constexpr int margin = Gradients ? r : 0;
-  static constexpr int own = Shape::own, maps = Gradients == 2 ? 4 : 3;
+  static constexpr int maps = Gradients == 2 ? 4 : 3;
 
   const StripParams& p;
-  float* raw;    // [2][R][raw_pitch]: columns from col0 - 12
-  float* slots;  // [4][R][pitch]: columns from col0 - 5; moments, then maps
-  float* bases;  // [2][groups]
-  float* covers;  // [Threads]: of the columns from col0
+  float* raw;     // [2][R][raw_pitch]: columns from col0 - 12
+  float* slots;   // [4][R][pitch]: columns from col0 - 5; moments, then maps
+  float* bases;   // [2][groups]
+  float* covers;  // [own]: of the columns from col0
   int image, channel, row0, col0;
 
  public:
@@ -100,7 +98,7 @@ class Strip {
     raw = reinterpret_cast<float*>(shared);
     slots = raw + 2 * R * raw_pitch;
     bases = slots + 4 * R * pitch;
-    covers = bases + 2 * Shape::groups;
+    covers = bases + 2 * groups;
     const int pieces = p.strips * p.bands;
     int piece = int(blockIdx.x);
     if (p.channel_first) {
@@ -120,8 +118,8 @@ class Strip {
 #pragma unroll
       for (int q = 0; q < 4; ++q) pending[q][j] = pending_maps[q][j] = 0.f;
     }
-    if (threadIdx.x < 2 * Shape::groups) bases[threadIdx.x] = 0.f;
-    if (p.l1) covers[threadIdx.x] = l1_cover(col0 + int(threadIdx.x), p.width);
+    if (threadIdx.x < 2 * groups) bases[threadIdx.x] = 0.f;
+    if (p.l1 && threadIdx.x < own) covers[threadIdx.x] = l1_cover(col0 + int(threadIdx.x), p.width);
     float base_m = 0.f, base_d = 0.f, sum_ssim = 0.f, sum_l1 = 0.f;
     const int begin = row0 - margin - r, end = row1() + margin + r;
     for (int row = begin - R; row < end; row += R) {  // the first time only fills: once in the code
@@ -152,10 +150,10 @@ class Strip {
   // In the two `along` phases a thread has a row of the chunk and a group of columns; 8 lanes have two rows
   // of four groups.
   __device__ __forceinline__ int row_of_lane() const {
-    return 2 * (int(threadIdx.x) / 8 / (Shape::groups / 4)) + int(threadIdx.x) / 4 % 2;
+    return 2 * (int(threadIdx.x) / 8 / (groups / 4)) + int(threadIdx.x) / 4 % 2;
   }
   __device__ __forceinline__ int group_of_lane() const {
-    return 4 * (int(threadIdx.x) / 8 % (Shape::groups / 4)) + int(threadIdx.x) % 4;
+    return 4 * (int(threadIdx.x) / 8 % (groups / 4)) + int(threadIdx.x) % 4;
   }
 
   // What zero padding is in d: of a pyramid, less what was taken off. Read anew each time: registers.
@@ -181,7 +179,7 @@ class Strip {
 
   template <class E>
   __device__ __forceinline__ void fill_from(int row, E*) {
-    constexpr int warps = Threads / 32;
+    constexpr int warps = strip_threads / 32;
 #pragma unroll 1
     for (int line = int(threadIdx.x) / 32; line < 2 * R; line += warps) {
       const int which = line / R;
@@ -257,23 +255,26 @@ class Strip {
   // ---- Moments of 8 columns of one row.
   __device__ __forceinline__ void moments_along(int row, float& sum_l1) {
     const int lane = row_of_lane(), group = group_of_lane();
+    if (8 * group >= col1() - col0 + r + margin) return;
     // The cell's value: of its first three rows inside the image; where it has not as many, the value of the
     // cell above stays. All threads of a group find the same.
     const int first = row > 0 ? row : 0;
     float base_m, base_d;
-    if (first + 3 <= row + R && first + 3 <= p.height) {
+    if (first + 3 <= row + R && (first + 3 <= p.height || (p.height < 3 && row <= 0))) {
       float m[3], d[3];
-      const float* from = raw + (first - row) * raw_pitch + 12 - col0 + clamped(col0 + 8 * group - 1, 0, p.width - 1);
+      const float* column = raw + 12 - col0 + clamped(col0 + 8 * group - 1, 0, p.width - 1);
 #pragma unroll
       for (int i = 0; i < 3; ++i) {
-        const float a = from[i * raw_pitch], b = from[(i + R) * raw_pitch];
+        const float* from =
+            column + (first + i < p.height ? first + i - row : p.height - 1 - row) * raw_pitch;
+        const float a = from[0], b = from[R * raw_pitch];
         m[i] = reading(0, 0.f)(a, b), d[i] = reading(1, 0.f)(p.pyramid ? b : a, b);
       }
       base_m = finite_or_zero(middle(m[0], m[1], m[2]));
       base_d = finite_or_zero(middle(d[0], d[1], d[2]));
-      if (lane == 0) bases[group] = base_m, bases[Shape::groups + group] = base_d;
+      if (lane == 0) bases[group] = base_m, bases[groups + group] = base_d;
     } else {
-      base_m = bases[group], base_d = bases[Shape::groups + group];
+      base_m = bases[group], base_d = bases[groups + group];
     }
     const float *x = raw + lane * raw_pitch + 8 * group, *y = x + R * raw_pitch;
     float* to = slots + lane * pitch + 8 * group;
@@ -337,6 +338,7 @@ class Strip {
   __device__ __forceinline__ void down(int row, float (&pending)[4][2 * r], float (&pending_maps)[4][2 * r],
                                        float& base_m, float& base_d, float& sum_ssim) {
     const int column = int(threadIdx.x), col = col0 - r + column;
+    if (column / 32 * 32 >= col1() - col0 + r + margin) return;  // the whole warp: beyond the image
     const bool valid = p.padding == Padding::valid;
     const int crop = valid ? r : 0;
     // Where positions are that matter here. Under reflect those outside mirror those inside.
@@ -346,9 +348,13 @@ class Strip {
     const bool col_exists = reflect || (col >= crop && col < p.width - crop);
     const bool col_own = col >= col0 && col < col1() && col >= crop && col < p.width - crop;
 
-    change_base(bases[column / 8], bases[Shape::groups + column / 8], pending, pending_maps, base_m, base_d);
+    change_base(bases[column / 8], bases[groups + column / 8], pending, pending_maps, base_m, base_d);
 
-    Column at{col, col_exists, col_own, base_m, base_d - pad_d(),
+    Column at{col,
+              col_exists,
+              col_own,
+              base_m,
+              base_d - pad_d(),
               (Gradients ? p.ssim_gain * incoming() : 0.f) * (is_edge(col, p.width, p.padding) ? 2.f : 1.f)};
     float* slot = slots + column;
     // Nearly always all rows are positions and own ones: then nothing is asked for each.
@@ -356,12 +362,14 @@ class Strip {
                        row - r + R <= (bottom < row1() ? bottom : row1());
     if (plain) {
 #pragma unroll
-      for (int i = 0; i < R; ++i) one_row<true>(row + i - r, true, at, slot + i * pitch, pending, pending_maps, sum_ssim);
+      for (int i = 0; i < R; ++i)
+        one_row<true>(row + i - r, true, at, slot + i * pitch, pending, pending_maps, sum_ssim);
     } else {
 #pragma unroll 1
       for (int i = 0; i < R; ++i) {
         const int line = row + i - r;
-        one_row<false>(line, line >= top && line < bottom, at, slot + i * pitch, pending, pending_maps, sum_ssim);
+        one_row<false>(line, line >= top && line < bottom, at, slot + i * pitch, pending, pending_maps,
+                       sum_ssim);
       }
     }
   }
@@ -471,7 +479,8 @@ class Strip {
         total = fmaf(p.l1_weight, fabsf((x - y) * p.inverse_range), total);
       });
     }
-    p.loss_map.plane<float>(image, channel)[(row - crop) * p.loss_map.h + (col - crop) * p.loss_map.w] = total;
+    p.loss_map.plane<float>(image, channel)[(row - crop) * p.loss_map.h + (col - crop) * p.loss_map.w] =
+        total;
   }
 
   // ---- The gradient of 8 columns of one row; its maps are complete in row i of the chunk.
@@ -480,7 +489,7 @@ class Strip {
     const int row = first_row + lane, col = col0 + 8 * group;
     if (group >= own / 8 || row < row0 || row >= row1() || col >= col1()) return;
     // Windows reach over three cells; all becomes relative to the middle one's base.
-    const float *cell_m = bases + group, *cell_d = cell_m + Shape::groups;
+    const float *cell_m = bases + group, *cell_d = cell_m + groups;
     const float base_m = cell_m[1], base_d = cell_d[1];
     float out[maps][8];
 #pragma unroll
@@ -516,9 +525,12 @@ class Strip {
         }
       }
     }
-    const Pixel pixel{row, reading(0, base_m), reading(1, base_d),
+    const Pixel pixel{row,
+                      reading(0, base_m),
+                      reading(1, base_d),
                       p.padding == Padding::reflect && is_edge(row, p.height, p.padding) ? 0.5f : 1.f,
-                      p.l1 ? l1_cover(row, p.height) : 0.f, p.l1 ? p.l1_gain * incoming() : 0.f};
+                      p.l1 ? l1_cover(row, p.height) : 0.f,
+                      p.l1 ? p.l1_gain * incoming() : 0.f};
     with_type([&](auto* tag) { write_gradient(tag, pixel, col, out, sum_l1); });
   }
 
@@ -558,8 +570,8 @@ class Strip {
       for (int i = 0; i < 8; ++i) {
         if (col + i >= col1()) break;
         float of_x, of_y;
-        gradient_at(pixel, col + i, wide(x[(col + i) * p.x.w]), wide(y[(col + i) * p.y.w]), out, i, of_x, of_y,
-                    sum_l1);
+        gradient_at(pixel, col + i, wide(x[(col + i) * p.x.w]), wide(y[(col + i) * p.y.w]), out, i, of_x,
+                    of_y, sum_l1);
         narrow(of_x, grad_x[(col + i) * p.grad_x.w]);
         if (Gradients == 2) narrow(of_y, grad_y[(col + i) * p.grad_y.w]);
       }
@@ -595,16 +607,15 @@ class Strip {
     sum_block(total[0], total[1], reinterpret_cast<double*>(raw));
     if (threadIdx.x != 0) return;
     const int piece = row0 / p.band_rows * p.strips + col0 / own;
-    double* sums =
-        p.sums + 2 * ((int64_t(image) * p.channels + channel) * p.strips * p.bands + piece);
+    double* sums = p.sums + 2 * ((int64_t(image) * p.channels + channel) * p.strips * p.bands + piece);
     sums[0] = total[0], sums[1] = total[1];
   }
 };
 
-template <int Threads, int Gradients, bool Maps>
-__global__ void __launch_bounds__(Threads, Gradients == 2 || (Maps && Gradients) ? 1 : 2)
+template <int Gradients, bool Maps>
+__global__ void __launch_bounds__(strip_threads, Gradients == 2 || (Maps && Gradients) ? 1 : 2)
     strip_kernel(const __grid_constant__ StripParams params) {
-  Strip<Threads, Gradients, Maps>(params, ssimloss_shared).run();
+  Strip<Gradients, Maps>(params, ssimloss_shared).run();
 }
 
 }  // namespace ssimloss

@@ -50,7 +50,8 @@ void run(const Similarity& s, void* stream) {
   const bool windowed_l1 = params.l1 && params.l1_windowed;
   const int64_t across = divided(p.width, tile_width<T>), down = divided(p.height, tile_height);
   const int64_t in_image = across * down * p.channels;  // of the gradient: at least as many as of positions
-  const int64_t images = std::min(p.batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, in_image)));
+  const int64_t images =
+      std::min(p.batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, in_image)));
   const int64_t tiles = tile_pieces(p);
   for (int64_t first = 0; first < p.batch; first += images) {
     const int64_t planes = std::min(images, p.batch - first) * p.channels;
@@ -65,10 +66,11 @@ void run(const Similarity& s, void* stream) {
 
     params.tiles_across = int(divided(p.width - 2 * params.crop, tile_width<T>));
     params.tiles_down = int(divided(p.height - 2 * params.crop, tile_height));
-    const auto positions = p.scales == 1 ? &positions_kernel<E, T, 1>
-                                         : (p.scales <= 5 ? &positions_kernel<E, T, 5> : &positions_kernel<E, T, max_scales>);
-    launch("positions_kernel", positions, planes * tiles, tile_threads<T>, shared_bytes(params, windowed_l1 ? 5 : 4),
-           stream, params);
+    const auto positions =
+        p.scales == 1 ? &positions_kernel<E, T, 1>
+                      : (p.scales <= 5 ? &positions_kernel<E, T, 5> : &positions_kernel<E, T, max_scales>);
+    launch("positions_kernel", positions, planes * tiles, tile_threads<T>,
+           shared_bytes(params, windowed_l1 ? 5 : 4), stream, params);
     if (!params.gradient) continue;
     params.tiles_across = int(across), params.tiles_down = int(down);
     launch("gradient_kernel", &gradient_kernel<E, T>, planes * across * down, tile_threads<T>,

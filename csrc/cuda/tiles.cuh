@@ -32,16 +32,16 @@ constexpr int tile_height = 32;
 template <class T>
 constexpr int tile_width = sizeof(T) == 8 ? 16 : 32;
 template <class T>
-constexpr int tile_threads = tile_width<T>* tile_height / tile_outputs;
+constexpr int tile_threads = tile_width<T> * tile_height / tile_outputs;
 
 template <class T>
 struct TileParams {
   View x, y;
   View grad_x, grad_y, loss_map, grad_map;
   DType grad_map_dtype;
-  bool pyramid;    // x and y are m and d
-  bool gradient;   // positions: maps are wanted
-  bool both;       // gradients
+  bool pyramid;   // x and y are m and d
+  bool gradient;  // positions: maps are wanted
+  bool both;      // gradients
   bool luminance, l1, l1_windowed;
   int channels, height, width, crop;
   int tiles_across, tiles_down;
@@ -255,14 +255,14 @@ __device__ __forceinline__ void moments_down(const Plane<E, T>& plane, const T* 
 }
 
 template <class E, class T, int Scales>
-__global__ void __launch_bounds__(tile_threads<T>)
-    positions_kernel(const __grid_constant__ TileParams<T> p) {
+__global__ void __launch_bounds__(tile_threads<T>) positions_kernel(const __grid_constant__ TileParams<T> p) {
   constexpr int width = tile_width<T>, threads = tile_threads<T>, outputs = tile_outputs;
   T* slots = reinterpret_cast<T*>(ssimloss_shared);
   const int tiles = p.tiles_across * p.tiles_down;
   const int tile = int(blockIdx.x) % tiles, index = int(blockIdx.x) / tiles;
   Plane<E, T> plane(p, index);
-  const int row0 = p.crop + tile / p.tiles_across * tile_height, col0 = p.crop + tile % p.tiles_across * width;
+  const int row0 = p.crop + tile / p.tiles_across * tile_height,
+            col0 = p.crop + tile % p.tiles_across * width;
   const int col = int(threadIdx.x) % width, group = int(threadIdx.x) / width * outputs;
 
   ColumnMoments<T> mu[Scales];
@@ -277,8 +277,8 @@ __global__ void __launch_bounds__(tile_threads<T>)
                           slots + row * width + first, pitch);
     }
     __syncthreads();
-    moments_down<E, T>(plane, p.taps[j], radius, row0 + group, col0 + col, with_l1, slots + group * width + col,
-                       pitch, mu[Scales == 1 ? 0 : j]);
+    moments_down<E, T>(plane, p.taps[j], radius, row0 + group, col0 + col, with_l1,
+                       slots + group * width + col, pitch, mu[Scales == 1 ? 0 : j]);
   }
 
   plane.inside = false;
@@ -316,13 +316,14 @@ __global__ void __launch_bounds__(tile_threads<T>)
     sum_ssim += double(loss);
     if (p.l1_windowed) sum_l1 += double(l1);
     if (p.loss_map.data) {
-      p.loss_map.template plane<T>(plane.image, plane.channel)[(row - p.crop) * p.loss_map.h +
-                                                               (at_col - p.crop) * p.loss_map.w] =
+      p.loss_map.template plane<T>(
+          plane.image, plane.channel)[(row - p.crop) * p.loss_map.h + (at_col - p.crop) * p.loss_map.w] =
           p.ssim_weight * loss + (p.l1 ? p.l1_weight * l1 : T(0));
     }
     if (!p.gradient) continue;
 
-    T* map = p.maps + int64_t(index) * all_maps(p) * map_size + (row - p.crop) * map_width + (at_col - p.crop);
+    T* map =
+        p.maps + int64_t(index) * all_maps(p) * map_size + (row - p.crop) * map_width + (at_col - p.crop);
     T gain = plane.incoming_at(row, at_col);
     if (is_edge(row, p.height, p.padding)) gain *= T(2);
     if (is_edge(at_col, p.width, p.padding)) gain *= T(2);
@@ -333,7 +334,8 @@ __global__ void __launch_bounds__(tile_threads<T>)
       const int j = Scales == 1 ? 0 : k;
       const Dissimilarity<T> e = dissimilarity_at(j);
       const T g_cs = before * behind[j];
-      const T delta_m = (m - mu[j].base.m) - mu[j].at[o].mu_m, delta_d = (d - mu[j].base.d) - mu[j].at[o].mu_d;
+      const T delta_m = (m - mu[j].base.m) - mu[j].at[o].mu_m,
+              delta_d = (d - mu[j].base.d) - mu[j].at[o].mu_d;
       const Coefficients<T> c = j == last && p.luminance
                                     ? coefficients<true, T>(moments(j), e, delta_m, delta_d, g_l, g_cs)
                                     : coefficients<false, T>(moments(j), e, delta_m, delta_d, g_l, g_cs);
@@ -356,13 +358,13 @@ __global__ void __launch_bounds__(tile_threads<T>)
   }
   __syncthreads();
   sum_block(sum_ssim, sum_l1, reinterpret_cast<double*>(slots));
-  if (threadIdx.x == 0) p.sums[2 * int64_t(blockIdx.x)] = sum_ssim, p.sums[2 * int64_t(blockIdx.x) + 1] = sum_l1;
+  if (threadIdx.x == 0)
+    p.sums[2 * int64_t(blockIdx.x)] = sum_ssim, p.sums[2 * int64_t(blockIdx.x) + 1] = sum_l1;
 }
 
 // ---- The gradient of each pixel from the maps of all scales; maps are mirrored under reflect.
 template <class E, class T>
-__global__ void __launch_bounds__(tile_threads<T>)
-    gradient_kernel(const __grid_constant__ TileParams<T> p) {
+__global__ void __launch_bounds__(tile_threads<T>) gradient_kernel(const __grid_constant__ TileParams<T> p) {
   constexpr int width = tile_width<T>, threads = tile_threads<T>, outputs = tile_outputs;
   T* slots = reinterpret_cast<T*>(ssimloss_shared);
   const int tiles = p.tiles_across * p.tiles_down;
@@ -394,7 +396,8 @@ __global__ void __launch_bounds__(tile_threads<T>)
     plane.reach(row0, col0, radius);
     if (j > 0) __syncthreads();
     for (int task = int(threadIdx.x); task < rows * (width / outputs); task += threads) {
-      const int row = row0 - radius + task / (width / outputs), first = col0 + task % (width / outputs) * outputs;
+      const int row = row0 - radius + task / (width / outputs),
+                first = col0 + task % (width / outputs) * outputs;
       const auto read = [&](int i, T& m, T& d) { plane.read(row, first - radius + i, m, d); };
       const Base<T> base = typical<T>(radius, read);
       T out[5][outputs] = {};
@@ -467,8 +470,9 @@ __global__ void __launch_bounds__(tile_threads<T>)
     if (p.l1) {
       T gain = edge * l1[o];
       if (!p.l1_windowed) {
-        gain = p.grad_map.data && !plane.has_position(row, at_col) ? T(0)
-                                                                   : pixel_gain * plane.incoming_at(row, at_col);
+        gain = p.grad_map.data && !plane.has_position(row, at_col)
+                   ? T(0)
+                   : pixel_gain * plane.incoming_at(row, at_col);
       }
       T m, d;
       plane.read(row, at_col, m, d);
@@ -477,7 +481,8 @@ __global__ void __launch_bounds__(tile_threads<T>)
     }
     narrow(x, p.grad_x.template plane<E>(plane.image, plane.channel)[row * p.grad_x.h + at_col * p.grad_x.w]);
     if (p.both)
-      narrow(y, p.grad_y.template plane<E>(plane.image, plane.channel)[row * p.grad_y.h + at_col * p.grad_y.w]);
+      narrow(y,
+             p.grad_y.template plane<E>(plane.image, plane.channel)[row * p.grad_y.h + at_col * p.grad_y.w]);
   }
 }
 
