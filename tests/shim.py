@@ -13,7 +13,7 @@ SHIM, CUDA = TESTS / "cuda_shim", TESTS.parent / "csrc" / "cuda"
 FMA = "avx2" in Path("/proc/cpuinfo").read_text()  # contracted as on the device, and half the time
 KINDS = {
     "plain": ["-O2", "-march=x86-64-v3"] if FMA else ["-O2"],
-    "asan": ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "asan": ["-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "tsan": ["-O1", "-g1", "-fsanitize=thread"],
 }
 

@@ -23,6 +23,7 @@ alignas(1024) unsigned char ssimloss_shared[shared_capacity + 64];
 // Saves the callee's registers, stores the stack pointer in *from and goes on at `to`.
 extern "C" void shim_switch(void** from, void* to);
 asm(R"(
+.pushsection .text
 .hidden shim_switch
 .globl shim_switch
 shim_switch:
@@ -41,6 +42,7 @@ shim_switch:
   pop %rbx
   pop %rbp
   ret
+.popsection
 )");
 
 namespace shim {
