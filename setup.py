@@ -36,7 +36,7 @@ def cuda_architectures(nvcc: str) -> list[str]:
     unknown = [arch for arch in wanted if arch not in known]
     if unknown:
         raise SystemExit(
-            f"SSIMLOSS_CUDA_ARCHS: expected some of {' '.join(known)}, which {nvcc} knows, got {' '.join(unknown)}"
+            f"SSIMLOSS_CUDA_ARCHS: expected some of {' '.join(known)} ({nvcc}), got {' '.join(unknown)}"
         )
     return wanted
 

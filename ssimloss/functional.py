@@ -232,9 +232,7 @@ def check_cuda_limits(options: Options) -> None:
             f"window_size: expected at most {MAX_CUDA_TAPS} taps on CUDA, got {options.largest_window}"
         )
     if isinstance(options, Dyadic) and len(options.weights) > MAX_CUDA_LEVELS:
-        raise ValueError(
-            f"weights: expected at most {MAX_CUDA_LEVELS} on CUDA, got {len(options.weights)}"
-        )
+        raise ValueError(f"weights: expected at most {MAX_CUDA_LEVELS} on CUDA, got {len(options.weights)}")
 
 
 def check_size(x: Tensor, options: Options) -> None:
