@@ -39,57 +39,29 @@ def test_every_call_is_clean(shim_build: Build, kind: str, schedule: str) -> Non
 
 
 class Bug(NamedTuple):
-    file: str
-    old: str
+    old: str  # in one of the kernels' headers; its first occurrence becomes `new`
     new: str
     source: str  # that must be compiled anew
     part: str  # of the driver's cases
     kind: str
-    seen: str  # in what the sanitizer says; or "differs", "not finite"
+    seen: str  # in what the sanitizer says; or "differs" or "not finite", in what was computed
 
 
+SSIM, MIX = ("strip", "ssim zeros x"), ("tiles", "mix zeros x")
+WAIT, BARRIER = "__pipeline_wait_prior(0);", "__syncthreads();"
+LAST_COLUMN = "return col0 + own < p.width ? col0 + own : p.width;"
 BUGS = {
-    "no barrier after the fill": Bug(
-        "strip.cuh",
-        "__pipeline_wait_prior(0);\n        __syncthreads();",
-        "__pipeline_wait_prior(0);",
-        "strip",
-        "ssim zeros x",
-        "tsan",
-        "data race",
-    ),
-    "no wait for cp.async": Bug(
-        "strip.cuh", "__pipeline_wait_prior(0);", "", "strip", "ssim zeros x", "plain", "not finite"
-    ),
+    "no barrier after the fill": Bug(f"{WAIT}\n        {BARRIER}", WAIT, *SSIM, "tsan", "data race"),
+    "no wait for cp.async": Bug(WAIT, "", *SSIM, "plain", "not finite"),
     "shared memory too small": Bug(
-        "strip.cuh",
-        "4 * strip_rows * pitch + 2",
-        "3 * strip_rows * pitch + 2",
-        "strip",
-        "ssim zeros x",
-        "asan",
-        "poison",
+        "4 * strip_rows * strip_pitch", "3 * strip_rows * strip_pitch", *SSIM, "asan", "use-after-poison"
     ),
     "gradient written beyond the image": Bug(
-        "strip.cuh",
-        "return col0 + own < p.width ? col0 + own : p.width;",
-        "return col0 + own;",
-        "strip",
-        "ssim zeros x",
-        "asan",
-        "heap-buffer-overflow",
+        LAST_COLUMN, "return col0 + own;", *SSIM, "asan", "heap-buffer-overflow"
     ),
-    "no barrier between the scales": Bug(
-        "tiles.cuh", "if (j > 0) __syncthreads();", "", "tiles", "mix zeros x", "plain", "differs"
-    ),
+    "no barrier between the scales": Bug(f"if (j > 0) {BARRIER}", "", *MIX, "plain", "differs"),
     "halo one row short": Bug(
-        "tiles.cuh",
-        "rows = tile_height + 2 * radius, pitch",
-        "rows = tile_height + 2 * radius - 1, pitch",
-        "tiles",
-        "mix zeros x",
-        "asan",
-        "",
+        "rows = tile_height + 2 * radius", "rows = tile_height + 2 * radius - 1", *MIX, "plain", "differs"
     ),
 }
 
@@ -101,15 +73,18 @@ def test_planted_bug_is_seen(name: str, shim_build: Build, tmp_path: Path) -> No
     csrc = shutil.copytree(shim.CUDA.parent, tmp_path / "csrc")
     objects = shutil.copytree(good.parent, tmp_path / "objects")
     (objects / f"{bug.source}.o").unlink()
-    text = (csrc / "cuda" / bug.file).read_text()
-    assert bug.old in text, f"{bug.old!r} is no longer in {bug.file}: plant the bug elsewhere"
-    (csrc / "cuda" / bug.file).write_text(text.replace(bug.old, bug.new, 1))
+    holding = [path for path in sorted(csrc.glob("cuda/*.cuh")) if bug.old in path.read_text()]
+    assert holding, f"{bug.old!r} is no longer there: plant the bug elsewhere"
+    holding[0].write_text(holding[0].read_text().replace(bug.old, bug.new, 1))
     driver = shim.build(objects, bug.kind, main="driver.cpp", cuda=csrc / "cuda")
-    assert run(good, bug.part).returncode == 0
+    expected = run(good, bug.part)
+    assert expected.returncode == 0
     if bug.seen == "differs":
-        expected = run(good, bug.part).stdout
-        assert any(run(driver, bug.part, s).stdout != expected for s in ("forward", "reverse", "7"))
+        runs = [run(driver, bug.part, schedule) for schedule in ("forward", "reverse", "7")]
+        assert any(done.stdout != expected.stdout for done in runs)
         return
     done = run(driver, bug.part, "reverse")
     assert done.returncode != 0
-    assert bug.seen in done.stderr if bug.seen != "not finite" else "NOT FINITE" in done.stdout
+    assert ("NOT FINITE" in done.stdout) if bug.seen == "not finite" else (bug.seen in done.stderr), (
+        done.stderr
+    )

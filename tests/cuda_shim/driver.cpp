@@ -232,7 +232,7 @@ void run_all() {
       if (taps == 65) o.shape = {1, 1, 66, 71};
       run("ssim " + border + " taps" + std::to_string(taps), o);
     }
-    o.l1_windowed = true, o.l1_weight = 0.3, o.shape = {1, 2, 31, 40};
+    o.l1_windowed = true, o.l1_weight = 0.3, o.shape = {1, 2, 39, 45};
     o.sigmas = {0.5, 1, 2}, o.sizes = {5, 9, 15};
     for (const std::string what : {"", "x", "xy", "map", "map x"}) {
       o.what = what;
