@@ -16,6 +16,7 @@ from pathlib import Path
 from setuptools import setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths
 
+ROOT = Path(__file__).resolve().parent
 CUDA_ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 
 
@@ -46,7 +47,35 @@ def nvcc_command(nvcc: str, source: str, output: str, archs: list[str]) -> list[
     code = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
     code.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
     host = "-fPIC,-fvisibility=hidden,-Wall,-Wextra"
-    return [nvcc, "-std=c++17", "-O3", "--threads=0", *code, "-Xcompiler", host, "-c", source, "-o", output]
+    return [nvcc, "-std=c++17", "-O3", "-Xptxas=-v", *code, "-Xcompiler", host, "-c", source, "-o", output]
+
+
+def compile_cuda(nvcc: str, archs: list[str]) -> list[str]:
+    """Every csrc/cuda/*.cu to an object in build/cuda, beside it a .log of what nvcc said of it.
+
+    That folder is the same for all kinds of installs, and for tests/test_cuda_build.py: what has not
+    changed, neither source nor command, is kept.
+    """
+    folder = ROOT / "build" / "cuda"
+    folder.mkdir(parents=True, exist_ok=True)
+    newest = max(path.stat().st_mtime for path in (ROOT / "csrc").rglob("*.*h"))
+
+    def compile_one(source: Path) -> str:
+        output, log = folder / f"{source.stem}.o", folder / f"{source.stem}.log"
+        command = nvcc_command(nvcc, str(source), str(output), archs)
+        kept = log.exists() and log.stat().st_mtime > max(newest, source.stat().st_mtime)
+        if kept and log.read_text().splitlines()[0] == " ".join(command):
+            return str(output)
+        log.unlink(missing_ok=True)
+        print(" ".join(command), file=sys.stderr)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise SystemExit(done.stdout)
+        log.write_text(f"{' '.join(command)}\n{done.stdout}")
+        return str(output)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(compile_one, sorted((ROOT / "csrc" / "cuda").glob("*.cu"))))
 
 
 def cudart_folder(nvcc: str) -> str:
@@ -71,7 +100,7 @@ class Build(BuildExtension):
         (extension,) = self.extensions
         extension.define_macros.append(("SSIMLOSS_CUDA_ARCHITECTURES", f'"{" ".join(archs)}"'))
         if nvcc and archs:
-            extension.extra_objects += self.compile_cuda(nvcc, archs)
+            extension.extra_objects += compile_cuda(nvcc, archs)
             extension.library_dirs.append(cudart_folder(nvcc))
             extension.libraries += ["cudart_static", "dl", "rt", "pthread"]
         else:
@@ -79,31 +108,6 @@ class Build(BuildExtension):
             why = "SSIMLOSS_CUDA_ARCHS is empty" if nvcc else "nvcc not found"
             print(f"ssimloss: {why}: building the CPU back end only", file=sys.stderr)
         super().build_extensions()
-
-    def compile_cuda(self, nvcc: str, archs: list[str]) -> list[str]:
-        folder = Path(self.build_temp) / "cuda"
-        folder.mkdir(parents=True, exist_ok=True)
-        newest = max(path.stat().st_mtime for path in Path("csrc").rglob("*.*h"))
-
-        def compile_one(source: str) -> str:
-            output = folder / f"{Path(source).stem}.o"
-            command = nvcc_command(nvcc, source, str(output), archs)
-            stamp = output.with_suffix(".command")  # nothing changed: keep it
-            changed = max(newest, Path(source).stat().st_mtime)
-            if not (
-                output.exists()
-                and stamp.exists()
-                and stamp.read_text() == " ".join(command)
-                and output.stat().st_mtime > changed
-            ):
-                stamp.unlink(missing_ok=True)
-                print(" ".join(command), file=sys.stderr)
-                subprocess.run(command, check=True)
-                stamp.write_text(" ".join(command))
-            return str(output)
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(compile_one, sorted(str(path) for path in Path("csrc/cuda").glob("*.cu"))))
 
 
 def main() -> None:
