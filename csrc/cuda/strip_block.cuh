@@ -120,31 +120,29 @@ class StripBlock {
 
   template <class E>
   __device__ __forceinline__ void fill_from(int row, E*) {
-    constexpr int warps = strip_threads / 32;
+    constexpr int at_once = strip_threads / 64;  // rows, 64 threads each
+    const int first = col0 - 12, lane = int(threadIdx.x) % 64;
+    const E *plane_x = p.x.plane<E>(image, channel), *plane_y = p.y.plane<E>(image, channel);
 #pragma unroll 1
-    for (int line = int(threadIdx.x) / 32; line < 2 * R; line += warps) {
-      const int which = line / R;
-      int from = row + line % R;
+    for (int line = int(threadIdx.x) / 64; line < R; line += at_once) {
+      int from = row + line;
       if (p.padding == Padding::reflect) from = mirrored(from, p.height);
       const bool exists = from >= 0 && from < p.height;
-      const int64_t stride = which ? p.y.w : p.x.w;
-      const E* source = which ? p.y.plane<E>(image, channel) + (exists ? from : 0) * p.y.h
-                              : p.x.plane<E>(image, channel) + (exists ? from : 0) * p.x.h;
-      float* out = raw + line * raw_pitch;
-      const int first = col0 - 12;
+      const E *x = plane_x + (exists ? from : 0) * p.x.h, *y = plane_y + (exists ? from : 0) * p.y.h;
+      float *to_x = raw + line * raw_pitch, *to_y = to_x + R * raw_pitch;
       if (p.in_fours) {
-        for (int k = 4 * (int(threadIdx.x) % 32); k < raw_pitch; k += 128) {
-          if (exists && first + k >= 0 && first + k + 4 <= p.width) {
-            copy_four(source + (first + k), out + k);
-          } else {
+        const int k = 4 * lane;
+        if (k >= raw_pitch) continue;
+        if (exists && first + k >= 0 && first + k + 4 <= p.width) {
+          copy_four(x + (first + k), to_x + k);
+          copy_four(y + (first + k), to_y + k);
+        } else {
 #pragma unroll 1
-            for (int u = 0; u < 4; ++u) fill_one(out + k + u, source, stride, first + k + u, exists, which);
-          }
+          for (int u = k; u < k + 4; ++u) fill_one(x, y, first + u, exists, to_x + u, to_y + u);
         }
       } else {
 #pragma unroll 1
-        for (int k = int(threadIdx.x) % 32; k < raw_pitch; k += 32)
-          fill_one(out + k, source, stride, first + k, exists, which);
+        for (int k = lane; k < raw_pitch; k += 64) fill_one(x, y, first + k, exists, to_x + k, to_y + k);
       }
     }
   }
@@ -170,13 +168,14 @@ class StripBlock {
   }
 
   template <class E>
-  __device__ __forceinline__ void fill_one(float* out, const E* source, int64_t stride, int col, bool exists,
-                                           int which) {
+  __device__ __forceinline__ void fill_one(const E* x, const E* y, int col, bool exists, float* to_x,
+                                           float* to_y) const {
     if (p.padding == Padding::reflect) col = mirrored(col, p.width);
     if (exists && col >= 0 && col < p.width) {
-      copy_one(source + col * stride, out);
+      copy_one(x + col * p.x.w, to_x);
+      copy_one(y + col * p.y.w, to_y);
     } else {
-      *out = which ? pad_d() : 0.f;
+      *to_x = 0.f, *to_y = pad_d();
     }
   }
 
