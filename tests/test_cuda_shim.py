@@ -156,28 +156,56 @@ def as_under_loss_scaling(case: Case) -> Case:
 # ---- Digits: the issue's bars, on photographs
 
 
+@pytest.fixture
+def crop(photo: Callable) -> Callable[[Case], Callable]:
+    """crop(case)(picture) -> its middle, little more than the window needs."""
+
+    def of(case: Case) -> Callable:
+        side = max(case.least("valid") + 8, 64)
+        return lambda name: photo(name)[..., :side, 20 : 20 + side + 7]
+
+    return of
+
+
 @pytest.mark.parametrize("condition", test_accuracy.CONDITIONS)
 @pytest.mark.parametrize("name", CASES)
-def test_photograph(name: str, condition: str, photo: Callable) -> None:
-    """One photograph, its middle: the accuracy that the CPU back end is held to, in float32."""
-    test_accuracy.test_photographs(name, condition, "astronaut", photo)
+def test_photograph(name: str, condition: str, crop: Callable) -> None:
+    """The accuracy that the CPU back end is held to, in float32."""
+    test_accuracy.test_photographs(name, condition, "astronaut", crop(CASES[name]))
 
 
-test_identical_images = test_accuracy.test_identical_images
-test_negative_images = test_accuracy.test_negative_images
-test_never_above_one = test_accuracy.test_never_above_one
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@every_loss
+def test_identical_and_negative_images(case: Case, dtype: torch.dtype, crop: Callable) -> None:
+    test_accuracy.test_identical_images(case, "chelsea", dtype, crop(case))
+    test_accuracy.test_negative_images(case, dtype, crop(case))
+
+
+@pytest.mark.parametrize("condition", ["noise", "biased", "1e-5 apart"])
+@pytest.mark.parametrize("name", ["ssim", "ms_ssim", "ms_ssim_gaussian"])
+def test_never_above_one(name: str, condition: str, crop: Callable) -> None:
+    test_accuracy.test_never_above_one(name, condition, crop(CASES[name]))
+
+
 test_huge_images = test_semantics.test_huge_images
 test_one_huge_pixel_stays_in_its_windows = test_semantics.test_one_huge_pixel_stays_in_its_windows
 test_nan_in_a_pyramid_reaches_its_plane = test_semantics.test_nan_in_a_pyramid_reaches_its_plane
 test_empty_batches = test_semantics.test_empty_batches
 
 
-@pytest.mark.parametrize("which", ["x", "y"])
-@every_padding
+@pytest.mark.parametrize(("padding", "which"), [("valid", "x"), ("zeros", "y"), ("reflect", "x")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", test_semantics.FULL_RESOLUTION, ids=["ssim", "l1_ssim", "gaussian", "mix"])
 def test_nan_reaches_exactly_its_windows(case: Case, dtype: torch.dtype, padding: str, which: str) -> None:
     test_semantics.test_nan_and_inf_reach_exactly_their_windows(case, dtype, padding, which, torch.nan)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@every_padding
+def test_nan_and_inf_among_11_taps(padding: str, bad: float) -> None:
+    """The window that the strips' kernels are for."""
+    case = CASES["l1_ssim"]._replace(tiny=dict(window_size=11))
+    test_semantics.test_nan_and_inf_reach_exactly_their_windows(case, torch.float32, padding, "x", bad)
 
 
 # ---- What is CUDA's own
