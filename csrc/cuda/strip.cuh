@@ -17,11 +17,12 @@
 // G*(v - b - h) = G*v' - h, G*(v - b - h)^2 = G*v'^2 - h (G*v' + G*(v' - h))), and `along` moves what comes
 // from the cells beside it. Checked in float32 against float64 on photographs: gradients within 2e-6.
 //
-// For each element, one gradient, 256 threads (240 own columns), bands of 100 rows (x 1.07 x 1.2 for halos):
-//   bytes: 8 read, 4 written in DRAM, 8 read again in L2
-//   FMA: 44 + 13 along (moments), 44 + 33 down, 33 along; about 30 for the formula, 8 + 3 to change cells
-//   shared memory, in 32-lane accesses of 4 bytes: moments along 10 read as 16 bytes / 8, 4 written; down
-//   4 read, 3 written; maps along 3 * 5 read as 16 bytes / 8
+// For each element, one gradient, 192 threads (176 own columns: x 1.09), bands of 135 rows (x 1.19):
+//   bytes: 8 read and 4 written in DRAM, 8 read again in L2
+//   FMA: 44 + 13 along (moments), 44 + 33 down, 33 along; 36 for the formula, 8 + 3 to change cells
+//   shared memory accesses: 1.25 of 16 bytes for each of m and d, 1 of 16 bytes written; down 4 of 4 bytes
+//   read, 3 written; 1.9 of 16 bytes for the gradient
+// Machine instructions by class: benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
 #include "launch.cuh"
