@@ -106,6 +106,14 @@ struct Call {
   }
 };
 
+// The dyadic form's options beyond those of a Call.
+struct DyadicOptions {
+  const std::vector<double>& weights;
+  const Windows& windows;
+  const std::string& padding;
+  double k1, k2;
+};
+
 struct OutputSize {
   int64_t height, width;
   double count() const { return double(height) * double(width); }

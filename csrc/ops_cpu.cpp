@@ -4,9 +4,7 @@
 #include <sys/mman.h>
 #endif
 
-#include <tuple>
-
-#include "call.h"
+#include "ops.h"
 
 namespace ssimloss {
 namespace {
@@ -152,28 +150,6 @@ std::tuple<Tensor, Tensor, Tensor> gaussian_run(CpuCall& call, const Windows& wi
   return {call.reduced(losses), call.grad_x, call.grad_y};
 }
 
-std::tuple<Tensor, Tensor, Tensor> gaussian(Tensor x, Tensor y, std::vector<double> sigmas,
-                                            std::vector<int64_t> window_sizes, std::string padding,
-                                            double data_range, double k1, double k2, double ssim_weight,
-                                            double l1_weight, bool l1_windowed, std::string reduction,
-                                            double unit_scale, bool want_x, bool want_y) {
-  CpuCall call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
-  call.l1_windowed = l1_windowed;
-  return gaussian_run(call, Windows(sigmas, window_sizes), padding, k1, k2, nullptr, unit_scale);
-}
-
-std::tuple<Tensor, Tensor> gaussian_backward(Tensor grad_loss, Tensor x, Tensor y, std::vector<double> sigmas,
-                                             std::vector<int64_t> window_sizes, std::string padding,
-                                             double data_range, double k1, double k2, double ssim_weight,
-                                             double l1_weight, bool l1_windowed, std::string reduction,
-                                             bool want_x, bool want_y) {
-  CpuCall call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
-  call.l1_windowed = l1_windowed;
-  auto [loss, grad_x, grad_y] =
-      gaussian_run(call, Windows(sigmas, window_sizes), padding, k1, k2, &grad_loss, 1);
-  return {grad_x, grad_y};
-}
-
 // ---- Dyadic form: a pyramid of halved images, the mean of cs at each level.
 
 struct Level {
@@ -212,13 +188,6 @@ std::vector<Level> pyramid(const CpuCall& call, const Problem& finest, size_t le
   }
   return all;
 }
-
-struct DyadicOptions {
-  const std::vector<double>& weights;
-  const Windows& windows;
-  const std::string& padding;
-  double k1, k2;
-};
 
 // The losses of the call's planes; their gradients times incoming[plane] * scale in its tensors.
 std::vector<double> dyadic_planes(const CpuCall& call, const DyadicOptions& options, const double* incoming,
@@ -300,27 +269,6 @@ std::tuple<Tensor, Tensor, Tensor> dyadic_run(CpuCall& call, const DyadicOptions
   return {call.reduced(losses), call.grad_x, call.grad_y};
 }
 
-std::tuple<Tensor, Tensor, Tensor> dyadic(Tensor x, Tensor y, std::vector<double> weights, double sigma,
-                                          int64_t window_size, std::string padding, double data_range,
-                                          double k1, double k2, double ssim_weight, double l1_weight,
-                                          std::string reduction, double unit_scale, bool want_x,
-                                          bool want_y) {
-  CpuCall call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
-  const Windows windows({sigma}, {window_size});
-  return dyadic_run(call, {weights, windows, padding, k1, k2}, nullptr, unit_scale);
-}
-
-std::tuple<Tensor, Tensor> dyadic_backward(Tensor grad_loss, Tensor x, Tensor y, std::vector<double> weights,
-                                           double sigma, int64_t window_size, std::string padding,
-                                           double data_range, double k1, double k2, double ssim_weight,
-                                           double l1_weight, std::string reduction, bool want_x,
-                                           bool want_y) {
-  CpuCall call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
-  const Windows windows({sigma}, {window_size});
-  auto [loss, grad_x, grad_y] = dyadic_run(call, {weights, windows, padding, k1, k2}, &grad_loss, 1);
-  return {grad_x, grad_y};
-}
-
 void scale_(Tensor unit, Tensor grad_loss, double factor) {
   check(unit.dim() == 4 && unit.is_cpu(), "unit: expected four dimensions, on the CPU");
   check(grad_loss.is_cpu() &&
@@ -343,9 +291,6 @@ void scale_(Tensor unit, Tensor grad_loss, double factor) {
 }  // namespace ssimloss
 
 STABLE_TORCH_LIBRARY_IMPL(ssimloss, CPU, library) {
-  library.impl("gaussian", TORCH_BOX(&ssimloss::gaussian));
-  library.impl("gaussian_backward", TORCH_BOX(&ssimloss::gaussian_backward));
-  library.impl("dyadic", TORCH_BOX(&ssimloss::dyadic));
-  library.impl("dyadic_backward", TORCH_BOX(&ssimloss::dyadic_backward));
+  ssimloss::Operators<ssimloss::CpuCall>::implement(library);
   library.impl("scale_", TORCH_BOX(&ssimloss::scale_));
 }

@@ -1,9 +1,7 @@
 // The operators on CUDA tensors: the same as ops_cpu.cpp with kernels that are only queued. Nothing is
 // read back and nothing waits, so every call can be captured in a CUDA graph.
-#include <tuple>
-
-#include "call.h"
 #include "cuda_device.h"
+#include "ops.h"
 
 namespace ssimloss {
 namespace {
@@ -87,42 +85,19 @@ std::tuple<Tensor, Tensor, Tensor> gaussian_run(CudaCall& call, const Windows& w
   return {loss, call.grad_x, call.grad_y};
 }
 
-std::tuple<Tensor, Tensor, Tensor> gaussian(Tensor x, Tensor y, std::vector<double> sigmas,
-                                            std::vector<int64_t> window_sizes, std::string padding,
-                                            double data_range, double k1, double k2, double ssim_weight,
-                                            double l1_weight, bool l1_windowed, std::string reduction,
-                                            double unit_scale, bool want_x, bool want_y) {
-  CudaCall call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
-  call.l1_windowed = l1_windowed;
-  return gaussian_run(call, Windows(sigmas, window_sizes), padding, k1, k2, nullptr, unit_scale);
-}
-
-std::tuple<Tensor, Tensor> gaussian_backward(Tensor grad_loss, Tensor x, Tensor y, std::vector<double> sigmas,
-                                             std::vector<int64_t> window_sizes, std::string padding,
-                                             double data_range, double k1, double k2, double ssim_weight,
-                                             double l1_weight, bool l1_windowed, std::string reduction,
-                                             bool want_x, bool want_y) {
-  CudaCall call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
-  call.l1_windowed = l1_windowed;
-  auto [loss, grad_x, grad_y] =
-      gaussian_run(call, Windows(sigmas, window_sizes), padding, k1, k2, &grad_loss, 1);
-  return {grad_x, grad_y};
-}
-
 // ---- Dyadic form: a pyramid of halved images, the mean of cs at each level.
 
-std::tuple<Tensor, Tensor, Tensor> dyadic_run(CudaCall& call, const Windows& windows,
-                                              const std::vector<double>& weights, const std::string& padding,
-                                              double k1, double k2, const Tensor* grad_loss,
-                                              double unit_scale) {
-  check_taps(windows);
+std::tuple<Tensor, Tensor, Tensor> dyadic_run(CudaCall& call, const DyadicOptions& options,
+                                              const Tensor* grad_loss, double unit_scale) {
+  const std::vector<double>& weights = options.weights;
+  check_taps(options.windows);
   check(!weights.empty() && weights.size() <= size_t(cuda_max_levels),
         "weights: expected 1 to " + std::to_string(cuda_max_levels) + " on CUDA, got " +
             std::to_string(weights.size()));
   check(call.reduction != Reduction::map, "reduction: the dyadic form has no map");
   if (grad_loss) call.check_incoming(*grad_loss, {});
   DyadicCall todo{};
-  todo.finest = call.problem(windows, padding, k1, k2);
+  todo.finest = call.problem(options.windows, options.padding, options.k1, options.k2);
   Problem coarsest = todo.finest;
   for (size_t j = 1; j < weights.size(); ++j)
     coarsest.height = (coarsest.height + 1) / 2, coarsest.width = (coarsest.width + 1) / 2;
@@ -146,26 +121,6 @@ std::tuple<Tensor, Tensor, Tensor> dyadic_run(CudaCall& call, const Windows& win
   return {loss, call.grad_x, call.grad_y};
 }
 
-std::tuple<Tensor, Tensor, Tensor> dyadic(Tensor x, Tensor y, std::vector<double> weights, double sigma,
-                                          int64_t window_size, std::string padding, double data_range,
-                                          double k1, double k2, double ssim_weight, double l1_weight,
-                                          std::string reduction, double unit_scale, bool want_x,
-                                          bool want_y) {
-  CudaCall call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
-  return dyadic_run(call, Windows({sigma}, {window_size}), weights, padding, k1, k2, nullptr, unit_scale);
-}
-
-std::tuple<Tensor, Tensor> dyadic_backward(Tensor grad_loss, Tensor x, Tensor y, std::vector<double> weights,
-                                           double sigma, int64_t window_size, std::string padding,
-                                           double data_range, double k1, double k2, double ssim_weight,
-                                           double l1_weight, std::string reduction, bool want_x,
-                                           bool want_y) {
-  CudaCall call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
-  auto [loss, grad_x, grad_y] =
-      dyadic_run(call, Windows({sigma}, {window_size}), weights, padding, k1, k2, &grad_loss, 1);
-  return {grad_x, grad_y};
-}
-
 void scale_(Tensor unit, Tensor grad_loss, double factor) {
   check(unit.dim() == 4 && unit.is_cuda(), "unit: expected four dimensions, on a CUDA device");
   check(same_device(unit, grad_loss) &&
@@ -181,9 +136,6 @@ void scale_(Tensor unit, Tensor grad_loss, double factor) {
 }  // namespace ssimloss
 
 STABLE_TORCH_LIBRARY_IMPL(ssimloss, CUDA, library) {
-  library.impl("gaussian", TORCH_BOX(&ssimloss::gaussian));
-  library.impl("gaussian_backward", TORCH_BOX(&ssimloss::gaussian_backward));
-  library.impl("dyadic", TORCH_BOX(&ssimloss::dyadic));
-  library.impl("dyadic_backward", TORCH_BOX(&ssimloss::dyadic_backward));
+  ssimloss::Operators<ssimloss::CudaCall>::implement(library);
   library.impl("scale_", TORCH_BOX(&ssimloss::scale_));
 }

@@ -173,8 +173,8 @@ class Strip : StripBlock {
               (Gradients ? p.ssim_gain * incoming() : 0.f) * (is_edge(col, p.width, p.padding) ? 2.f : 1.f)};
     float* slot = slots + column;
     // Nearly always all rows are positions and own ones: then nothing is asked for each.
-    const bool plain = !reflect && row - r >= (top > row0 ? top : row0) &&
-                       row - r + R <= (bottom < row1() ? bottom : row1());
+    const bool plain = row - r >= (top > row0 ? top : row0) + reflect &&  // reflect: not the edges
+                       row - r + R <= (bottom < row1() ? bottom : row1()) - reflect;
     if (plain) {
 #pragma unroll
       for (int i = 0; i < R; ++i)
