@@ -1,53 +1,13 @@
 // The operators on CPU tensors: tensors become plain problems, items run on torch's threads, and the
 // items' sums become losses. No loop over pixels here.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
 
-#include <array>
-#include <cmath>
-#include <limits>
-#include <string>
-#include <tuple>
-#include <vector>
-
-#include "options.h"
+#include "ops.h"
 
 namespace ssimloss {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using Sizes = std::array<int64_t, 4>;
-
-DType dtype_of(const Tensor& t) {
-  switch (t.scalar_type()) {
-    case ScalarType::Float: return DType::float32;
-    case ScalarType::Double: return DType::float64;
-    case ScalarType::Half: return DType::float16;
-    case ScalarType::BFloat16: return DType::bfloat16;
-    default: check(false, "dtype: expected float16, bfloat16, float32 or float64"); return DType::float32;
-  }
-}
-
-ScalarType arithmetic(const Tensor& t) {
-  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
-Images images(const Tensor& t) {
-  return {t.data_ptr(), dtype_of(t), t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
-}
-
-template <class S>
-Tensor empty(const Tensor& like, const S& sizes, ScalarType dtype) {
-  return torch::stable::new_empty(like, {sizes.data(), sizes.size()}, dtype);
-}
-
-Tensor nothing(const Tensor& like) { return empty(like, std::array<int64_t, 1>{0}, like.scalar_type()); }
 
 double value_at(const Tensor& t, int64_t i) {  // of a tensor [] or [N]
   const int64_t offset = t.dim() == 0 ? 0 : i * t.stride(0);
@@ -85,41 +45,15 @@ void parallel(int64_t count, int64_t grain, const F& run) {
   if (count > 0) torch::stable::parallel_for(0, count, grain, run);
 }
 
-// One op call: what both forms need of its arguments.
-struct Call {
-  Tensor x, y;
-  int64_t batch, channels, height, width;
-  Reduction reduction;
-  double data_range, ssim_weight, l1_weight;
-  bool want_x, want_y;
-  bool l1_windowed = true;
-  Tensor grad_x, grad_y;
-
-  Call(const Tensor& x_, const Tensor& y_, double data_range_, double ssim_weight_, double l1_weight_,
-       const std::string& reduction_, bool want_x_, bool want_y_)
-      : x(x_),
-        y(y_),
-        reduction(reduction_of(reduction_)),
-        data_range(data_range_),
-        ssim_weight(ssim_weight_),
-        l1_weight(l1_weight_),
-        want_x(want_x_),
-        want_y(want_y_),
-        grad_x(nothing(x_)),
-        grad_y(nothing(x_)) {
-    check(x.dim() == 4 && y.dim() == 4, "x and y: expected four dimensions");
-    for (int i = 0; i < 4; ++i) check(x.size(i) == y.size(i), "x and y: expected the same shape");
-    check(x.scalar_type() == y.scalar_type(), "x and y: expected the same dtype");
+// An op call on the CPU.
+struct CpuCall : Call {
+  template <class... Args>
+  explicit CpuCall(const Args&... args) : Call(args...) {
     check(x.is_cpu() && y.is_cpu(), "x and y: expected tensors on the CPU");
-    check(data_range > 0, "data_range: expected a positive number");
-    batch = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
   }
 
-  int64_t planes() const { return batch * channels; }
-  double averaged_planes() const { return double(reduction == Reduction::mean ? planes() : channels); }
-
   // The same call for channel c of image n alone.
-  Call plane(int64_t n, int64_t c) const {
+  CpuCall plane(int64_t n, int64_t c) const {
     const auto view = [&](const Tensor& t) {
       using torch::stable::narrow;
       Tensor image = t;
@@ -127,7 +61,7 @@ struct Call {
       image = narrow(image, 0, n, 1);
       return narrow(image, 1, c, 1);
     };
-    Call one = *this;
+    CpuCall one = *this;
     one.x = view(x), one.y = view(y), one.grad_x = view(grad_x), one.grad_y = view(grad_y);
     one.batch = one.channels = 1;
     return one;
@@ -136,20 +70,6 @@ struct Call {
   void make_gradients() {
     if (want_x) grad_x = fresh(x);
     if (want_y) grad_y = fresh(y);
-  }
-
-  Problem problem(const Windows& windows, const std::string& padding, double k1, double k2) const {
-    Problem p{};
-    p.batch = batch, p.channels = channels, p.height = height, p.width = width;
-    p.padding = padding_of(padding);
-    p.windows = windows.data(), p.scales = windows.count();
-    p.luminance = true;
-    p.l1_windowed = l1_windowed;
-    p.ssim_weight = ssim_weight, p.l1_weight = l1_weight;
-    p.c1 = k1 * k1, p.c2 = k2 * k2;
-    p.inverse_range = 1 / data_range;
-    p.x = images(x), p.y = images(y);
-    return p;
   }
 
   // The losses of all planes -> [], [N]; the sum over the planes is in their order, on one thread.
@@ -166,16 +86,6 @@ struct Call {
     return loss;
   }
 
-  // The incoming gradient has the shape of the loss: [], [N] or that of the map.
-  void check_incoming(const Tensor& grad_loss, const std::vector<int64_t>& map_size) const {
-    std::vector<int64_t> expected;
-    if (reduction == Reduction::none) expected = {batch};
-    if (reduction == Reduction::map) expected = map_size;
-    bool same = size_t(grad_loss.dim()) == expected.size() && grad_loss.is_cpu();
-    for (size_t i = 0; same && i < expected.size(); ++i) same = grad_loss.size(int64_t(i)) == expected[i];
-    check(same, "grad_loss: expected the shape and device of the loss");
-  }
-
   // The gain of every plane: the incoming gradient of its loss, or 1 where none is given.
   std::vector<double> incoming(const Tensor* grad_loss) const {
     std::vector<double> gains(size_t(planes()), 1.0);
@@ -185,18 +95,6 @@ struct Call {
     return gains;
   }
 };
-
-struct OutputSize {
-  int64_t height, width;
-  double count() const { return double(height) * double(width); }
-};
-
-OutputSize output_size(const Problem& p) {
-  const int64_t r = p.windows[p.scales - 1].radius, crop = p.padding == Padding::valid ? 2 * r : 0;
-  check(p.height > crop && p.width > crop && (p.padding != Padding::reflect || (p.height > r && p.width > r)),
-        "the window does not fit into the image");
-  return {p.height - crop, p.width - crop};
-}
 
 // Run all items of p; returns each plane's sums of the ssim and the l1 terms, in order of the items.
 std::vector<std::array<double, 2>> run(Problem p) {
@@ -216,7 +114,7 @@ std::vector<std::array<double, 2>> run(Problem p) {
 
 // ---- Gaussian form: all scales at full resolution; one scale is SSIM.
 
-std::tuple<Tensor, Tensor, Tensor> gaussian_run(Call& call, const Windows& windows,
+std::tuple<Tensor, Tensor, Tensor> gaussian_run(CpuCall& call, const Windows& windows,
                                                 const std::string& padding, double k1, double k2,
                                                 const Tensor* grad_loss, double unit_scale) {
   Problem p = call.problem(windows, padding, k1, k2);
@@ -252,28 +150,6 @@ std::tuple<Tensor, Tensor, Tensor> gaussian_run(Call& call, const Windows& windo
   return {call.reduced(losses), call.grad_x, call.grad_y};
 }
 
-std::tuple<Tensor, Tensor, Tensor> gaussian(Tensor x, Tensor y, std::vector<double> sigmas,
-                                            std::vector<int64_t> window_sizes, std::string padding,
-                                            double data_range, double k1, double k2, double ssim_weight,
-                                            double l1_weight, bool l1_windowed, std::string reduction,
-                                            double unit_scale, bool want_x, bool want_y) {
-  Call call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
-  call.l1_windowed = l1_windowed;
-  return gaussian_run(call, Windows(sigmas, window_sizes), padding, k1, k2, nullptr, unit_scale);
-}
-
-std::tuple<Tensor, Tensor> gaussian_backward(Tensor grad_loss, Tensor x, Tensor y, std::vector<double> sigmas,
-                                             std::vector<int64_t> window_sizes, std::string padding,
-                                             double data_range, double k1, double k2, double ssim_weight,
-                                             double l1_weight, bool l1_windowed, std::string reduction,
-                                             bool want_x, bool want_y) {
-  Call call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
-  call.l1_windowed = l1_windowed;
-  auto [loss, grad_x, grad_y] =
-      gaussian_run(call, Windows(sigmas, window_sizes), padding, k1, k2, &grad_loss, 1);
-  return {grad_x, grad_y};
-}
-
 // ---- Dyadic form: a pyramid of halved images, the mean of cs at each level.
 
 struct Level {
@@ -283,11 +159,11 @@ struct Level {
   std::vector<double> log_slopes;
 };
 
-Tensor plane_tensor(const Call& call, const Problem& p, ScalarType dtype) {
+Tensor plane_tensor(const CpuCall& call, const Problem& p, ScalarType dtype) {
   return empty(call.x, Sizes{call.batch, call.channels, p.height, p.width}, dtype);
 }
 
-std::vector<Level> pyramid(const Call& call, const Problem& finest, size_t levels) {
+std::vector<Level> pyramid(const CpuCall& call, const Problem& finest, size_t levels) {
   std::vector<Level> all(levels, Level{finest, call.x, call.x, call.grad_x, call.grad_y, {}});
   for (size_t j = 0; j < levels; ++j) {
     Problem& p = all[j].problem;
@@ -313,15 +189,8 @@ std::vector<Level> pyramid(const Call& call, const Problem& finest, size_t level
   return all;
 }
 
-struct DyadicOptions {
-  const std::vector<double>& weights;
-  const Windows& windows;
-  const std::string& padding;
-  double k1, k2;
-};
-
 // The losses of the call's planes; their gradients times incoming[plane] * scale in its tensors.
-std::vector<double> dyadic_planes(const Call& call, const DyadicOptions& options, const double* incoming,
+std::vector<double> dyadic_planes(const CpuCall& call, const DyadicOptions& options, const double* incoming,
                                   double scale) {
   const Problem finest = call.problem(options.windows, options.padding, options.k1, options.k2);
   std::vector<Level> levels = pyramid(call, finest, options.weights.size());
@@ -379,7 +248,7 @@ std::vector<double> dyadic_planes(const Call& call, const DyadicOptions& options
   return losses;
 }
 
-std::tuple<Tensor, Tensor, Tensor> dyadic_run(Call& call, const DyadicOptions& options,
+std::tuple<Tensor, Tensor, Tensor> dyadic_run(CpuCall& call, const DyadicOptions& options,
                                               const Tensor* grad_loss, double unit_scale) {
   check(!options.weights.empty(), "weights: expected at least one");
   check(call.reduction != Reduction::map, "reduction: the dyadic form has no map");
@@ -394,31 +263,10 @@ std::tuple<Tensor, Tensor, Tensor> dyadic_run(Call& call, const DyadicOptions& o
   }
   std::vector<double> losses;
   for (int64_t i = 0; i < call.planes(); ++i) {
-    const Call plane = call.plane(i / call.channels, i % call.channels);
+    const CpuCall plane = call.plane(i / call.channels, i % call.channels);
     losses.push_back(dyadic_planes(plane, options, &incoming[size_t(i)], scale)[0]);
   }
   return {call.reduced(losses), call.grad_x, call.grad_y};
-}
-
-std::tuple<Tensor, Tensor, Tensor> dyadic(Tensor x, Tensor y, std::vector<double> weights, double sigma,
-                                          int64_t window_size, std::string padding, double data_range,
-                                          double k1, double k2, double ssim_weight, double l1_weight,
-                                          std::string reduction, double unit_scale, bool want_x,
-                                          bool want_y) {
-  Call call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
-  const Windows windows({sigma}, {window_size});
-  return dyadic_run(call, {weights, windows, padding, k1, k2}, nullptr, unit_scale);
-}
-
-std::tuple<Tensor, Tensor> dyadic_backward(Tensor grad_loss, Tensor x, Tensor y, std::vector<double> weights,
-                                           double sigma, int64_t window_size, std::string padding,
-                                           double data_range, double k1, double k2, double ssim_weight,
-                                           double l1_weight, std::string reduction, bool want_x,
-                                           bool want_y) {
-  Call call(x, y, data_range, ssim_weight, l1_weight, reduction, want_x, want_y);
-  const Windows windows({sigma}, {window_size});
-  auto [loss, grad_x, grad_y] = dyadic_run(call, {weights, windows, padding, k1, k2}, &grad_loss, 1);
-  return {grad_x, grad_y};
 }
 
 void scale_(Tensor unit, Tensor grad_loss, double factor) {
@@ -443,9 +291,6 @@ void scale_(Tensor unit, Tensor grad_loss, double factor) {
 }  // namespace ssimloss
 
 STABLE_TORCH_LIBRARY_IMPL(ssimloss, CPU, library) {
-  library.impl("gaussian", TORCH_BOX(&ssimloss::gaussian));
-  library.impl("gaussian_backward", TORCH_BOX(&ssimloss::gaussian_backward));
-  library.impl("dyadic", TORCH_BOX(&ssimloss::dyadic));
-  library.impl("dyadic_backward", TORCH_BOX(&ssimloss::dyadic_backward));
+  ssimloss::Operators<ssimloss::CpuCall>::implement(library);
   library.impl("scale_", TORCH_BOX(&ssimloss::scale_));
 }

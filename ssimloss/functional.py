@@ -4,7 +4,8 @@ Each takes x and y of the same shape [N, C, H, W] or [C, H, W] and the same dtyp
 float32 or float64; under autocast mixed dtypes are taken as float32), and these options:
 
 data_range   the difference between the largest and the smallest possible value (1.0, 255, ...).
-window_size  side of every Gaussian window, odd; None: 2 * int(3.5 * sigma + 0.5) + 1, as scikit-image.
+window_size  side of every Gaussian window, odd; None: 2 * int(3.5 * sigma + 0.5) + 1, as scikit-image. At
+             most 1023, on CUDA 65.
 padding      "valid": positions where the largest window fits; "zeros": zeros around the images (what
              fused-ssim calls same); "reflect": the images mirrored, the edge not repeated.
 reduction    "mean": a scalar; "none": one value an image, [N], a scalar for [C, H, W]; "map": one
@@ -35,6 +36,8 @@ MULTISCALES = ("gaussian", "dyadic")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_SCALES = 16
 MAX_TAPS = 1023  # of a window
+MAX_CUDA_TAPS = 65
+MAX_CUDA_LEVELS = 16  # of the dyadic form
 LEAST_K = 1e-9  # its square must not underflow in float32
 
 
@@ -206,6 +209,8 @@ def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor
         dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
         x, y = x.to(dtype), y.to(dtype)
     check_device(x.device)
+    if x.device.type == "cuda":
+        check_cuda_limits(options)
     check_size(x, options)
     return x, y
 
@@ -221,6 +226,15 @@ def check_device(device: torch.device) -> None:
         else "there are kernels for cpu"
     )
     raise RuntimeError(f"x: no ssimloss kernels for a tensor on {device}: {reason}")
+
+
+def check_cuda_limits(options: Options) -> None:
+    if options.largest_window > MAX_CUDA_TAPS:
+        raise ValueError(
+            f"window_size: expected at most {MAX_CUDA_TAPS} taps on CUDA, got {options.largest_window}"
+        )
+    if isinstance(options, Dyadic) and len(options.weights) > MAX_CUDA_LEVELS:
+        raise ValueError(f"weights: expected at most {MAX_CUDA_LEVELS} on CUDA, got {len(options.weights)}")
 
 
 def check_size(x: Tensor, options: Options) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures: photographs, CPU variants."""
+"""Fixtures: photographs, CPU variants, the CUDA kernels on the CPU."""
 
 import functools
 import os
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import shim
 import torch
 from skimage import data
 from skimage.io import imread
@@ -54,3 +55,14 @@ def python() -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def shim_build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """shim_build(kind, main) -> shim.build's output; a kind's objects are compiled once."""
+
+    @functools.cache
+    def folder(kind: str) -> Path:
+        return tmp_path_factory.mktemp(f"shim-{kind}")
+
+    return functools.cache(lambda kind, main: shim.build(folder(kind), kind, main=main))

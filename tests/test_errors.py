@@ -9,7 +9,16 @@ import torch
 from cases import every_loss
 
 import ssimloss
-from ssimloss import L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss, ms_ssim, ms_ssim_gaussian, ssim
+from ssimloss import (
+    L1SSIMLoss,
+    MixLoss,
+    MSSSIMLoss,
+    SSIMLoss,
+    functional,
+    ms_ssim,
+    ms_ssim_gaussian,
+    ssim,
+)
 
 A = torch.zeros(1, 3, 64, 64)
 FUNCTIONS = [ssim, ms_ssim, ms_ssim_gaussian]
@@ -203,3 +212,13 @@ def test_info() -> None:
     assert info["torch"] == torch.__version__ and info["version"] == ssimloss.__version__
     assert info["cpu_variant"] in ("baseline", "x86-64-v3", "x86-64-v4")
     assert isinstance(info["cuda_architectures"], list)
+
+
+def test_limits_of_the_cuda_kernels() -> None:
+    """Checked before the operator is called, so no device is needed to ask."""
+    functional.check_cuda_limits(SSIMLoss(window_size=65).options)
+    functional.check_cuda_limits(MSSSIMLoss("dyadic", weights=(0.1,) * 16).options)
+    with pytest.raises(ValueError, match="window_size: expected at most 65 taps on CUDA, got 67"):
+        functional.check_cuda_limits(SSIMLoss(window_size=67).options)
+    with pytest.raises(ValueError, match="weights: expected at most 16 on CUDA, got 17"):
+        functional.check_cuda_limits(MSSSIMLoss("dyadic", weights=(0.1,) * 17).options)

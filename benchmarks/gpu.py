@@ -1,0 +1,489 @@
+"""The CUDA kernels on this machine's GPU, in one offline call: build, test, measure, write the table.
+
+    python benchmarks/gpu.py [--wheel FILE] [--peers DIR] [--fused-ssim DIR] [--out FILE]
+
+Times are medians of CUDA events, the contenders of a row taking turns, the L2 cache flushed before each
+run, and each run queued behind a spinning kernel so that Python's time does not count; "step" is the time
+of one of many forward + backward calls in a row as a training loop has it, Python included. A peer that is
+not importable, or raises, is named and left out. After --budget seconds what is measured is written as it is.
+"""
+
+import argparse
+import contextlib
+import datetime
+import gc
+import importlib
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parent.parent
+SHAPES = [(1, 3, 1080, 1920), (16, 3, 128, 128), (1, 3, 2160, 3840), (16, 3, 256, 256), (4, 3, 512, 512)]
+DRY_SHAPES = [(1, 3, 162, 164), (2, 3, 40, 48)]
+DTYPES = [torch.float32, torch.bfloat16]
+FUSED_SSIM, FRAME_ANALYTICS, MSSSIM, KORNIA = "fused-ssim", "frame-analytics", "pytorch-msssim", "kornia"
+MODULES = {
+    FUSED_SSIM: "fused_ssim",
+    FRAME_ANALYTICS: "frame_analytics",
+    MSSSIM: "pytorch_msssim",
+    KORNIA: "kornia",
+}
+OURS, L1, COPY = "ssimloss", "F.l1_loss", "copy of as many bytes"
+# fused-ssim launches on the default stream, frame-analytics' backward cannot be captured: the first
+# would break the capture, and with it maybe what is measured after it.
+NOT_CAPTURED = (FUSED_SSIM, FRAME_ANALYTICS)
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Run = Callable[[], object]
+
+
+class Task(NamedTuple):
+    losses: dict[str, Loss]  # ours first
+    taps: int  # of all windows together: 14 FMA a tap and element, 8 of them forward
+    scales: int
+
+
+class Row(NamedTuple):
+    """Microseconds; memory beyond the inputs in sizes of the gradient."""
+
+    forward: float
+    both: float
+    captured: float | None
+    step: float
+    memory: float
+
+
+# ---- What is measured, and against whom
+
+
+def peers() -> dict[str, Any]:
+    found = {}
+    for name, module in MODULES.items():
+        try:
+            found[name] = importlib.import_module(module)
+        except ImportError as error:
+            print(f"{name} left out: {error}", flush=True)
+    return found
+
+
+def tasks(found: dict[str, Any], x: Tensor) -> dict[str, Task]:
+    import ssimloss
+
+    shape = tuple(x.shape)
+    ssim: dict[str, Loss] = {OURS: ssimloss.SSIMLoss()}
+    zeros: dict[str, Loss] = {OURS: ssimloss.SSIMLoss(padding="zeros")}
+    l1_ssim: dict[str, Loss] = {OURS: ssimloss.L1SSIMLoss()}
+    dyadic: dict[str, Loss] = {OURS: ssimloss.MSSSIMLoss("dyadic")}
+    paper: dict[str, Loss] = {OURS: ssimloss.MixLoss(padding="zeros")}
+    kornias = dict(alpha=0.025, l1_range=1.0, window_size=33, padding="zeros")
+    mix: dict[str, Loss] = {OURS: ssimloss.MixLoss(**kornias)}
+    if fused := found.get(FUSED_SSIM):
+        ssim[FUSED_SSIM] = lambda x, y: 1 - fused.fused_ssim(x, y, padding="valid")
+        zeros[FUSED_SSIM] = lambda x, y: 1 - fused.fused_ssim(x, y)
+        l1_ssim[FUSED_SSIM] = lambda x, y: 0.8 * F.l1_loss(x, y) + 0.2 * (1 - fused.fused_ssim(x, y))
+    if frame := found.get(FRAME_ANALYTICS):
+        ssim[FRAME_ANALYTICS] = lambda x, y: 1 - frame.ssim(x, y, data_range=1.0)
+        dyadic[FRAME_ANALYTICS] = lambda x, y: 1 - frame.ms_ssim(x, y, data_range=1.0)
+    if msssim := found.get(MSSSIM):
+        ssim[MSSSIM] = lambda x, y: 1 - msssim.ssim(x, y, data_range=1.0)
+        dyadic[MSSSIM] = lambda x, y: 1 - msssim.ms_ssim(x, y, data_range=1.0)
+    small = x.numel() <= (16 * 3 * 256 * 256 if x.is_cuda else 2 * 3 * 40 * 48)  # dense 33x33 windows
+    if (kornia := found.get(KORNIA)) and small:
+        mix[KORNIA] = kornia.losses.MS_SSIMLoss(compensation=1.0).to(x.device)
+    ssim |= {L1: F.l1_loss, COPY: copy_of_as_many_bytes}
+    rows = {"SSIM": Task(ssim, 11, 1), "SSIM, zeros": Task(zeros, 11, 1), "L1 + SSIM": Task(l1_ssim, 11, 1)}
+    if min(shape[-2:]) > 160:
+        rows["MS-SSIM, dyadic"] = Task(dyadic, 15, 1)  # the coarser levels: a third more elements
+    return rows | {"Mix, 33 taps": Task(mix, 165, 5), "Mix, 5 to 57 taps": Task(paper, 115, 5)}
+
+
+def copy_of_as_many_bytes(x: Tensor, y: Tensor) -> Tensor:
+    """In the place of a loss: as many bytes read and written as SSIM must (see `runs`)."""
+    raise NotImplementedError
+
+
+def runs(name: str, loss: Loss, x: Tensor, y: Tensor) -> tuple[Run, Run]:
+    """Forward alone and forward + backward, to x."""
+    if name == COPY:
+        count = x.numel()
+        source, target = (torch.zeros(3 * count // 2, dtype=x.dtype, device=x.device) for _ in range(2))
+        return lambda: target[:count].copy_(source[:count]), lambda: target.copy_(source)
+    leaf = x.detach().clone().requires_grad_()
+
+    def forward() -> None:
+        with torch.no_grad():
+            loss(x, y)
+
+    def both() -> None:
+        leaf.grad = None
+        loss(leaf, y).backward()
+
+    return forward, both
+
+
+# ---- Clocks
+
+
+class Cpu:
+    """For --dry-run where there is no GPU."""
+
+    name = platform.processor() or "CPU"
+
+    def capture(self, run: Run) -> Run | None:
+        return None
+
+    def peak(self, run: Run) -> int:
+        run()
+        return 0
+
+    def synchronize(self) -> None:
+        pass
+
+    def measure(self, run: Run, spin: float) -> Callable[[], float]:
+        start = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - start
+        return lambda: 1e6 * seconds
+
+
+class Gpu:
+    def __init__(self) -> None:
+        properties = torch.cuda.get_device_properties(0)
+        self.name = properties.name
+        self.lanes = 128 * properties.multi_processor_count
+        self.cache = torch.empty(4 * properties.L2_cache_size, dtype=torch.uint8, device="cuda")
+        self.synchronize = torch.cuda.synchronize
+
+    def capture(self, run: Run) -> Run | None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                run()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            run()
+        return graph.replay
+
+    def peak(self, run: Run) -> int:
+        """Bytes of tensors alive at once, at most, in the second of two runs."""
+        run()
+        gc.collect()
+        self.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+
+    def measure(self, run: Run, spin: float) -> Callable[[], float]:
+        """Queues one run; the answer, microseconds, is ready after the device has run it."""
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self.cache.zero_()
+        torch.cuda._sleep(int(spin * 2e9))  # about 2 GHz
+        start.record()
+        run()
+        end.record()
+        return lambda: 1e3 * start.elapsed_time(end)
+
+
+def medians(clock: Cpu | Gpu, all_runs: dict[str, Run], seconds: float) -> dict[str, float]:
+    """Median microseconds of each, interleaved, after a round to warm up; at least 5 rounds."""
+    spins = {}
+    for name, run in all_runs.items():
+        run()
+        clock.synchronize()
+        start = time.perf_counter()
+        run()
+        spins[name] = min(2 * (time.perf_counter() - start) + 5e-5, 0.02)
+        clock.synchronize()
+    times: dict[str, list[float]] = {name: [] for name in all_runs}
+    end, rounds = time.perf_counter() + seconds, 0
+    while rounds < 5 or (time.perf_counter() < end and rounds < 100):
+        queued = {name: clock.measure(run, spins[name]) for name, run in all_runs.items()}
+        clock.synchronize()
+        for name, answer in queued.items():
+            times[name].append(answer())
+        rounds += 1
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def steps(clock: Cpu | Gpu, all_runs: dict[str, Run], seconds: float) -> dict[str, float]:
+    """Microseconds a call of calls in a row, Python and launches included; the best of five turns."""
+    best = dict.fromkeys(all_runs, float("inf"))
+    for _ in range(5):
+        for name, run in all_runs.items():
+            clock.synchronize()
+            start, count = time.perf_counter(), 0
+            while count < 3 or (count < 50 and time.perf_counter() < start + seconds / 5):
+                run()
+                count += 1
+            clock.synchronize()
+            best[name] = min(best[name], 1e6 * (time.perf_counter() - start) / count)
+    return best
+
+
+def rows_of(
+    clock: Cpu | Gpu, task: Task, x: Tensor, y: Tensor, seconds: float, notes: list[str]
+) -> dict[str, Row]:
+    """Every contender that runs; what a peer raises, and values far from ours, go into the notes."""
+    forward, both, memory, captured = {}, {}, {}, {}
+    ours = None
+    for name, loss in task.losses.items():
+        try:
+            if name not in (COPY, L1):
+                value = float(loss(x, y))
+                ours = value if ours is None else ours
+                if abs(value - ours) > 1e-2 * abs(ours):
+                    notes.append(f"{name}: its loss is {value:.5g}, ours {ours:.5g}")
+            one, two = runs(name, loss, x, y)
+            memory[name] = clock.peak(two) / (x.numel() * x.element_size())
+            forward[name], both[name] = one, two
+            if name not in NOT_CAPTURED and (graph := clock.capture(two)):
+                captured[name] = graph
+        except Exception as error:
+            if name == OURS:
+                raise
+            what = "left out" if name not in both else "not captured"
+            notes.append(f"{name} {what}: {type(error).__name__}: {str(error).splitlines()[0][:100]}")
+    times = [medians(clock, some, seconds) for some in (forward, both, captured)]
+    step = steps(clock, both, seconds)
+    return {
+        name: Row(times[0][name], times[1][name], times[2].get(name), step[name], memory[name])
+        for name in both
+    }
+
+
+# ---- Tables
+
+
+class Roofline(NamedTuple):
+    """What the device can do: bytes and FP32 instructions (an FMA is one) a microsecond."""
+
+    bandwidth: float
+    rate: float
+
+    def floor(self, task: Task, x: Tensor) -> float:
+        """Microseconds of forward + backward: read x and y, write a gradient; or the arithmetic."""
+        slots = 14 * task.taps + 28 * task.scales
+        return max(3 * x.numel() * x.element_size() / self.bandwidth, x.numel() * slots / self.rate)
+
+
+def roofline(clock: Cpu | Gpu) -> Roofline | None:
+    if isinstance(clock, Cpu):
+        return None
+    source, target = (torch.zeros(2**28, device="cuda") for _ in range(2))
+    times = medians(clock, {COPY: lambda: target.copy_(source)}, 0.2)
+    mhz = ask("nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits", "--id=0")
+    return Roofline(2 * 4 * 2**28 / times[COPY], clock.lanes * float(mhz))
+
+
+def table(title: str, results: dict[str, tuple[dict[str, Row], float | None]], x: Tensor) -> list[str]:
+    lines = [
+        f"### {title}",
+        "",
+        "| loss | contender | forward us | forward + backward us | ours times | captured us | step us | "
+        "GB/s | of the roofline | peak memory |",
+        "|---|---|" + "---:|" * 8,
+    ]
+    floor_bytes = 3 * x.numel() * x.element_size()
+    for task, (rows, floor) in results.items():
+        for name, row in rows.items():
+            captured = "" if row.captured is None else f"{row.captured:.1f}"
+            share = "" if floor is None or name in (L1, COPY) else f"{100 * floor / row.both:.0f} %"
+            ratio, rate = row.both / rows[OURS].both, floor_bytes / row.both / 1e3
+            lines.append(
+                f"| {task} | {name} | {row.forward:.1f} | {row.both:.1f} | {ratio:.2f} | {captured} | "
+                f"{row.step:.1f} | {rate:.0f} | {share} | {row.memory:.2f} |"
+            )
+    return [*lines, ""]
+
+
+def bars(all_rows: dict[tuple, dict[str, Row]]) -> list[str]:
+    """The issue's bars for an H200, in float32: name, limit, what was measured."""
+    lines = ["### Bars, float32", "", "| bar | limit | measured | |", "|---|---:|---:|---|"]
+
+    def bar(
+        what: str, shape: tuple, task: str, peer: str, least: float, key: Callable = lambda r: r.both
+    ) -> None:
+        rows = all_rows.get((shape, torch.float32, task), {})
+        if OURS not in rows or peer not in rows:
+            lines.append(f"| {what} | {least:g} | not measured | |")
+            return
+        ratio = key(rows[peer]) / key(rows[OURS])
+        lines.append(f"| {what} | {least:g} | {ratio:.3g} | {'met' if ratio >= least else 'MISSED'} |")
+
+    large, small = SHAPES[:2]
+    bar("1080p SSIM: fused-ssim's time, in ours", large, "SSIM", FUSED_SSIM, 3)
+    bar("1080p SSIM: frame-analytics' time, in ours", large, "SSIM", FRAME_ANALYTICS, 2)
+    bar("1080p SSIM: the copy's time, in ours", large, "SSIM", COPY, 1 / 5)
+    for peer in (FUSED_SSIM, FRAME_ANALYTICS, MSSSIM):
+        bar(f"16x3x128x128 SSIM, a step: {peer}'s time, in ours", small, "SSIM", peer, 1, lambda r: r.step)
+        bar(f"1080p SSIM, forward: {peer}'s time, in ours", large, "SSIM", peer, 1, lambda r: r.forward)
+    bar("16x3x128x128 Mix: kornia's time, in ours", small, "Mix, 33 taps", KORNIA, 50)
+    if rows := all_rows.get((large, torch.float32, "SSIM")):
+        memory = rows[OURS].memory
+        lines.append(
+            f"| 1080p SSIM: peak memory, in gradients, at most | 1.1 | {memory:.3f} | "
+            f"{'met' if memory <= 1.1 else 'MISSED'} |"
+        )
+    return [*lines, ""]
+
+
+def header(clock: Cpu | Gpu, line: Roofline | None) -> list[str]:
+    import ssimloss
+
+    commit = ask("git", "-C", str(ROOT), "describe", "--always", "--dirty") or "unknown"
+    driver = ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0")
+    lines = [
+        f"# {clock.name}, {datetime.date.today()}",
+        "",
+        f"{ssimloss.info()}, commit {commit}, Python {platform.python_version()}, driver {driver or 'none'}.",
+    ]
+    if line:
+        lines.append(
+            f"Roofline: a copy of 1 GiB moves {line.bandwidth / 1e3:.0f} GB/s; {line.rate / 1e6:.1f} T FP32 "
+            "instructions/s at the highest clock; 14 FMA a tap and 28 more a scale, 12 bytes, an element."
+        )
+    return [*lines, "", *(__doc__ or "").strip().splitlines()[4:], ""]
+
+
+# ---- What comes before: packages and tests
+
+
+def ask(*command: str) -> str:
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    return ""
+
+
+def prepare(args: argparse.Namespace, folder: Path) -> None:
+    """Ours, and the peers that were brought, unpacked or built into folder, importable from it."""
+    environment = os.environ.copy()
+    if torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        environment |= {"SSIMLOSS_CUDA_ARCHS": f"{major}{minor}", "TORCH_CUDA_ARCH_LIST": f"{major}.{minor}"}
+    wheels = sorted(args.peers.glob("*.whl")) if args.peers else []
+    builds = []
+
+    def build(*command: str, where: Path) -> None:
+        log = (folder / f"build{len(builds)}.log").open("w+")
+        builds.append((subprocess.Popen(command, cwd=where, env=environment, stdout=log, stderr=log), log))
+
+    if args.wheel:
+        wheels.append(args.wheel)
+    elif not args.installed:
+        base = ["--build-base", str(folder / "base"), "--build-lib", str(folder)]
+        build(sys.executable, "setup.py", "-q", "build", *base, where=ROOT)
+    if args.fused_ssim:
+        source = shutil.copytree(args.fused_ssim, folder / "source")  # its build writes beside its sources
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+        build(*pip, "--no-build-isolation", "--target", str(folder), str(source), where=folder)
+    for wheel in wheels:
+        zipfile.ZipFile(wheel).extractall(folder)
+    for process, log in builds:
+        if process.wait():
+            log.seek(0)
+            print(f"{' '.join(process.args)} failed:\n{log.read()[-3000:]}", flush=True)
+    sys.path.insert(0, str(folder))
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+
+
+def tests(seconds: float) -> Iterator[str]:
+    """Lines on what tests/test_gpu.py says, and compute-sanitizer of tests/cuda_shim/driver.cpp."""
+    deadline = time.perf_counter() + seconds
+
+    def outcome(*command: str) -> tuple[str, str]:
+        left = max(deadline - time.perf_counter(), 1)
+        try:
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=left)
+        except subprocess.TimeoutExpired:
+            return "out of time", ""
+        except OSError as error:
+            return f"not run: {error}", ""
+        print(done.stdout[-6000:], done.stderr[-3000:], flush=True)
+        return "passed" if done.returncode == 0 else "FAILED", done.stdout
+
+    pytest = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rs", "-p", "no:cacheprovider"]
+    result, said = outcome(*pytest, "tests/test_gpu.py")
+    yield f"tests/test_gpu.py: {result}: {(said.strip().splitlines() or [''])[-1].strip('= ')}"
+    if not torch.cuda.is_available():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        driver = str(Path(folder) / "driver")
+        sources = sorted(map(str, (ROOT / "csrc/cuda").glob("*.cu")))
+        flags = ["-std=c++17", "-O2", "-lineinfo", "-arch=native", "--extended-lambda", "-Icsrc"]
+        result, _ = outcome("nvcc", *flags, "-x", "cu", "tests/cuda_shim/driver.cpp", *sources, "-o", driver)
+        for tool in ("memcheck", "racecheck"):
+            if result == "passed":
+                found, said = outcome("compute-sanitizer", "--tool", tool, "--error-exitcode", "9", driver)
+                yield f"compute-sanitizer {tool}: {found}"
+            else:
+                yield f"compute-sanitizer {tool}: not run, the driver's build: {result}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--wheel", type=Path, help="of ssimloss, unpacked instead of building the sources")
+    parser.add_argument("--installed", action="store_true", help="the ssimloss that is importable already")
+    parser.add_argument("--peers", type=Path, help="a folder of the peers' wheels")
+    parser.add_argument("--fused-ssim", type=Path, help="a folder of fused-ssim's sources: built")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/gpu-DATE.md")
+    parser.add_argument("--budget", type=float, default=450, help="seconds for all of it")
+    parser.add_argument("--seconds", type=float, default=0.4, help="a row and kind of run")
+    parser.add_argument("--dry-run", action="store_true", help="small images, and the CPU without a GPU")
+    args = parser.parse_args()
+    start = time.perf_counter()
+    if not torch.cuda.is_available() and not args.dry_run:
+        parser.error("no CUDA device; --dry-run runs the script on the CPU")
+    out = args.out or ROOT / "benchmarks" / "results" / f"gpu-{datetime.date.today()}.md"
+    clock = Gpu() if torch.cuda.is_available() else Cpu()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    text: list[str] = []
+
+    def write(lines: list[str]) -> None:  # at once: what is measured stays, whatever comes
+        print("\n".join(lines), flush=True)
+        text.extend(lines)
+        out.write_text("\n".join(text) + "\n")
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(args, Path(folder))
+        found, line = peers(), roofline(clock)
+        write(header(clock, line))
+        write([f"- {said}" for said in tests(args.budget / 3)] + [""])
+        all_rows: dict[tuple, dict[str, Row]] = {}
+        notes: list[str] = [f"{name}: not importable" for name in MODULES if name not in found]
+        for dtype, shape in zip(DTYPES, DRY_SHAPES, strict=True) if args.dry_run else product(DTYPES, SHAPES):
+            y = torch.rand(shape, device=device)
+            x, y = (y + 0.1 * torch.randn_like(y)).to(dtype), y.to(dtype)
+            title, results = f"{'x'.join(map(str, shape))}, {str(dtype).removeprefix('torch.')}", {}
+            for task_name, task in tasks(found, x).items():
+                if time.perf_counter() - start > args.budget - 20:
+                    notes.append(f"{title}, {task_name}: not measured, out of time")
+                    continue
+                here: list[str] = []
+                rows = rows_of(clock, task, x, y, args.seconds, here)
+                notes += [f"{title}, {task_name}: {note}" for note in here]
+                all_rows[shape, dtype, task_name] = rows
+                results[task_name] = (rows, line and line.floor(task, x))
+            write(table(title, results, x))
+        write(bars(all_rows))
+        write([f"- {note}" for note in notes] + ["", f"{time.perf_counter() - start:.0f} s in all."])
+
+
+if __name__ == "__main__":
+    main()

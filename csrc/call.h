@@ -1,0 +1,129 @@
+// An op call in torch's terms, and what is made of it for the kernels: shared by every back end.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <array>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "options.h"
+
+namespace ssimloss {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Sizes = std::array<int64_t, 4>;
+
+inline DType dtype_of(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float: return DType::float32;
+    case ScalarType::Double: return DType::float64;
+    case ScalarType::Half: return DType::float16;
+    case ScalarType::BFloat16: return DType::bfloat16;
+    default: check(false, "dtype: expected float16, bfloat16, float32 or float64"); return DType::float32;
+  }
+}
+
+inline ScalarType arithmetic(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline Images images(const Tensor& t) {
+  return {t.data_ptr(), dtype_of(t), t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
+}
+
+template <class S>
+Tensor empty(const Tensor& like, const S& sizes, ScalarType dtype) {
+  return torch::stable::new_empty(like, {sizes.data(), sizes.size()}, dtype);
+}
+
+inline Tensor nothing(const Tensor& like) {
+  return empty(like, std::array<int64_t, 1>{0}, like.scalar_type());
+}
+
+inline bool same_device(const Tensor& a, const Tensor& b) {
+  return a.is_cpu() == b.is_cpu() && a.get_device_index() == b.get_device_index();
+}
+
+// One op call: what both forms and every back end need of its arguments.
+struct Call {
+  Tensor x, y;
+  int64_t batch, channels, height, width;
+  Reduction reduction;
+  double data_range, ssim_weight, l1_weight;
+  bool want_x, want_y;
+  bool l1_windowed = true;
+  Tensor grad_x, grad_y;
+
+  Call(const Tensor& x_, const Tensor& y_, double data_range_, double ssim_weight_, double l1_weight_,
+       const std::string& reduction_, bool want_x_, bool want_y_)
+      : x(x_),
+        y(y_),
+        reduction(reduction_of(reduction_)),
+        data_range(data_range_),
+        ssim_weight(ssim_weight_),
+        l1_weight(l1_weight_),
+        want_x(want_x_),
+        want_y(want_y_),
+        grad_x(nothing(x_)),
+        grad_y(nothing(x_)) {
+    check(x.dim() == 4 && y.dim() == 4, "x and y: expected four dimensions");
+    for (int i = 0; i < 4; ++i) check(x.size(i) == y.size(i), "x and y: expected the same shape");
+    check(x.scalar_type() == y.scalar_type(), "x and y: expected the same dtype");
+    check(data_range > 0, "data_range: expected a positive number");
+    batch = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
+  }
+
+  int64_t planes() const { return batch * channels; }
+  double averaged_planes() const { return double(reduction == Reduction::mean ? planes() : channels); }
+
+  Problem problem(const Windows& windows, const std::string& padding, double k1, double k2) const {
+    Problem p{};
+    p.batch = batch, p.channels = channels, p.height = height, p.width = width;
+    p.padding = padding_of(padding);
+    p.windows = windows.data(), p.scales = windows.count();
+    p.luminance = true;
+    p.l1_windowed = l1_windowed;
+    p.ssim_weight = ssim_weight, p.l1_weight = l1_weight;
+    p.c1 = k1 * k1, p.c2 = k2 * k2;
+    p.inverse_range = 1 / data_range;
+    p.x = images(x), p.y = images(y);
+    return p;
+  }
+
+  // The incoming gradient has the shape of the loss: [], [N] or that of the map.
+  void check_incoming(const Tensor& grad_loss, const std::vector<int64_t>& map_size) const {
+    std::vector<int64_t> expected;
+    if (reduction == Reduction::none) expected = {batch};
+    if (reduction == Reduction::map) expected = map_size;
+    bool same = size_t(grad_loss.dim()) == expected.size() && same_device(grad_loss, x);
+    for (size_t i = 0; same && i < expected.size(); ++i) same = grad_loss.size(int64_t(i)) == expected[i];
+    check(same, "grad_loss: expected the shape and device of the loss");
+  }
+};
+
+// The dyadic form's options beyond those of a Call.
+struct DyadicOptions {
+  const std::vector<double>& weights;
+  const Windows& windows;
+  const std::string& padding;
+  double k1, k2;
+};
+
+struct OutputSize {
+  int64_t height, width;
+  double count() const { return double(height) * double(width); }
+};
+
+inline OutputSize output_size(const Problem& p) {
+  const int64_t r = p.windows[p.scales - 1].radius, crop = p.padding == Padding::valid ? 2 * r : 0;
+  check(p.height > crop && p.width > crop && (p.padding != Padding::reflect || (p.height > r && p.width > r)),
+        "the window does not fit into the image");
+  return {p.height - crop, p.width - crop};
+}
+
+}  // namespace ssimloss

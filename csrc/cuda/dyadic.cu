@@ -1,0 +1,221 @@
+// The dyadic form: the pyramid, every level's value and gradient, then what multiplies them together.
+#include <algorithm>
+
+#include "pyramid.cuh"
+#include "similarity.h"
+
+namespace ssimloss {
+namespace {
+
+// Memory handed out piece by piece; with base null it only counts.
+class Room {
+ public:
+  explicit Room(void* base) : base_(static_cast<char*>(base)) {}
+  template <class T = void>
+  T* take(size_t bytes) {
+    T* taken = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
+    used_ += (bytes + 255) / 256 * 256;
+    return taken;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  char* base_;
+  size_t used_ = 0;
+};
+
+struct Layout {
+  Similarity levels[cuda_max_levels];
+  int64_t pieces[cuda_max_levels];
+  double count[cuda_max_levels];
+  double *factors, *losses;
+  void* offsets;
+  size_t bytes;
+};
+
+Images dense(void* data, DType dtype, const Problem& p) {
+  return {data, dtype, p.channels * p.height * p.width, p.height * p.width, p.width, 1};
+}
+
+Layout layout(const DyadicCall& call, void* workspace) {
+  Layout all{};
+  Room room(workspace);
+  Problem p = call.finest;
+  want_first(p);
+  const bool gradient = wants_gradient(p), both = p.grad_y.data;
+  const int64_t planes = p.batch * p.channels;
+  const DType type = arithmetic(p.x.dtype);
+  const size_t size = type == DType::float64 ? 8 : 4;
+  all.factors = room.take<double>(size_t(planes * call.levels) * sizeof(double));
+  all.losses = room.take<double>(size_t(planes) * 2 * sizeof(double));
+  all.offsets = room.take(size_t(planes) * size);
+  size_t maps = 0;
+  for (int j = 0; j < call.levels; ++j) {
+    if (j > 0) {
+      p.height = p.height / 2 + p.height % 2, p.width = p.width / 2 + p.width % 2;
+      p.l1_weight = 0;
+      p.sum_difference = true;
+      const size_t bytes = size_t(planes * p.height * p.width) * size;
+      p.x = dense(room.take(bytes), type, p), p.y = dense(room.take(bytes), type, p);
+      // Without a workspace to point into the fields must still say what is wanted.
+      char somewhere;
+      const auto take = [&] {
+        void* taken = room.take(bytes);
+        return taken ? taken : static_cast<void*>(&somewhere);
+      };
+      p.grad_x = gradient ? dense(take(), type, p) : Images{};
+      p.grad_y = both ? dense(take(), type, p) : Images{};
+    }
+    p.luminance = j + 1 == call.levels;
+    const int64_t crop = crop_of(p);
+    all.count[j] = double(p.height - 2 * crop) * double(p.width - 2 * crop);
+    all.pieces[j] = pieces(p);
+    Similarity& level = all.levels[j];
+    level = {p,
+             call.grad_scale * call.finest.ssim_weight / all.count[j],
+             0,
+             {},
+             j > 0 ? all.offsets : nullptr,
+             nullptr,
+             nullptr};
+    level.sums = room.take<double>(size_t(planes * all.pieces[j]) * 2 * sizeof(double));
+    maps = std::max(maps, maps_bytes(p));
+  }
+  void* shared_maps = room.take(maps);
+  for (int j = 0; j < call.levels; ++j) all.levels[j].maps = shared_maps;
+  all.bytes = room.used();
+  return all;
+}
+
+// Images a launch of one thread a pixel takes, `pixels` of them a block.
+int64_t images_a_launch(const Problem& p, int64_t height, int64_t width, int64_t pixels) {
+  const int64_t blocks = (height * width + pixels - 1) / pixels * p.channels;
+  return std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, blocks));
+}
+
+template <class E, class T>
+void pool(const Problem& fine, const Problem& coarse, void* offsets, void* stream) {
+  PoolParams params{};
+  params.pyramid = fine.sum_difference;
+  params.channels = int(fine.channels), params.height = int(fine.height), params.width = int(fine.width);
+  params.inverse_range = fine.inverse_range;
+  const int64_t step = images_a_launch(fine, coarse.height, coarse.width, 256);
+  for (int64_t first = 0; first < fine.batch; first += step) {
+    params.x = view(from_image(fine.x, first)), params.y = view(from_image(fine.y, first));
+    params.m = view(from_image(coarse.x, first)), params.d = view(from_image(coarse.y, first));
+    params.offsets = static_cast<T*>(offsets) + first * fine.channels;
+    params.planes = std::min(step, fine.batch - first) * fine.channels;
+    const int64_t blocks = (coarse.height * coarse.width + 255) / 256;
+    launch("pool_kernel", &pool_kernel<E, T>, params.planes * blocks, 256, 0, stream, params);
+  }
+}
+
+template <class E, class T>
+void combine(const Layout& all, const DyadicCall& call, bool to_y, void* stream) {
+  const Problem& p = all.levels[0].problem;
+  const int64_t planes = p.batch * p.channels;
+  CombineParams params{};
+  params.levels = call.levels;
+  params.planes = planes;
+  params.channels = int(p.channels), params.height = int(p.height), params.width = int(p.width);
+  params.l1_gain = p.l1_weight != 0 ? call.grad_scale * p.l1_weight / all.count[0] : 0;
+  params.negative = to_y;
+  params.padding = p.padding;
+  params.radius = p.windows[0].radius;
+  for (int t = 0; t <= params.radius; ++t) params.taps[t] = p.windows[0].weights[t];
+  params.incoming_double = call.incoming.dtype == DType::float64,
+  params.incoming_stride = call.incoming.stride;
+  const int64_t step = images_a_launch(p, p.height, p.width, 256);
+  for (int64_t first = 0; first < p.batch; first += step) {
+    const Images fine = to_y ? p.grad_y : p.grad_x;
+    params.fine = view(from_image(fine, first));
+    params.x = view(from_image(p.x, first)), params.y = view(from_image(p.y, first));
+    params.incoming = from_image(call.incoming, first).data;
+    params.factors = all.factors + first * p.channels;
+    for (int j = 1; j < call.levels; ++j) {
+      const Problem& level = all.levels[j].problem;
+      params.coarse[j] = from_image(to_y ? level.grad_y : level.grad_x, first).data;
+    }
+    const int64_t blocks = (p.height * p.width + 255) / 256;
+    launch("combine_kernel", &combine_kernel<E, T>, std::min(step, p.batch - first) * p.channels * blocks,
+           256, 0, stream, params);
+  }
+}
+
+template <class E, class T>
+void run(const Layout& all, const DyadicCall& call, void* stream) {
+  const int64_t planes = all.levels[0].problem.batch * all.levels[0].problem.channels;
+  for (int j = 0; j < call.levels; ++j) {
+    Similarity level = all.levels[j];
+    if (j == 1) pool<E, T>(all.levels[0].problem, level.problem, all.offsets, stream);
+    if (j > 1) pool<T, T>(all.levels[j - 1].problem, level.problem, all.offsets, stream);
+    similarity(level, stream);
+  }
+  ProductParams params{};
+  params.planes = planes;
+  params.levels = call.levels, params.channels = int(all.levels[0].problem.channels);
+  for (int j = 0; j < call.levels; ++j) {
+    params.sums[j] = all.levels[j].sums, params.pieces[j] = all.pieces[j];
+    params.count[j] = all.count[j], params.weights[j] = call.weights[j];
+  }
+  params.ssim_weight = call.finest.ssim_weight, params.l1_weight = call.finest.l1_weight;
+  params.incoming = call.incoming.data;
+  params.incoming_double = call.incoming.dtype == DType::float64,
+  params.incoming_stride = call.incoming.stride;
+  const bool gradient = wants_gradient(all.levels[0].problem);
+  params.factors = gradient ? all.factors : nullptr;
+  params.losses = all.losses;
+  launch("product_kernel", &product_kernel, planes, 32, 0, stream, params);
+  if (!gradient) return;
+  combine<E, T>(all, call, false, stream);
+  if (all.levels[0].problem.grad_y.data) combine<E, T>(all, call, true, stream);
+}
+
+template <class E, class T>
+void scale(const ScaleCall& call, void* stream) {
+  ScaleParams params{};
+  params.channels = int(call.channels), params.height = int(call.height), params.width = int(call.width);
+  params.by_double = call.by.dtype == DType::float64, params.by_stride = call.by.stride;
+  params.factor = call.factor;
+  const int64_t blocks = (call.height * call.width + 1023) / 1024 * call.channels;
+  const int64_t step = std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, blocks));
+  for (int64_t first = 0; first < call.batch; first += step) {
+    params.images = view(from_image(call.images, first));
+    params.by = from_image(call.by, first).data;
+    launch("scale_kernel", &scale_kernel<E, T>, std::min(step, call.batch - first) * blocks, 256, 0, stream,
+           params);
+  }
+}
+
+}  // namespace
+
+size_t dyadic_workspace(const DyadicCall& call) { return layout(call, nullptr).bytes; }
+
+void dyadic_cuda(const DyadicCall& call, void* workspace, void* stream) {
+  const Layout all = layout(call, workspace);
+  const Problem& p = all.levels[0].problem;
+  const int64_t planes = p.batch * p.channels;
+  if (planes > 0) {
+    switch (p.x.dtype) {
+      case DType::float32: run<float, float>(all, call, stream); break;
+      case DType::float64: run<double, double>(all, call, stream); break;
+      case DType::float16: run<Half, float>(all, call, stream); break;
+      case DType::bfloat16: run<Brain, float>(all, call, stream); break;
+    }
+  }
+  if (!call.loss) return;
+  const int64_t outputs = call.per_image ? p.batch : 1, averaged = call.per_image ? p.channels : planes;
+  finish(all.losses, averaged, outputs, 1 / double(averaged), 0, call.loss, arithmetic(p.x.dtype), stream);
+}
+
+void scale_cuda(const ScaleCall& call, void* stream) {
+  if (call.batch * call.channels * call.height * call.width == 0) return;
+  switch (call.images.dtype) {
+    case DType::float32: return scale<float, float>(call, stream);
+    case DType::float64: return scale<double, double>(call, stream);
+    case DType::float16: return scale<Half, float>(call, stream);
+    case DType::bfloat16: return scale<Brain, float>(call, stream);
+  }
+}
+
+}  // namespace ssimloss

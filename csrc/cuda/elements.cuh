@@ -1,0 +1,101 @@
+// Pixels in memory: float, double or 16 bits, at any strides; converted to and from the arithmetic type.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_pipeline_primitives.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "../kernels.h"
+
+namespace ssimloss {
+
+using Half = __half;
+using Brain = __nv_bfloat16;
+
+__device__ inline float wide(float v) { return v; }
+__device__ inline double wide(double v) { return v; }
+__device__ inline float wide(Half v) { return __half2float(v); }
+__device__ inline float wide(Brain v) { return __bfloat162float(v); }
+
+__device__ inline void narrow(float v, float& out) { out = v; }
+__device__ inline void narrow(float v, Half& out) { out = __float2half_rn(v); }
+__device__ inline void narrow(float v, Brain& out) { out = __float2bfloat16_rn(v); }
+__device__ inline void narrow(double v, double& out) { out = v; }
+
+// Four pixels side by side, aligned to their size.
+template <class E>
+struct alignas(4 * sizeof(E) > 16 ? 16 : 4 * sizeof(E)) Four {
+  E v[4];
+};
+
+// Images [batch, channels, height, width] on the device; strides in elements. data null: absent.
+struct View {
+  void* data;
+  int64_t n, c, h, w;
+
+  template <class E>
+  __device__ E* plane(int64_t image, int64_t channel) const {
+    return static_cast<E*>(data) + image * n + channel * c;
+  }
+};
+
+inline View view(const Images& images) {
+  return {images.data, images.stride_n, images.stride_c, images.stride_h, images.stride_w};
+}
+
+inline int element_size(DType dtype) {
+  return dtype == DType::float64 ? 8 : (dtype == DType::float32 ? 4 : 2);
+}
+
+// Whether every fourth pixel of a row can be read or written together with the three after it.
+inline bool in_fours(const Images& images) {
+  if (!images.data) return true;
+  const uintptr_t size = 4 * uintptr_t(element_size(images.dtype));
+  return images.stride_w == 1 && images.stride_h % 4 == 0 && images.stride_c % 4 == 0 &&
+         images.stride_n % 4 == 0 && reinterpret_cast<uintptr_t>(images.data) % (size > 16 ? 16 : size) == 0;
+}
+
+__device__ inline double read_as(const void* data, DType dtype, int64_t at) {
+  switch (dtype) {
+    case DType::float32: return static_cast<const float*>(data)[at];
+    case DType::float64: return static_cast<const double*>(data)[at];
+    case DType::float16: return wide(static_cast<const Half*>(data)[at]);
+    default: return wide(static_cast<const Brain*>(data)[at]);
+  }
+}
+
+// torch's "reflect", the edge not repeated; for indices up to 2 (size - 1) outside, beyond them >= size.
+__device__ inline int mirrored(int i, int size) {
+  i = i < 0 ? -i : i;
+  if (i < size) return i;
+  i = 2 * (size - 1) - i;
+  return i < 0 ? -i : i;
+}
+
+// Whether i, or the pixel that it mirrors, is an edge of a reflected image: the adjoint of blurring such an
+// image doubles the edges of the map and halves those of the result.
+__device__ inline bool is_edge(int i, int size, Padding padding) {
+  if (padding != Padding::reflect) return false;
+  i = mirrored(i, size);
+  return i == 0 || i == size - 1;
+}
+
+// The sum of the window's taps at the positions whose window holds pixel i: 1 but near a border.
+template <class T>
+__device__ inline T cover(int i, int size, Padding padding, const T* taps, int radius) {
+  const int crop = padding == Padding::valid ? radius : 0;
+  if (i > radius + crop && i < size - 1 - radius - crop) return T(1);
+  T sum = 0;
+  for (int t = -radius; t <= radius; ++t) {
+    int at = i + t;
+    if (padding == Padding::reflect) at = mirrored(at, size);
+    if (at < crop || at >= size - crop) continue;
+    sum += taps[t < 0 ? -t : t] * (is_edge(at, size, padding) ? T(2) : T(1));
+  }
+  return is_edge(i, size, padding) ? T(0.5) * sum : sum;
+}
+
+}  // namespace ssimloss

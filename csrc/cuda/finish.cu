@@ -1,0 +1,52 @@
+// The second stage of every loss: the blocks' partial sums, added in a fixed order. A launch of its own, of
+// one block an output: a counter by which the last block of the first launch finds out that it is the last
+// would have to be zeroed before, which is a launch as well, and be kept apart for each stream.
+//
+// Reads 16 bytes a block of the first launch.
+#include <algorithm>
+
+#include "launch.cuh"
+#include "similarity.h"
+#include "sums.cuh"
+
+namespace ssimloss {
+namespace {
+
+struct FinishParams {
+  const double* sums;  // [outputs][count][2]
+  int64_t count;
+  double ssim_mean, l1_mean;
+  void* out;
+  bool out_double;
+};
+
+__global__ void finish_kernel(FinishParams p) {
+  const double* sums = p.sums + 2 * p.count * blockIdx.x;
+  double ssim = 0, l1 = 0;
+  for (int64_t i = threadIdx.x; i < p.count; i += blockDim.x) ssim += sums[2 * i], l1 += sums[2 * i + 1];
+  sum_block(ssim, l1, reinterpret_cast<double*>(ssimloss_shared));
+  if (threadIdx.x != 0) return;
+  const double loss = p.ssim_mean * ssim + (p.l1_mean != 0 ? p.l1_mean * l1 : 0);
+  if (p.out_double) {
+    static_cast<double*>(p.out)[blockIdx.x] = loss;
+  } else {
+    static_cast<float*>(p.out)[blockIdx.x] = float(loss);
+  }
+}
+
+}  // namespace
+
+void finish(const double* sums, int64_t count, int64_t outputs, double ssim_mean, double l1_mean, void* out,
+            DType dtype, void* stream) {
+  constexpr int threads = 256;
+  const int64_t size = dtype == DType::float64 ? 8 : 4;
+  for (int64_t first = 0; first < outputs; first += most_blocks) {
+    const FinishParams params{
+        sums + 2 * count * first, count, ssim_mean, l1_mean, static_cast<char*>(out) + first * size,
+        dtype == DType::float64};
+    launch("finish_kernel", &finish_kernel, std::min(outputs - first, most_blocks), threads,
+           2 * (threads / 32) * sizeof(double), stream, params);
+  }
+}
+
+}  // namespace ssimloss

@@ -1,0 +1,217 @@
+// A block of strip.cuh: what it owns, its shared memory, and the rows of pixels that it reads.
+#pragma once
+
+#include <type_traits>
+
+#include "elements.cuh"
+
+namespace ssimloss {
+
+constexpr int strip_radius = 5, strip_rows = 8, strip_threads = 192;
+
+struct StripParams {
+  View x, y;  // images; or in a pyramid m and d
+  DType dtype;
+  bool pyramid;
+  View grad_x, grad_y;  // the first is always there where a gradient is wanted
+  View loss_map;
+  View grad_map;
+  DType grad_map_dtype;
+  int channels, height, width;
+  Padding padding;
+  int strips, bands, band_rows;  // of one plane
+  bool channel_first;            // blocks beside each other: channels of one strip
+  bool in_fours;                 // see elements.cuh
+  float taps[strip_radius + 1];
+  float reached[2 * strip_radius];  // by the pending output j: the sum of the taps it has had
+  float c1, c2, inverse_range;
+  float luminance;  // 1, or 0: cs alone
+  float ssim_weight, l1_weight;
+  float ssim_gain, l1_gain;
+  bool l1, l1_windowed;
+  const void* incoming;
+  bool incoming_double;
+  int64_t incoming_stride;
+  const float* offsets;  // pyramid: what was taken off d, per plane
+  double* sums;          // [planes][pieces][2]
+};
+
+constexpr int strip_own = strip_threads - 16;  // columns of the gradient; a multiple of 8
+constexpr int strip_groups = strip_threads / 8;
+// Pitches of 4 modulo 8 and the order of the lanes keep 16-byte accesses free of bank conflicts.
+constexpr int strip_raw_pitch = strip_threads + 12, strip_pitch = strip_threads + 4;
+constexpr size_t strip_shared =
+    (2 * strip_rows * strip_raw_pitch + 4 * strip_rows * strip_pitch + 2 * strip_groups + strip_own) *
+    sizeof(float);
+
+__device__ __forceinline__ float middle(float a, float b, float c) {  // of three; a NaN does not count
+  return fmaxf(fminf(a, b), fminf(fmaxf(a, b), c));
+}
+__device__ __forceinline__ int clamped(int v, int low, int high) {
+  return v < low ? low : (v > high ? high : v);
+}
+__device__ __forceinline__ float finite_or_zero(float v) { return v - v == 0 ? v : 0.f; }
+
+class StripBlock {
+ public:
+  __device__ __forceinline__ StripBlock(const StripParams& params, unsigned char* shared) : p(params) {
+    raw = reinterpret_cast<float*>(shared);
+    slots = raw + 2 * R * raw_pitch;
+    bases = slots + 4 * R * pitch;
+    covers = bases + 2 * groups;
+    const int pieces = p.strips * p.bands;
+    int piece = int(blockIdx.x);
+    if (p.channel_first) {
+      channel = piece % p.channels, piece /= p.channels;
+      image = piece / pieces, piece %= pieces;
+    } else {
+      image = piece / pieces, piece %= pieces;
+      channel = image % p.channels, image /= p.channels;
+    }
+    row0 = piece / p.strips * p.band_rows, col0 = piece % p.strips * own;
+  }
+
+ protected:
+  static constexpr int R = strip_rows, r = strip_radius, pitch = strip_pitch, raw_pitch = strip_raw_pitch;
+  static constexpr int groups = strip_groups, own = strip_own;
+
+  const StripParams& p;
+  float* raw;     // [2][R][raw_pitch]: columns from col0 - 12
+  float* slots;   // [4][R][pitch]: columns from col0 - 5; moments, then maps
+  float* bases;   // [2][groups]
+  float* covers;  // [own]: of the columns from col0
+  int image, channel, row0, col0;
+
+  // Ends of the own rows and columns; worked out each time: registers.
+  __device__ __forceinline__ int row1() const {
+    return row0 + p.band_rows < p.height ? row0 + p.band_rows : p.height;
+  }
+  __device__ __forceinline__ int col1() const { return col0 + own < p.width ? col0 + own : p.width; }
+
+  // In the two `along` phases a thread has a row of the chunk and a group of columns; 8 lanes have two rows
+  // of four groups.
+  __device__ __forceinline__ int row_of_lane() const {
+    return 2 * (int(threadIdx.x) / 8 / (groups / 4)) + int(threadIdx.x) / 4 % 2;
+  }
+  __device__ __forceinline__ int group_of_lane() const {
+    return 4 * (int(threadIdx.x) / 8 % (groups / 4)) + int(threadIdx.x) % 4;
+  }
+
+  // What zero padding is in d: of a pyramid, less what was taken off. Read anew each time: registers.
+  __device__ __forceinline__ float pad_d() const {
+    return p.pyramid ? -p.offsets[int64_t(image) * p.channels + channel] : 0.f;
+  }
+
+  // f(a pointer of the images' type)
+  template <class F>
+  __device__ __forceinline__ void with_type(F f) const {
+    switch (p.dtype) {
+      case DType::float16: return f(static_cast<Half*>(nullptr));
+      case DType::bfloat16: return f(static_cast<Brain*>(nullptr));
+      default: return f(static_cast<float*>(nullptr));
+    }
+  }
+
+  // ---- Rows [row, row + R) of x and y, with what padding adds, into `raw`.
+  __device__ __forceinline__ void fill(int row) {
+    with_type([&](auto* tag) { fill_from(row, tag); });
+    __pipeline_commit();
+  }
+
+  template <class E>
+  __device__ __forceinline__ void fill_from(int row, E*) {
+    constexpr int at_once = strip_threads / 64;  // rows, 64 threads each
+    const int first = col0 - 12, lane = int(threadIdx.x) % 64;
+    const E *plane_x = p.x.plane<E>(image, channel), *plane_y = p.y.plane<E>(image, channel);
+#pragma unroll 1
+    for (int line = int(threadIdx.x) / 64; line < R; line += at_once) {
+      int from = row + line;
+      if (p.padding == Padding::reflect) from = mirrored(from, p.height);
+      const bool exists = from >= 0 && from < p.height;
+      const E *x = plane_x + (exists ? from : 0) * p.x.h, *y = plane_y + (exists ? from : 0) * p.y.h;
+      float *to_x = raw + line * raw_pitch, *to_y = to_x + R * raw_pitch;
+      if (p.in_fours) {
+        const int k = 4 * lane;
+        if (k >= raw_pitch) continue;
+        if (exists && first + k >= 0 && first + k + 4 <= p.width) {
+          copy_four(x + (first + k), to_x + k);
+          copy_four(y + (first + k), to_y + k);
+        } else {
+#pragma unroll 1
+          for (int u = k; u < k + 4; ++u) fill_one(x, y, first + u, exists, to_x + u, to_y + u);
+        }
+      } else {
+#pragma unroll 1
+        for (int k = lane; k < raw_pitch; k += 64) fill_one(x, y, first + k, exists, to_x + k, to_y + k);
+      }
+    }
+  }
+
+  // float32 is copied while the block goes on; 16 bits become float32 on the way.
+  __device__ __forceinline__ void copy_four(const float* from, float* to) const {
+    __pipeline_memcpy_async(to, from, 16);
+  }
+  template <class E>
+  __device__ __forceinline__ void copy_four(const E* from, float* to) const {
+    const Four<E> four = *reinterpret_cast<const Four<E>*>(from);
+    Four<float> floats;
+#pragma unroll
+    for (int u = 0; u < 4; ++u) floats.v[u] = wide(four.v[u]);
+    *reinterpret_cast<Four<float>*>(to) = floats;
+  }
+  __device__ __forceinline__ void copy_one(const float* from, float* to) const {
+    __pipeline_memcpy_async(to, from, 4);
+  }
+  template <class E>
+  __device__ __forceinline__ void copy_one(const E* from, float* to) const {
+    *to = wide(*from);
+  }
+
+  template <class E>
+  __device__ __forceinline__ void fill_one(const E* x, const E* y, int col, bool exists, float* to_x,
+                                           float* to_y) const {
+    if (p.padding == Padding::reflect) col = mirrored(col, p.width);
+    if (exists && col >= 0 && col < p.width) {
+      copy_one(x + col * p.x.w, to_x);
+      copy_one(y + col * p.y.w, to_y);
+    } else {
+      *to_x = 0.f, *to_y = pad_d();
+    }
+  }
+
+  // m (q = 0) or d (q = 1), in units of the data range, less its base: from x and y, but a pyramid's m is x
+  // and its d is y (then `b` is multiplied by 0: a NaN reaches the whole plane anyway).
+  struct Reading {
+    float by_b, scale, base;
+    __device__ __forceinline__ float operator()(float a, float b) const {
+      return fmaf(fmaf(by_b, b, a), scale, -base);
+    }
+  };
+  __device__ __forceinline__ Reading reading(int q, float base) const {
+    if (p.pyramid) return {0.f, 1.f, base};
+    return {q ? -1.f : 1.f, p.inverse_range, base};
+  }
+
+  __device__ __forceinline__ float l1_cover(int i, int size) const {
+    return p.l1_windowed ? cover(i, size, p.padding, p.taps, r) : 1.f;
+  }
+
+  __device__ __forceinline__ float incoming() const {
+    if (!p.incoming) return 1.f;
+    const int64_t at = image * p.incoming_stride;
+    return p.incoming_double ? float(static_cast<const double*>(p.incoming)[at])
+                             : static_cast<const float*>(p.incoming)[at];
+  }
+
+  // grad_map at a position, 0 where there is none; mirrored under reflect.
+  __device__ __forceinline__ float incoming_at(int row, int col) const {
+    const int crop = p.padding == Padding::valid ? r : 0;
+    if (p.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
+    if (row < crop || row >= p.height - crop || col < crop || col >= p.width - crop) return 0.f;
+    const View& map = p.grad_map;
+    return float(read_as(map.data, p.grad_map_dtype,
+                         image * map.n + channel * map.c + (row - crop) * map.h + (col - crop) * map.w));
+  }
+};
+
+}  // namespace ssimloss

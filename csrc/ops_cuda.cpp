@@ -1,0 +1,141 @@
+// The operators on CUDA tensors: the same as ops_cpu.cpp with kernels that are only queued. Nothing is
+// read back and nothing waits, so every call can be captured in a CUDA graph.
+#include "cuda_device.h"
+#include "ops.h"
+
+namespace ssimloss {
+namespace {
+
+void check_taps(const Windows& windows) {
+  check(windows.radius() <= cuda_max_radius, "window_sizes: the CUDA kernels take windows of at most " +
+                                                 std::to_string(2 * cuda_max_radius + 1) + " taps, got " +
+                                                 std::to_string(2 * windows.radius() + 1));
+}
+
+// An op call on a GPU.
+struct CudaCall : Call {
+  template <class... Args>
+  explicit CudaCall(const Args&... args) : Call(args...) {
+    check(x.is_cuda() && same_device(x, y), "x and y: expected tensors on one CUDA device");
+    check(height < (int64_t(1) << 30) && width < (int64_t(1) << 30) && channels < (int64_t(1) << 31),
+          "x: expected sides below 2^30 and fewer than 2^31 channels");
+  }
+
+  void make_gradients() {
+    if (want_x) grad_x = torch::stable::empty_like(x);
+    if (want_y) grad_y = torch::stable::empty_like(y);
+  }
+
+  bool per_image() const { return reduction != Reduction::mean; }
+
+  Tensor make_loss() const {
+    return per_image() ? empty(x, std::array<int64_t, 1>{batch}, arithmetic(x))
+                       : empty(x, std::array<int64_t, 0>{}, arithmetic(x));
+  }
+
+  Tensor scratch(size_t bytes) const {
+    return empty(x, std::array<int64_t, 1>{int64_t(bytes)}, ScalarType::Byte);
+  }
+};
+
+Scalars scalars(const Tensor& t) {  // of a tensor [] or [N]
+  check(t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double,
+        "grad_loss: expected float32 or float64");
+  return {t.data_ptr(), dtype_of(t), t.dim() == 0 ? 0 : t.stride(0)};
+}
+
+// ---- Gaussian form: all scales at full resolution; one scale is SSIM.
+
+std::tuple<Tensor, Tensor, Tensor> gaussian_run(CudaCall& call, const Windows& windows,
+                                                const std::string& padding, double k1, double k2,
+                                                const Tensor* grad_loss, double unit_scale) {
+  check_taps(windows);
+  GaussianCall todo{};
+  Problem& p = todo.problem = call.problem(windows, padding, k1, k2);
+  const OutputSize out = output_size(p);
+  const bool map = call.reduction == Reduction::map;
+  if (grad_loss) call.check_incoming(*grad_loss, {call.batch, call.channels, out.height, out.width});
+  const CurrentDevice guard(call.x.get_device_index());
+  const double l1_positions =
+      call.l1_windowed || map ? out.count() : double(call.height) * double(call.width);
+  const double averaged = call.averaged_planes();
+  todo.per_image = call.per_image();
+  Tensor loss = nothing(call.x);
+  if (map && !grad_loss) {
+    loss = empty(call.x, Sizes{call.batch, call.channels, out.height, out.width}, arithmetic(call.x));
+    p.loss_map = images(loss);
+  } else {
+    call.make_gradients();
+    if (call.want_x) p.grad_x = images(call.grad_x);
+    if (call.want_y) p.grad_y = images(call.grad_y);
+    if (map) p.grad_map = images(*grad_loss);
+    if (grad_loss && !map) todo.incoming = scalars(*grad_loss);
+    const double scale = unit_scale / call.data_range;
+    todo.ssim_gain = scale * call.ssim_weight / (map ? 1 : averaged * out.count());
+    todo.l1_gain = scale * call.l1_weight / (map ? 1 : averaged * l1_positions);
+    todo.ssim_mean = call.ssim_weight / (averaged * out.count());
+    todo.l1_mean = call.l1_weight / (averaged * l1_positions);
+    if (!grad_loss) {
+      loss = call.make_loss();
+      todo.loss = loss.data_ptr();
+    }
+  }
+  const Tensor workspace = call.scratch(gaussian_workspace(todo));
+  gaussian_cuda(todo, workspace.data_ptr(), current_stream(call.x.get_device_index()));
+  return {loss, call.grad_x, call.grad_y};
+}
+
+// ---- Dyadic form: a pyramid of halved images, the mean of cs at each level.
+
+std::tuple<Tensor, Tensor, Tensor> dyadic_run(CudaCall& call, const DyadicOptions& options,
+                                              const Tensor* grad_loss, double unit_scale) {
+  const std::vector<double>& weights = options.weights;
+  check_taps(options.windows);
+  check(!weights.empty() && weights.size() <= size_t(cuda_max_levels),
+        "weights: expected 1 to " + std::to_string(cuda_max_levels) + " on CUDA, got " +
+            std::to_string(weights.size()));
+  check(call.reduction != Reduction::map, "reduction: the dyadic form has no map");
+  if (grad_loss) call.check_incoming(*grad_loss, {});
+  DyadicCall todo{};
+  todo.finest = call.problem(options.windows, options.padding, options.k1, options.k2);
+  Problem coarsest = todo.finest;
+  for (size_t j = 1; j < weights.size(); ++j)
+    coarsest.height = (coarsest.height + 1) / 2, coarsest.width = (coarsest.width + 1) / 2;
+  output_size(coarsest);
+  const CurrentDevice guard(call.x.get_device_index());
+  call.make_gradients();
+  if (call.want_x) todo.finest.grad_x = images(call.grad_x);
+  if (call.want_y) todo.finest.grad_y = images(call.grad_y);
+  todo.weights = weights.data(), todo.levels = int(weights.size());
+  todo.per_image = call.per_image();
+  todo.grad_scale = unit_scale / call.data_range / call.averaged_planes();
+  Tensor loss = nothing(call.x);
+  if (grad_loss) {
+    todo.incoming = scalars(*grad_loss);
+  } else {
+    loss = call.make_loss();
+    todo.loss = loss.data_ptr();
+  }
+  const Tensor workspace = call.scratch(dyadic_workspace(todo));
+  dyadic_cuda(todo, workspace.data_ptr(), current_stream(call.x.get_device_index()));
+  return {loss, call.grad_x, call.grad_y};
+}
+
+void scale_(Tensor unit, Tensor grad_loss, double factor) {
+  check(unit.dim() == 4 && unit.is_cuda(), "unit: expected four dimensions, on a CUDA device");
+  check(same_device(unit, grad_loss) &&
+            (grad_loss.dim() == 0 || (grad_loss.dim() == 1 && grad_loss.size(0) == unit.size(0))),
+        "grad_loss: expected a scalar or one value an image, on the device of unit");
+  const CurrentDevice guard(unit.get_device_index());
+  scale_cuda(
+      {images(unit), unit.size(0), unit.size(1), unit.size(2), unit.size(3), scalars(grad_loss), factor},
+      current_stream(unit.get_device_index()));
+}
+
+}  // namespace
+}  // namespace ssimloss
+
+STABLE_TORCH_LIBRARY_IMPL(ssimloss, CUDA, library) {
+  ssimloss::Operators<ssimloss::CudaCall>::implement(library);
+  library.impl("scale_", TORCH_BOX(&ssimloss::scale_));
+}

@@ -1,0 +1,266 @@
+// Runs every kind of call of csrc/cuda/cuda.h on small images, without torch: under the shim for the
+// sanitizers and planted bugs, and on a GPU (built by nvcc) for compute-sanitizer.
+//
+// driver [part of the cases' names]: prints each case's name and a hash of all that it wrote, and exits with
+// 1 if anything was left unwritten or is not finite.
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../../csrc/cuda/cuda.h"
+#include "../../csrc/options.h"
+
+using namespace ssimloss;
+
+namespace {
+
+void check_call(cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
+}
+
+size_t size_of(DType dtype) { return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2; }
+
+// Device memory of an exact size, filled with NaN: what lies beyond is the sanitizers' to see.
+class Buffer {
+ public:
+  explicit Buffer(size_t bytes) : bytes_(bytes) {
+    check_call(cudaMalloc(&data_, bytes_ ? bytes_ : 1));
+    check_call(cudaMemset(data_, 0xff, bytes_));
+  }
+  Buffer(const Buffer&) = delete;
+  ~Buffer() { cudaFree(data_); }
+  void* data() const { return data_; }
+  void set(const void* from) { check_call(cudaMemcpy(data_, from, bytes_, cudaMemcpyHostToDevice)); }
+  std::vector<unsigned char> get() const {
+    std::vector<unsigned char> all(bytes_);
+    check_call(cudaMemcpy(all.data(), data_, bytes_, cudaMemcpyDeviceToHost));
+    return all;
+  }
+
+ private:
+  void* data_ = nullptr;
+  size_t bytes_;
+};
+
+struct Shape {
+  int64_t n, c, h, w;
+  int64_t count() const { return n * c * h * w; }
+};
+
+enum class Layout { plain, channels_last };
+
+Images images_in(const Buffer& buffer, DType dtype, const Shape& s, Layout layout) {
+  if (layout == Layout::plain) return {buffer.data(), dtype, s.c * s.h * s.w, s.h * s.w, s.w, 1};
+  return {buffer.data(), dtype, s.c * s.h * s.w, 1, s.w * s.c, s.c};
+}
+
+// Smooth noise in 0..1, in the bits of dtype: float16 and bfloat16 from truncated float32.
+std::vector<unsigned char> noise(const Shape& s, DType dtype, unsigned seed) {
+  std::mt19937 random(seed);
+  std::vector<unsigned char> bytes(size_t(s.count()) * size_of(dtype));
+  for (int64_t i = 0; i < s.count(); ++i) {
+    const double value = 0.25 + double(random() % 1024) / 2048;  // 0.25 to 0.75: no float16 is subnormal
+    unsigned char* to = &bytes[size_t(i) * size_of(dtype)];
+    const float single = float(value);
+    uint32_t bits;
+    std::memcpy(&bits, &single, 4);
+    uint16_t half = uint16_t(bits >> 16);
+    if (dtype == DType::float16) half = uint16_t(((bits >> 23 & 0xff) - 112) << 10 | (bits >> 13 & 0x3ff));
+    if (dtype == DType::float64) std::memcpy(to, &value, 8);
+    if (dtype == DType::float32) std::memcpy(to, &single, 4);
+    if (size_of(dtype) == 2) std::memcpy(to, &half, 2);
+  }
+  return bytes;
+}
+
+bool finite(const unsigned char* at, DType dtype) {
+  uint64_t bits = 0;
+  std::memcpy(&bits, at, size_of(dtype));
+  const uint64_t exponent = dtype == DType::float64   ? 0x7ff0000000000000u
+                            : dtype == DType::float32 ? 0x7f800000u
+                            : dtype == DType::float16 ? 0x7c00u
+                                                      : 0x7f80u;
+  return (bits & exponent) != exponent;
+}
+
+int failures = 0;
+std::string filter;
+
+class Case {
+ public:
+  Case(const std::string& name) : name_(name) {}
+  void add(const Buffer& buffer, DType dtype) {
+    const auto bytes = buffer.get();
+    for (const unsigned char byte : bytes) hash_ = (hash_ ^ byte) * 1099511628211u;
+    for (size_t i = 0; i < bytes.size(); i += size_of(dtype)) bad_ += !finite(&bytes[i], dtype);
+  }
+  ~Case() {
+    std::printf("%-60s %016llx%s\n", name_.c_str(), static_cast<unsigned long long>(hash_),
+                bad_ ? "  NOT FINITE" : "");
+    failures += bad_ > 0;
+  }
+
+ private:
+  std::string name_;
+  uint64_t hash_ = 14695981039346656037u;
+  size_t bad_ = 0;
+};
+
+struct Options {
+  Shape shape;
+  DType dtype = DType::float32;
+  Padding padding = Padding::valid;
+  std::vector<double> sigmas = {1.5};
+  std::vector<int64_t> sizes = {11};
+  std::string what = "x";  // gradients to "x", "y" or "xy"; none for ""; "map", "map x" and so on
+  Layout layout = Layout::plain;
+  bool per_image = false, l1_windowed = false;
+  double l1_weight = 0;
+  std::vector<double> weights;  // of the dyadic form, if any
+};
+
+void run(const std::string& name, const Options& o) {
+  if (name.find(filter) == std::string::npos) return;
+  const Windows windows(o.sigmas, o.sizes);
+  const DType out = o.dtype == DType::float64 ? DType::float64 : DType::float32;
+  const size_t bytes = size_t(o.shape.count()) * size_of(o.dtype);
+  const bool map = o.what.rfind("map", 0) == 0;
+  const bool want_x = o.what.find('x') != std::string::npos, want_y = o.what.find('y') != std::string::npos;
+  const int64_t crop = o.padding == Padding::valid ? 2 * windows.radius() : 0;
+  const Shape positions{o.shape.n, o.shape.c, o.shape.h - crop, o.shape.w - crop};
+  const int64_t losses = o.per_image ? o.shape.n : 1;
+  Buffer x(bytes), y(bytes), grad_x(bytes), grad_y(bytes);
+  Buffer grid(size_t(positions.count()) * size_of(out)), loss(size_t(losses) * size_of(out));
+  Buffer incoming(size_t(losses) * size_of(out));
+  x.set(noise(o.shape, o.dtype, 1).data());
+  y.set(noise(o.shape, o.dtype, 2).data());
+  incoming.set(noise({1, 1, 1, losses}, out, 3).data());
+
+  Problem p{};
+  p.batch = o.shape.n, p.channels = o.shape.c, p.height = o.shape.h, p.width = o.shape.w;
+  p.padding = o.padding, p.windows = windows.data(), p.scales = windows.count();
+  p.luminance = true, p.l1_windowed = o.l1_windowed;
+  p.ssim_weight = 0.8, p.l1_weight = o.l1_weight;
+  p.c1 = 1e-4, p.c2 = 9e-4, p.inverse_range = 1;
+  p.x = images_in(x, o.dtype, o.shape, o.layout), p.y = images_in(y, o.dtype, o.shape, o.layout);
+  if (want_x) p.grad_x = images_in(grad_x, o.dtype, o.shape, o.layout);
+  if (want_y) p.grad_y = images_in(grad_y, o.dtype, o.shape, o.layout);
+  const Scalars scalars{incoming.data(), out, o.per_image ? 1 : 0};
+
+  Case result(name);
+  if (!o.weights.empty()) {
+    const DyadicCall call{p, o.weights.data(), int(o.weights.size()), loss.data(), o.per_image, 64, scalars};
+    Buffer workspace(dyadic_workspace(call));
+    dyadic_cuda(call, workspace.data(), nullptr);
+    check_call(cudaDeviceSynchronize());
+  } else {
+    if (map) {
+      (want_x || want_y ? p.grad_map : p.loss_map) = images_in(grid, out, positions, Layout::plain);
+      if (want_x || want_y) grid.set(noise(positions, out, 4).data());
+    }
+    GaussianCall call{};
+    call.problem = p, call.per_image = o.per_image;
+    call.loss = map ? nullptr : loss.data();
+    const double count = double(positions.h * positions.w * o.shape.c * o.shape.n);
+    call.ssim_mean = p.ssim_weight / count, call.l1_mean = p.l1_weight / count;
+    call.ssim_gain = call.l1_gain = 64 / count;
+    if (!map) call.incoming = scalars;
+    Buffer workspace(gaussian_workspace(call));
+    gaussian_cuda(call, workspace.data(), nullptr);
+    check_call(cudaDeviceSynchronize());
+  }
+  if (!map) result.add(loss, out);
+  if (map) result.add(grid, out);
+  if (want_x) result.add(grad_x, o.dtype);
+  if (want_y) result.add(grad_y, o.dtype);
+}
+
+void run_scale(DType dtype, Layout layout) {
+  const std::string name = "scale dtype" + std::to_string(int(dtype));
+  if (name.find(filter) == std::string::npos) return;
+  const Shape shape{2, 3, 13, 37};
+  Buffer unit(size_t(shape.count()) * size_of(dtype)), by(2 * 4);
+  unit.set(noise(shape, dtype, 1).data());
+  by.set(noise({1, 1, 1, 2}, DType::float32, 2).data());
+  scale_cuda({images_in(unit, dtype, shape, layout),
+              shape.n,
+              shape.c,
+              shape.h,
+              shape.w,
+              {by.data(), DType::float32, 1},
+              0.5},
+             nullptr);
+  check_call(cudaDeviceSynchronize());
+  Case result(name);
+  result.add(unit, dtype);
+}
+
+void run_all() {
+  const std::vector<std::pair<std::string, Padding>> paddings = {
+      {"valid", Padding::valid}, {"zeros", Padding::zeros}, {"reflect", Padding::reflect}};
+  for (const auto& [border, padding] : paddings) {
+    Options o;
+    o.padding = padding;
+    for (const std::string what : {"", "x", "y", "xy", "map", "map x", "map xy"}) {
+      o.shape = {1, 2, 35, 41}, o.what = what;
+      run("ssim " + border + " " + what, o);
+      o.l1_weight = 0.2;
+      run("l1_ssim " + border + " " + what, o);
+      o.l1_weight = 0;
+    }
+    o.what = "x";
+    for (const DType dtype : {DType::float64, DType::float16, DType::bfloat16}) {
+      o.dtype = dtype;
+      run("ssim " + border + " dtype" + std::to_string(int(dtype)), o);
+      run_scale(dtype, Layout::plain);
+    }
+    o.dtype = DType::float32;
+    o.layout = Layout::channels_last, o.shape = {2, 3, 33, 20}, o.per_image = true;
+    run("ssim " + border + " channels_last", o);
+    o.layout = Layout::plain;
+    o.shape = {1, 1, 12, 260};
+    run("ssim " + border + " wide", o);
+    o.shape = {1, 1, 150, 12};
+    run("ssim " + border + " tall", o);
+    o.per_image = false, o.shape = {1, 1, 40, 75};
+    for (const int64_t taps : {1, 5, 29, 65}) {
+      o.sigmas = {double(taps) / 6}, o.sizes = {taps};
+      if (taps == 65) o.shape = {1, 1, 66, 71};
+      run("ssim " + border + " taps" + std::to_string(taps), o);
+    }
+    o.l1_windowed = true, o.l1_weight = 0.3, o.shape = {1, 2, 39, 45};
+    o.sigmas = {0.5, 1, 2}, o.sizes = {5, 9, 15};
+    for (const std::string what : {"", "x", "xy", "map", "map x"}) {
+      o.what = what;
+      run("mix " + border + " " + what, o);
+    }
+    o.shape = {1, 1, 59, 61}, o.what = "x";
+    o.sigmas = {0.5, 1, 2, 4, 8}, o.sizes = {5, 9, 15, 29, 57};
+    run("mix " + border + " default", o);
+    o.sigmas = {1.5}, o.sizes = {11}, o.weights = {0.3, 0.3, 0.4}, o.shape = {1, 2, 47, 50};
+    for (const std::string what : {"", "x", "xy"}) {
+      o.what = what;
+      run("mix_dyadic " + border + " " + what, o);
+    }
+    o.l1_weight = 0, o.per_image = true, o.shape = {2, 1, 50, 47};
+    run("ms_ssim " + border, o);
+  }
+  run_scale(DType::float32, Layout::channels_last);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  filter = count > 1 ? arguments[1] : "";
+  try {
+    run_all();
+  } catch (const std::exception& error) {
+    std::printf("%s\n", error.what());
+    return 1;
+  }
+  return failures > 0;
+}

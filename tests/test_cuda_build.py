@@ -1,0 +1,121 @@
+"""nvcc on every kernel, for every architecture of the wheel: no warning, and what each kernel costs.
+
+The fast paths live in registers: no spill, no local memory. Skipped by name where there is no nvcc.
+"""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import pytest
+import shim
+
+NVCC = shutil.which("nvcc")
+pytestmark = pytest.mark.skipif(NVCC is None, reason="no nvcc on the PATH")
+
+# One scale of 11 taps, and what every loss runs on. positions_kernel keeps arrays over the scales in local
+# memory, product_kernel one over the levels.
+FAST = re.compile(r"strip_kernel|gradient_kernel|scale_kernel|pool_kernel|combine_kernel|finish_kernel")
+REGISTERS, SHARED, THREADS, BLOCKS = 65536, 233472, 2048, 32  # of one multiprocessor of sm_90
+
+
+class Usage(NamedTuple):
+    kernel: str  # mangled
+    arch: str
+    registers: int
+    stack: int  # bytes of local memory a thread
+    spills: int  # bytes stored and loaded
+
+
+def setup_py() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("setup_py", shim.TESTS.parent / "setup.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def usages_in(log: str) -> list[Usage]:
+    """What `ptxas -v` says of each kernel and architecture."""
+    found = []
+    for part in re.split(r"Compiling entry function ", log)[1:]:
+        name, arch = re.match(r"'(\w+)' for '(\w+)'", part).groups()
+        numbers = {
+            key: int(re.search(rf"(\d+) {what}", part)[1])
+            for key, what in (
+                ("registers", "registers"),
+                ("stack", "bytes stack frame"),
+                ("stores", "bytes spill stores"),
+                ("loads", "bytes spill loads"),
+            )
+        }
+        spills = numbers["stores"] + numbers["loads"]
+        found.append(Usage(name, arch, numbers["registers"], numbers["stack"], spills))
+    return found
+
+
+@pytest.fixture(scope="module")
+def logs() -> list[str]:
+    """What nvcc and ptxas said of each source; setup.py compiles only what it has not compiled yet."""
+    build = setup_py()
+    objects = build.compile_cuda(NVCC, build.cuda_architectures(NVCC))
+    return [Path(name).with_suffix(".log").read_text() for name in objects]
+
+
+@pytest.fixture(scope="module")
+def usages(logs: list[str]) -> list[Usage]:
+    return [usage for log in logs for usage in usages_in(log)]
+
+
+def plain_names(mangled: list[str]) -> list[str]:
+    done = subprocess.run(["c++filt"], input="\n".join(mangled), capture_output=True, text=True, check=True)
+    return [
+        re.sub(r"\(.*|void |ssimloss::|\(anonymous namespace\)::", "", n) for n in done.stdout.splitlines()
+    ]
+
+
+def test_every_architecture_compiles_without_a_warning(logs: list[str], usages: list[Usage]) -> None:
+    assert [line for log in logs for line in log.splitlines() if "warning" in line.lower()] == []
+    expected = {f"sm_{arch}" for arch in setup_py().cuda_architectures(NVCC)}
+    for kernel in {usage.kernel for usage in usages}:
+        assert {usage.arch for usage in usages if usage.kernel == kernel} == expected
+
+
+def test_fast_paths_live_in_registers(usages: list[Usage]) -> None:
+    fast = [usage for usage in usages if FAST.search(usage.kernel)]
+    assert {usage.arch for usage in fast} == {usage.arch for usage in usages}
+    assert [usage for usage in fast if usage.spills or usage.stack] == []
+
+
+def test_resource_table(
+    usages: list[Usage], shim_build: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Prints it, for sm_90; threads and shared memory as the launchers ask for them."""
+    trace = tmp_path / "launches.txt"
+    subprocess.run(
+        [shim_build("plain", "driver.cpp")], env={"SHIM_TRACE": str(trace)}, check=True, capture_output=True
+    )
+    launches = {}
+    for line in trace.read_text().splitlines():
+        kernel, threads, shared = line.split()
+        launches.setdefault(kernel, set()).add((int(threads), int(shared)))
+    rows = []
+    here = [usage for usage in usages if usage.arch == "sm_90"]
+    for usage, name in zip(here, plain_names([usage.kernel for usage in here]), strict=True):
+        for threads, shared in sorted(launches.get(usage.kernel, ()))[-1:]:
+            in_registers = REGISTERS // (-(-usage.registers // 8) * 8 * threads)
+            in_shared = SHARED // (shared + 1024)
+            blocks = min(in_registers, in_shared, THREADS // threads, BLOCKS)
+            assert blocks >= 1, f"{name}: no block fits on a multiprocessor"
+            share = f"{100 * blocks * threads / THREADS:3.0f} %"
+            rows.append(
+                f"{usage.registers:9} {threads:7} {shared:6} {blocks:6} {share}  {usage.stack:5}  {name}"
+            )
+    assert rows
+    with capsys.disabled():
+        print("\n\nregisters threads shared blocks occupancy stack kernel (sm_90)", *sorted(rows), sep="\n")

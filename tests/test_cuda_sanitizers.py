@@ -1,0 +1,90 @@
+"""Every kind of CUDA call under ASan, UBSan and TSan, and in several orders of threads; and planted bugs,
+each of which must be seen, or what sees none proves nothing.
+
+tests/cuda_shim/driver.cpp runs the calls and prints a hash of what each wrote.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import shim
+
+Build = Callable[[str, str], Path]
+
+
+def run(driver: Path, part: str = "", schedule: str = "forward") -> subprocess.CompletedProcess:
+    environment = {"SHIM_SCHEDULE": schedule, "TSAN_OPTIONS": "halt_on_error=1"}
+    return subprocess.run([driver, part], env=environment, capture_output=True, text=True, timeout=200)
+
+
+@pytest.mark.parametrize("schedule", ["reverse", "7"])
+def test_every_call_gives_the_same_bits_in_any_order(shim_build: Build, schedule: str) -> None:
+    driver = shim_build("plain", "driver.cpp")
+    expected, actual = run(driver), run(driver, schedule=schedule)
+    assert expected.returncode == 0 and actual.returncode == 0, expected.stdout + actual.stdout
+    assert expected.stdout.count("\n") > 100
+    assert actual.stdout == expected.stdout
+
+
+@pytest.mark.parametrize(("kind", "schedule"), [("asan", "3"), ("tsan", "4")])
+def test_every_call_is_clean(shim_build: Build, kind: str, schedule: str) -> None:
+    """Also the small cases alone: a race seen once by TSan is not reported again."""
+    done = run(shim_build(kind, "driver.cpp"), schedule=schedule)
+    assert done.returncode == 0, done.stderr[:5000] + done.stdout[-1000:]
+    assert done.stderr == ""
+
+
+class Bug(NamedTuple):
+    old: str  # in one of the kernels' headers; its first occurrence becomes `new`
+    new: str
+    source: str  # that must be compiled anew
+    part: str  # of the driver's cases
+    kind: str
+    seen: str  # in what the sanitizer says; or "differs" or "not finite", in what was computed
+
+
+SSIM, MIX = ("strip", "ssim zeros x"), ("tiles", "mix zeros x")
+WAIT, BARRIER = "__pipeline_wait_prior(0);", "__syncthreads();"
+LAST_COLUMN = "return col0 + own < p.width ? col0 + own : p.width;"
+BUGS = {
+    "no barrier after the fill": Bug(f"{WAIT}\n        {BARRIER}", WAIT, *SSIM, "tsan", "data race"),
+    "no wait for cp.async": Bug(WAIT, "", *SSIM, "plain", "not finite"),
+    "shared memory too small": Bug(
+        "4 * strip_rows * strip_pitch", "3 * strip_rows * strip_pitch", *SSIM, "asan", "use-after-poison"
+    ),
+    "gradient written beyond the image": Bug(
+        LAST_COLUMN, "return col0 + own;", *SSIM, "asan", "heap-buffer-overflow"
+    ),
+    "no barrier between the scales": Bug(f"if (j > 0) {BARRIER}", "", *MIX, "plain", "differs"),
+    "halo one row short": Bug(
+        "rows = tile_height + 2 * radius", "rows = tile_height + 2 * radius - 1", *MIX, "plain", "differs"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_planted_bug_is_seen(name: str, shim_build: Build, tmp_path: Path) -> None:
+    bug = BUGS[name]
+    good = shim_build(bug.kind, "driver.cpp")
+    csrc = shutil.copytree(shim.CUDA.parent, tmp_path / "csrc")
+    objects = shutil.copytree(good.parent, tmp_path / "objects")
+    (objects / f"{bug.source}.o").unlink()
+    holding = [path for path in sorted(csrc.glob("cuda/*.cuh")) if bug.old in path.read_text()]
+    assert holding, f"{bug.old!r} is no longer there: plant the bug elsewhere"
+    holding[0].write_text(holding[0].read_text().replace(bug.old, bug.new, 1))
+    driver = shim.build(objects, bug.kind, main="driver.cpp", cuda=csrc / "cuda")
+    expected = run(good, bug.part)
+    assert expected.returncode == 0
+    if bug.seen == "differs":
+        runs = [run(driver, bug.part, schedule) for schedule in ("forward", "reverse", "7")]
+        assert any(done.stdout != expected.stdout for done in runs)
+        return
+    done = run(driver, bug.part, "reverse")
+    assert done.returncode != 0
+    assert ("NOT FINITE" in done.stdout) if bug.seen == "not finite" else (bug.seen in done.stderr), (
+        done.stderr
+    )

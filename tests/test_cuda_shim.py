@@ -1,0 +1,256 @@
+"""The CUDA kernels and their operators without a GPU: csrc/cuda and csrc/ops_cuda.cpp, unchanged, under
+tests/cuda_shim, against the same specifications as the CPU's.
+
+The operators of ssimloss are replaced by those of the shim in this whole file, so that the losses, their
+autograd and the tests of the CPU back end run on them as they are.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import exact
+import pytest
+import test_accuracy
+import test_kernels
+import test_semantics
+import torch
+from cases import (
+    CASES,
+    HALF_TYPES,
+    Case,
+    assert_same,
+    every_loss,
+    every_padding,
+    pair,
+    relative_error,
+    value_and_gradients,
+)
+
+from ssimloss import SSIMLoss, autograd, ops
+
+F32, F64 = test_kernels.F32, test_kernels.F64
+SCHEDULES = ("forward", "reverse", "1", "2")
+
+
+@pytest.fixture(scope="session")
+def library(shim_build: Callable[[str, str], Path]) -> Path:
+    path = shim_build("plain", "ops.cpp")
+    torch.ops.load_library(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def cuda_operators(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shimmed = torch.ops.ssimloss_shim
+    for form, name in ((ops.Gaussian, "gaussian"), (ops.Dyadic, "dyadic")):
+        one, two = (getattr(shimmed, n).default for n in (name, f"{name}_backward"))
+        monkeypatch.setattr(form, "op", property(lambda _, op=one: op))
+        monkeypatch.setattr(form, "backward_op", property(lambda _, op=two: op))
+    monkeypatch.setattr(autograd, "scale_", shimmed.scale_.default)
+
+
+def exactly(name: str) -> Case:
+    """The case against exact.py, which is faster than the reference."""
+    return CASES[name]._replace(spec=exact.LOSSES[name])
+
+
+# ---- Against the specification
+
+
+@test_kernels.every_precision
+@every_padding
+@test_kernels.every_reduction
+def test_value_and_both_gradients(case: Case, reduction: str, padding: str, dtype: torch.dtype) -> None:
+    test_kernels.test_value_and_both_gradients(case, reduction, padding, dtype)
+
+
+test_one_gradient_alone = test_kernels.test_one_gradient_alone
+test_options_change_what_they_say = test_kernels.test_options_change_what_they_say
+test_any_sigmas_in_any_order = test_kernels.test_any_sigmas_in_any_order
+test_any_levels = test_kernels.test_any_levels
+test_weights_of_the_two_terms = test_kernels.test_weights_of_the_two_terms
+test_half_types = test_kernels.test_half_types
+test_incoming_gradient_of_any_strides = test_kernels.test_incoming_gradient_of_any_strides
+test_window_size_down_to_the_window = test_kernels.test_window_size_down_to_the_window
+
+
+@pytest.mark.parametrize("taps", [5, 9, 13, 33, 35, 65])
+@every_padding
+@pytest.mark.parametrize("name", ["ssim", "mix"])
+def test_windows_up_to_65_taps(name: str, padding: str, taps: int) -> None:
+    x, y = pair(1, 2, taps + 9, taps + 34)
+    assert_same(exactly(name), x, y, window_size=taps, padding=padding, **F32)
+
+
+@pytest.mark.parametrize("taps", [1, 11, 15])
+def test_too_wide_a_window_is_refused(taps: int) -> None:
+    with pytest.raises(ValueError, match="65"):
+        SSIMLoss(window_size=65 + 2 * taps)(*pair(1, 1, 100, 100))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 21, 700), (1, 2, 260, 13), (2, 1, 83, 233), (1, 1, 112, 241)], ids=str
+)
+@every_padding
+@pytest.mark.parametrize("name", CASES)
+def test_seams(name: str, padding: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strips of columns and bands of rows meet, or hold one column or row alone; few blocks and many."""
+    case = exactly(name)
+    options = dict(weights=(0.5, 0.5), window_size=5) if case.levels > 1 else {}
+    if case.taps > 11:
+        options = dict(window_size=13)
+    for multiprocessors in ("1", "132"):
+        monkeypatch.setenv("SHIM_SMS", multiprocessors)
+        assert_same(case, *pair(*shape), padding=padding, **options, **F32)
+
+
+@pytest.mark.parametrize("shared", [65536, 101376, 166912])
+@pytest.mark.parametrize("name", CASES)
+def test_devices_with_less_shared_memory(name: str, shared: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turing (64 KiB a block), 8.6, 8.9 and 12.0 (99 KiB), Ampere's 8.0 (163 KiB)."""
+    monkeypatch.setenv("SHIM_SHARED", str(shared))
+    for dtype, limits in ((torch.float32, F32), (torch.float64, F64)):
+        side = CASES[name].least("valid") + 4
+        assert_same(exactly(name), *pair(1, 1, side, side + 3, dtype=dtype), **limits)
+    if CASES[name].levels == 1:
+        assert_same(exactly(name), *pair(1, 1, 70, 66, dtype=torch.float64), window_size=65, **F64)
+
+
+@pytest.mark.parametrize("channels", [1, 7, 130])
+@pytest.mark.parametrize("layout", ["plain", "channels_last"])
+@every_loss
+def test_channels(case: Case, layout: str, channels: int) -> None:
+    x, y = pair(2, channels, 13, 14)
+    if layout == "channels_last":
+        x, y = (t.contiguous(memory_format=torch.channels_last) for t in (x, y))
+    for reduction in ("mean", "none"):
+        assert_same(case, x, y, reduction=reduction, **case.tiny, **F32)
+
+
+@pytest.mark.parametrize("layout", test_kernels.layouts(torch.zeros(2, 3, 40, 44)))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("window_size", [5, 11])
+@pytest.mark.parametrize("name", ["ssim", "mix", "ms_ssim"])
+def test_any_strides(name: str, window_size: int, dtype: torch.dtype, layout: str) -> None:
+    """Either image laid out so, or both; the gradient as the image."""
+    plain = pair(2, 3, 40, 44, dtype=dtype)
+    x, y = (test_kernels.layouts(t)[layout] for t in plain)
+    limits = dict(value=1e-6, gradient=torch.finfo(dtype).eps) if dtype in HALF_TYPES else F32
+    case = exactly(name)
+    options = dict(CASES[name].tiny, window_size=window_size)
+    if CASES[name].levels > 1:
+        options["weights"] = (0.4, 0.6)
+    if dtype in HALF_TYPES:
+        case = as_under_loss_scaling(case)
+    for images in ((x, y.contiguous()), (x, y)):
+        assert_same(case, *images, **options, **limits)
+
+
+def as_under_loss_scaling(case: Case) -> Case:
+    return case._replace(
+        make=lambda **o: lambda x, y: case.fused(x, y, **o) * 8192,
+        spec=lambda x, y, **o: case.spec(x, y, **o) * 8192,
+    )
+
+
+# ---- Digits: the issue's bars, on photographs
+
+
+@pytest.fixture
+def crop(photo: Callable) -> Callable[[Case], Callable]:
+    """crop(case)(picture) -> its middle, little more than the window needs."""
+
+    def of(case: Case) -> Callable:
+        side = max(case.least("valid") + 8, 64)
+        return lambda name: photo(name)[..., :side, 20 : 20 + side + 7]
+
+    return of
+
+
+@pytest.mark.parametrize("condition", test_accuracy.CONDITIONS)
+@pytest.mark.parametrize("name", CASES)
+def test_photograph(name: str, condition: str, crop: Callable) -> None:
+    """The accuracy that the CPU back end is held to, in float32."""
+    test_accuracy.test_photographs(name, condition, "astronaut", crop(CASES[name]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@every_loss
+def test_identical_and_negative_images(case: Case, dtype: torch.dtype, crop: Callable) -> None:
+    test_accuracy.test_identical_images(case, "chelsea", dtype, crop(case))
+    test_accuracy.test_negative_images(case, dtype, crop(case))
+
+
+@pytest.mark.parametrize("condition", ["noise", "biased", "1e-5 apart"])
+@pytest.mark.parametrize("name", ["ssim", "ms_ssim", "ms_ssim_gaussian"])
+def test_never_above_one(name: str, condition: str, crop: Callable) -> None:
+    test_accuracy.test_never_above_one(name, condition, crop(CASES[name]))
+
+
+test_huge_images = test_semantics.test_huge_images
+test_one_huge_pixel_stays_in_its_windows = test_semantics.test_one_huge_pixel_stays_in_its_windows
+test_nan_in_a_pyramid_reaches_its_plane = test_semantics.test_nan_in_a_pyramid_reaches_its_plane
+test_empty_batches = test_semantics.test_empty_batches
+
+
+@pytest.mark.parametrize(("padding", "which"), [("valid", "x"), ("zeros", "y"), ("reflect", "x")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", test_semantics.FULL_RESOLUTION, ids=["ssim", "l1_ssim", "gaussian", "mix"])
+def test_nan_reaches_exactly_its_windows(case: Case, dtype: torch.dtype, padding: str, which: str) -> None:
+    test_semantics.test_nan_and_inf_reach_exactly_their_windows(case, dtype, padding, which, torch.nan)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@every_padding
+def test_nan_and_inf_among_11_taps(padding: str, bad: float) -> None:
+    """The window that the strips' kernels are for."""
+    case = CASES["l1_ssim"]._replace(tiny=dict(window_size=11))
+    test_semantics.test_nan_and_inf_reach_exactly_their_windows(case, torch.float32, padding, "x", bad)
+
+
+# ---- What is CUDA's own
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_every_schedule_gives_the_same_bits(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads and blocks in any order, the order changing at every barrier: nothing hangs on it."""
+    case = CASES[name]
+    side = case.least("zeros", levels=min(case.levels, 2)) + 40
+    levels = dict(weights=(0.4, 0.6)) if case.levels > 1 else {}
+    x, y = pair(1, 2, side, side + 95, dtype=dtype)
+    results = []
+    for schedule in SCHEDULES:
+        monkeypatch.setenv("SHIM_SCHEDULE", schedule)
+        results.append([])
+        for reduction in case.reductions():
+            loss, grads = value_and_gradients(
+                case.fused, x, y, padding="zeros", reduction=reduction, **levels
+            )
+            results[-1] += [loss, *grads]
+    for result in results[1:]:
+        assert all(torch.equal(*same) for same in zip(result, results[0], strict=True))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_launch_errors_name_the_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device without any shared memory to speak of: no kernel starts, and no answer comes."""
+    monkeypatch.setenv("SHIM_SHARED", "512")
+    side = CASES[name].least("valid")
+    with pytest.raises(RuntimeError, match=r"ssimloss: \w+: invalid"):
+        CASES[name].fused(*pair(1, 1, side, side))
+
+
+def test_the_gradient_is_handed_out_once() -> None:
+    """The kept buffer is scaled in place; asked again, the gradient is computed anew."""
+    for case in CASES.values():
+        x, y = pair(2, 3, 40, 41)
+        leaf = x.requires_grad_()
+        loss = case.fused(leaf, y, **case.tiny) * 3
+        (first,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+        kept = first.clone()
+        first.fill_(torch.nan)
+        (second,) = torch.autograd.grad(loss, leaf)
+        assert relative_error(second, kept) < 1e-6

@@ -1,0 +1,340 @@
+"""On a CUDA device: the same answers as on the CPU, and what only a device can show.
+
+`pytest -m gpu tests/test_gpu.py`; benchmarks/gpu.py runs it, and compute-sanitizer besides. The kernels'
+logic is tested without a device in test_cuda_shim.py.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from cases import (
+    CASES,
+    HALF_TYPES,
+    Case,
+    every_loss,
+    every_padding,
+    pair,
+    relative_error,
+    value_and_gradients,
+)
+from torch import Tensor
+
+import ssimloss
+from ssimloss import SSIMLoss
+
+EVERY_CASE = [pytest.param(c, r, id=f"{name}-{r}") for name, c in CASES.items() for r in c.reductions()]
+# Half types are rounded once, at the end, on both devices: to the same or to neighbouring numbers.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+
+
+def why_not() -> str:
+    if not torch.cuda.is_available():
+        return "no CUDA device"
+    return "" if ssimloss.info()["cuda_architectures"] else "this build has no CUDA kernels"
+
+
+gpu = [pytest.mark.gpu, pytest.mark.skipif(bool(why_not()), reason=why_not() or "there is one")]
+
+
+def on_gpu(function):
+    for mark in gpu:
+        function = mark(function)
+    return function
+
+
+@pytest.fixture
+def no_synchronisation() -> Iterator[None]:
+    """torch raises where it would wait for the device; our library's calls are seen by the captures."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+def cuda_pair(*shape: int, **options) -> tuple[Tensor, Tensor]:
+    x, y = pair(*shape, **options)
+    return x.cuda(), y.cuda()
+
+
+def scaled(case: Case, factor: float):
+    """As under loss scaling: gradients of a mean stay clear of float16's subnormal numbers."""
+    return lambda x, y, **options: case.fused(x, y, **options) * factor
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@every_padding
+@pytest.mark.parametrize(("case", "reduction"), EVERY_CASE)
+def test_equal_to_the_cpu(case: Case, reduction: str, padding: str, dtype: torch.dtype) -> None:
+    loss = scaled(case, 8192.0 if dtype in HALF_TYPES and reduction != "map" else 1.0)
+    least = case.least(padding)
+    for height, width in ((least, least + 24), (least + 45, least + 300)):
+        x, y = pair(2, 3, height, width, dtype=dtype)
+        for want in ("xy", "x", "y"):
+            options = dict(padding=padding, reduction=reduction)
+            expected, expected_grads = value_and_gradients(loss, x, y, want, **options)
+            actual, grads = value_and_gradients(
+                lambda *images, **o: loss(*(t.cuda() for t in images), **o).cpu(), x, y, want, **options
+            )
+            assert actual.dtype == expected.dtype
+            flat = 1e-4 if height == 1 and dtype != torch.float64 else 0.0  # as on the CPU
+            close = 1e-10 if dtype == torch.float64 else 1e-5
+            assert relative_error(actual, expected) < max(close, flat)
+            for grad, expected_grad in zip(grads, expected_grads, strict=True):
+                assert relative_error(grad, expected_grad) < max(TOLERANCE[dtype], flat)
+
+
+@on_gpu
+@pytest.mark.parametrize("taps", [1, 3, 5, 7, 9, 13, 29, 31, 33, 35, 57, 65])
+@every_padding
+def test_any_window(padding: str, taps: int) -> None:
+    for name in ("ssim", "mix"):
+        x, y = pair(1, 2, taps + 40, taps + 71)
+        options = dict(window_size=taps, padding=padding)
+        expected, expected_grads = value_and_gradients(CASES[name].fused, x, y, **options)
+        actual, grads = value_and_gradients(CASES[name].fused, x.cuda(), y.cuda(), **options)
+        assert relative_error(actual.cpu(), expected) < 1e-5
+        for grad, expected_grad in zip(grads, expected_grads, strict=True):
+            assert relative_error(grad.cpu(), expected_grad) < 1e-5
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@every_loss
+def test_channels_last_and_other_strides(case: Case, dtype: torch.dtype) -> None:
+    x, y = cuda_pair(2, 3, 60, 64, dtype=dtype)
+    expected, expected_grads = value_and_gradients(case.fused, x, y, **case.tiny)
+    channels_last = [t.contiguous(memory_format=torch.channels_last) for t in (x, y)]
+    transposed = [t.mT.contiguous().mT for t in (x, y)]
+    every_other = [t.repeat_interleave(2, -1)[..., ::2] for t in (x, y)]
+    for images in (channels_last, transposed, every_other, (x, channels_last[1])):
+        actual, grads = value_and_gradients(case.fused, *images, **case.tiny)
+        assert relative_error(actual, expected) < 1e-6
+        for grad, expected_grad in zip(grads, expected_grads, strict=True):
+            assert relative_error(grad, expected_grad) < (1e-6 if dtype == torch.float32 else 8e-3)
+    leaf = channels_last[0].requires_grad_()
+    case.fused(leaf, channels_last[1], **case.tiny).backward()
+    assert leaf.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+@on_gpu
+@every_loss
+def test_bit_equal_reruns(case: Case, no_synchronisation: None) -> None:
+    x, y = cuda_pair_before(case)
+    runs = [value_and_gradients(case.fused, x, y) for _ in range(5)]
+    torch.cuda.set_sync_debug_mode("default")
+    for loss, grads in runs[1:]:
+        assert torch.equal(loss, runs[0][0])
+        assert all(torch.equal(*same) for same in zip(grads, runs[0][1], strict=True))
+
+
+def cuda_pair_before(case: Case) -> tuple[Tensor, Tensor]:
+    side = case.least("valid") + 301
+    return cuda_pair(3, 3, side, side + 77)
+
+
+@on_gpu
+@every_loss
+def test_no_synchronisation(case: Case) -> None:
+    """Forward, backward, a second backward, a map with an incoming gradient: the host never waits."""
+    x, y = cuda_pair(2, 3, 200, 210)
+    leaf = x.requires_grad_()
+    incoming = torch.full((), 0.5, device="cuda")
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for reduction in case.reductions():
+            loss = case.fused(leaf, y, reduction=reduction)
+            torch.autograd.grad(loss, leaf, incoming.expand(loss.shape), retain_graph=True)
+            torch.autograd.grad(loss, leaf, incoming.expand(loss.shape))
+        with torch.no_grad():
+            case.fused(leaf, y)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@on_gpu
+@every_loss
+def test_current_stream(case: Case) -> None:
+    """The images are made late on a stream of their own; the kernels must wait for that stream."""
+    x, y = cuda_pair(2, 3, 170, 180)
+    expected, expected_grads = value_and_gradients(case.fused, x, y)
+    late_x, late_y = torch.zeros_like(x), torch.zeros_like(y)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(200_000_000)  # 0.1 s
+        late_x.copy_(x), late_y.copy_(y)
+        actual, grads = value_and_gradients(case.fused, late_x, late_y)
+        late_x.zero_(), late_y.zero_()  # after the kernels, had they run on this stream
+    stream.synchronize()
+    assert torch.equal(actual, expected)
+    assert all(torch.equal(*same) for same in zip(grads, expected_grads, strict=True))
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(("case", "reduction"), EVERY_CASE)
+def test_captured_graph(case: Case, reduction: str, dtype: torch.dtype) -> None:
+    """Forward and backward in one CUDA graph; replayed on other images it gives their loss and gradient."""
+    x, y = cuda_pair(2, 3, 170, 175, dtype=dtype)
+    other_x, other_y = cuda_pair(2, 3, 170, 175, dtype=dtype, seed=1)
+    incoming_of = {}
+
+    def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        loss = case.fused(x, y, reduction=reduction)
+        incoming = incoming_of.setdefault(reduction, torch.full_like(loss, 3.0))
+        return loss.detach(), torch.autograd.grad(loss, x, incoming)[0]
+
+    expected_loss, expected_grad = step(other_x.clone().requires_grad_(), other_y)
+    static_x, static_y = x.clone().requires_grad_(), y.clone()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step(static_x, static_y)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss, grad = step(static_x, static_y)
+    for _ in range(2):
+        with torch.no_grad():
+            static_x.copy_(other_x), static_y.copy_(other_y)
+        graph.replay()
+        assert torch.equal(loss, expected_loss) and torch.equal(grad, expected_grad)
+
+
+@on_gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+@every_loss
+def test_second_device(case: Case) -> None:
+    """Tensors elsewhere than on the current device, which stays as it was."""
+    x, y = cuda_pair(2, 3, 170, 180)
+    expected, expected_grads = value_and_gradients(case.fused, x, y)
+    actual, grads = value_and_gradients(case.fused, x.to("cuda:1"), y.to("cuda:1"))
+    assert torch.cuda.current_device() == 0 and actual.device.index == 1
+    assert relative_error(actual.cpu(), expected.cpu()) < 1e-6
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        assert relative_error(grad.cpu(), expected_grad.cpu()) < 1e-6
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@every_loss
+def test_identical_images_and_retained_graphs(case: Case, dtype: torch.dtype) -> None:
+    x, _ = cuda_pair(2, 3, 170, 171, dtype=dtype)
+    loss, grads = value_and_gradients(case.fused, x, x.clone())
+    assert loss == 0 and all(torch.count_nonzero(grad) == 0 for grad in grads)
+
+    leaf, y = x.clone().requires_grad_(), x.flip(-1)
+    loss = case.fused(leaf, y) * 64
+    (first,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+    kept = first.clone()
+    first.fill_(torch.nan)  # the buffer is handed out once: asked again, it is computed anew
+    (second,) = torch.autograd.grad(loss, leaf)
+    assert relative_error(second, kept) < (1e-6 if dtype in (torch.float32, torch.float64) else 8e-3)
+
+
+@on_gpu
+def test_more_planes_than_a_grid_dimension() -> None:
+    """65535 is the limit of a grid's second and third dimension."""
+    x, y = cuda_pair(3, 32768, 12, 12)
+    loss, (grad, _) = value_and_gradients(SSIMLoss(reduction="none"), x, y)
+    for n, first in ((0, 0), (2, 32760)):
+        some = slice(first, first + 8)
+        few_x, few_y = (t[n : n + 1, some].cpu() for t in (x, y))
+        expected = SSIMLoss(reduction="map")(few_x, few_y)
+        actual = SSIMLoss(reduction="map")(x[n : n + 1], y[n : n + 1])[:, some]
+        assert relative_error(actual.cpu(), expected) < 1e-5
+    assert loss.isfinite().all() and grad.isfinite().all()
+    assert (grad.abs().amax((-2, -1)) > 0).all()
+
+
+@on_gpu
+def test_more_elements_than_32_bits_count() -> None:
+    """2^31 and some elements: the far corner of value and gradient is that of the corner alone."""
+    height, width = 46400, 46336
+    needed = 5 * 2 * height * width
+    if torch.cuda.mem_get_info()[0] < 1.2 * needed:
+        pytest.skip(f"{needed >> 30} GiB of free device memory needed")
+    x = torch.rand(1, 1, height, width, dtype=torch.float16, device="cuda")
+    y = torch.zeros_like(x)
+    y[..., -300:, -300:] = torch.rand(300, 300, dtype=torch.float16, device="cuda")
+    leaf = x.requires_grad_()
+    scale = float(height * width)
+    (grad,) = torch.autograd.grad(SSIMLoss(padding="zeros")(leaf, y) * scale, leaf)
+    corner_x = x.detach()[..., -300:, -300:].clone().requires_grad_()
+    corner = SSIMLoss(padding="zeros")(corner_x, y[..., -300:, -300:]) * 300.0**2
+    (expected,) = torch.autograd.grad(corner, corner_x)
+    inner = slice(11, 300)  # away from the crop's own borders
+    assert relative_error(grad[..., -300:, -300:][..., inner, inner], expected[..., inner, inner]) < 2e-3
+
+
+@on_gpu
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@every_padding
+def test_nan_reaches_exactly_its_windows(padding: str, bad: float) -> None:
+    x, y = cuda_pair(1, 2, 300, 700)
+    spots = [(0, 0), (150, 240), (299, 699), (100, 479)]
+    reached = torch.zeros(300, 700, dtype=torch.bool, device="cuda")
+    for row, col in spots:
+        x[0, 1, row, col] = bad
+        reached[max(row - 5, 0) : row + 6, max(col - 5, 0) : col + 6] = True
+    crop = 5 if padding == "valid" else 0
+    loss_map = SSIMLoss(padding=padding, reduction="map")(x, y)
+    assert torch.equal(~loss_map[0, 1].isfinite(), reached[crop : 300 - crop, crop : 700 - crop])
+    assert loss_map[0, 0].isfinite().all()
+
+
+@on_gpu
+def test_memory_is_the_gradient() -> None:
+    x, y = cuda_pair(1, 3, 1080, 1920)
+    leaf = x.requires_grad_()
+    for loss in (SSIMLoss(), ssimloss.L1SSIMLoss()):
+        loss(leaf, y).backward()
+        leaf.grad = None
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        loss(leaf, y).backward()
+        peak = (torch.cuda.max_memory_allocated() - before) / (4 * x.numel())
+        assert 1.0 <= peak < 1.1
+        leaf.grad = None
+
+
+@on_gpu
+def test_compiled() -> None:
+    x, y = cuda_pair(2, 3, 80, 90)
+    for case in CASES.values():
+        expected, expected_grads = value_and_gradients(case.fused, x, y, **case.tiny)
+        compiled = torch.compile(case.make(**case.tiny), fullgraph=True, backend="aot_eager")
+        actual, grads = value_and_gradients(compiled, x, y)
+        assert torch.equal(actual, expected)
+        for grad, expected_grad in zip(grads, expected_grads, strict=True):
+            assert relative_error(grad, expected_grad) < 1e-6
+
+
+@on_gpu
+def test_too_wide_a_window_is_refused() -> None:
+    """The device has shared memory for 65 taps; more is an error that says so, not a wrong answer."""
+    x, y = cuda_pair(1, 1, 80, 80)
+    with pytest.raises(ValueError, match="65"):
+        SSIMLoss(window_size=67)(x, y)
+
+
+def test_benchmark_script(tmp_path: Path) -> None:
+    """benchmarks/gpu.py from end to end, on the CPU where there is no device: it will run unattended."""
+    script = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
+    out = tmp_path / "table.md"
+    command = [sys.executable, script, "--dry-run", "--installed", "--seconds", "0.001", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    written = out.read_text()
+    for shape in ("1x3x162x164, float32", "2x3x40x48, bfloat16"):
+        assert f"### {shape}" in written
+    for row in ("SSIM | ssimloss", "Mix, 33 taps | ssimloss", "MS-SSIM, dyadic | ssimloss"):
+        assert f"| {row} |" in written
+    assert "### Bars" in written and "tests/test_gpu.py: " in written
+    assert "fused-ssim: not importable" in written  # never installed in CI: the missing are named
