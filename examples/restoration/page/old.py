@@ -6,9 +6,9 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from .data import Pair
-from .evaluate import DIGITS, Row, means
-from .files import write_text
+from ..data import Pair
+from ..evaluate import DIGITS, Row, means
+from ..files import write_text
 
 STYLE = """
 :root { color-scheme: light dark; --line: light-dark(#ddd, #3a3a3a);
