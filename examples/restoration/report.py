@@ -1,0 +1,93 @@
+"""What a run leaves to read: table.csv, table.md, claims.md, curves.svg and index.html."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from . import claims, stats
+from .data import printable
+from .evaluate import Row, markdown, verdicts
+from .files import replacing, write_text
+from .page import Page, PictureView, TaskView, write_page
+from .progress import read_curves
+from .task import Study
+
+# Where to look in the embedded pictures: {(kind of input, picture): caption}
+CAPTIONS: dict[tuple[str, str], str] = {}
+
+
+def write_report(title: str, studies: Sequence[Study], rows: Sequence[Row], settings: Mapping) -> None:
+    folder = studies[0].options.out
+    note = note_of(studies, settings)
+    curves = read_curves(folder / "curves.csv")
+    cells = stats.summary(rows)
+    write_cells(folder / "table.csv", cells)
+    judged = claims.judge(rows, curves)
+    text = [f"# {title}\n\n{note}\n"]
+    for study in studies:
+        task, own = study.task, [row for row in rows if row.task == study.task.name]
+        lines = verdicts(own, task.degradation.input)
+        text.append(f"## {task.title}\n\n{task.degradation.note}\n\n{markdown(own)}\n- " + "\n- ".join(lines) + "\n")
+        print(f"\n{task.title}\n{markdown(own)}" + "\n".join(lines))
+    write_text(folder / "table.md", "\n".join(text))
+    write_text(folder / "claims.md", claims_text(title, note, judged))
+    views = [
+        TaskView(
+            study.task.name,
+            study.task.title,
+            study.task.degradation.note,
+            variants_of(study, rows),
+            pictures_of(study, rows),
+            [cell for cell in cells if cell.task == study.task.name],
+        )
+        for study in studies
+    ]
+    write_page(folder, Page(title, note, views, judged, curves))
+    print(f"The pictures: {folder / 'index.html'}")
+
+
+def note_of(studies: Sequence[Study], settings: Mapping) -> str:
+    return (
+        f"Trained on {settings['train']}, tested on {settings['test']}: {settings['steps']} steps of "
+        f"{settings['batch_size']} patches for each network, {settings['precision']}; seeds "
+        f"{', '.join(map(str, studies[0].options.seeds))}."
+    )
+
+
+def write_cells(path: Path, cells: Sequence) -> None:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["task", "loss", "metric", "mean", "lo", "hi", "pictures", "seeds"])
+        for c in cells:
+            numbers = [f"{number:.6g}" for number in (c.mean, c.lo, c.hi)]
+            writer.writerow([c.task, c.variant, c.metric, *numbers, c.pictures, c.seeds])
+
+
+def claims_text(title: str, note: str, judged: Sequence) -> str:
+    lines = [f"# {title}: the paper's claims\n", f"{note}\n"]
+    for claim in judged:
+        lines += [f"## {claim.number}. {claim.text}\n", f"**{claim.verdict}**\n", f"{claim.evidence}\n"]
+    return "\n".join(lines)
+
+
+def variants_of(study: Study, rows: Sequence[Row]) -> list[str]:
+    there = {row.variant for row in rows if row.task == study.task.name}
+    return [*(variant for variant in study.order if variant in there), "truth"]
+
+
+def pictures_of(study: Study, rows: Sequence[Row]) -> list[PictureView]:
+    first = study.options.seeds[0]
+    metrics: dict[str, dict[str, dict[str, float]]] = {}
+    for task, variant, seed, picture, metric, value in rows:
+        if task == study.task.name and (seed == first or variant == study.order[0]):
+            metrics.setdefault(picture, {}).setdefault(variant, {})[metric] = value
+    views = []
+    for pair in study.pairs:
+        height, width = pair.truth.shape[1:]
+        files = {
+            variant: study.picture_file(pair, variant).relative_to(study.options.out).as_posix()
+            for variant in variants_of(study, rows)
+        }
+        caption = CAPTIONS.get((study.order[0], pair.name), "")
+        views.append(PictureView(printable(pair.name), caption, width, height, files, metrics[printable(pair.name)]))
+    return views
