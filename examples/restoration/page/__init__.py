@@ -158,12 +158,8 @@ def sections(folder: Path, page: Page) -> dict[str, tuple[str, str]]:
     return found
 
 
-def write_page(folder: Path, page: Page, *rest) -> None:
+def write_page(folder: Path, page: Page) -> None:
     """Writes folder/index.html and the SSIM maps folder/maps; the pictures it names are there already."""
-    if not isinstance(page, Page):  # until task.py fills in a Page
-        from .old import write_page as old
-
-        return old(folder, page, *rest)
 
     def asset(name: str) -> str:
         return (ASSETS / name).read_text(encoding="utf-8")

@@ -4,6 +4,7 @@
 const data = JSON.parse(document.getElementById('data').textContent);
 const TRUTH = 'truth';
 const ZOOMS = [1 / 8, 1 / 4, 1 / 2, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32]; // pixels of the screen a pixel
+const [LEAST, MOST] = [1 / 16, 64]; // pixels of CSS a pixel
 const $ = id => document.getElementById(id);
 const stage = $('stage');
 const state = {task: 0, picture: 0, shown: [], before: TRUTH, side: 0, layout: 'one', overlay: 'picture'};
@@ -35,15 +36,20 @@ function apply(_, {x, y, scale}) {
 
 for (const pane of panes) {
   pane.zoomer = Panzoom(pane.sheet, {
-    canvas: true, cursor: 'grab', pinchAndPan: true, minScale: 1 / 16, maxScale: 64, setTransform: apply,
+    canvas: true, cursor: 'grab', minScale: LEAST, maxScale: MOST, setTransform: apply,
   });
   pane.sheet.addEventListener('panzoomchange', event => follow(pane, event.detail));
   pane.element.addEventListener('wheel', event => {
     event.preventDefault();
     const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 30 : 1;
     const pinch = event.ctrlKey ? 8 : 1; // of two fingers on a touchpad: small deltas
-    zoomTo(pane.zoomer.getScale() * Math.exp(-event.deltaY * lines * pinch / 600), event);
+    zoomTo(pane.zoomer.getScale() * Math.exp(-event.deltaY * lines * pinch / 600), event, pane);
   }, {passive: false});
+}
+
+/** The library draws in the next frame, but measures what is drawn: a second event would see the old. */
+function drawNow({zoomer}) {
+  apply(null, {...zoomer.getPan(), scale: zoomer.getScale()});
 }
 
 /** The other pane's library learns the view that its sheet already has. */
@@ -56,10 +62,19 @@ function follow(pane, {x, y, scale}) {
   }
 }
 
-function zoomTo(scale, point) {
+function zoomTo(scale, point, pane = panes[0]) {
   fitted = false;
-  const pane = panes.find(pane => pane.element.contains(point.target)) ?? panes[0];
-  pane.zoomer.zoomToPoint(clamp(scale, 1 / 16, 64), point);
+  pane.zoomer.zoomToPoint(clamp(scale, LEAST, MOST), point);
+  drawNow(pane);
+}
+
+const fingers = new Map();
+/** The library adds step / 80 to the scale for each pixel that two fingers part; to follow them: */
+function setPinchStep() {
+  if (fingers.size !== 2) return;
+  const [one, other] = fingers.values();
+  const apart = Math.max(Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY), 20);
+  for (const {zoomer} of panes) zoomer.setOptions({step: 80 * zoomer.getScale() / apart});
 }
 
 function zoomStep(direction) {
@@ -309,6 +324,13 @@ function drawSpots() {
   $('caption').hidden = !picture().caption;
 }
 
+function drawGain() {
+  const gain = 2 ** $('gain').value;
+  $('gain-value').textContent = gain;
+  $('gain').ariaValueText = `times ${gain}`;
+  stage.style.setProperty('--gain', gain);
+}
+
 let drawn = {};
 function render() {
   if (drawn.task !== task()) {
@@ -415,16 +437,24 @@ document.addEventListener('keydown', event => {
   event.preventDefault();
 });
 
+let held; // the pane under the last finger
 let down = null; // where a press on the picture began; null once it is a drag or a pinch
 stage.addEventListener('pointerdown', event => {
   down = event.isPrimary ? {x: event.clientX, y: event.clientY} : null;
+  fingers.set(event.pointerId, event);
+  held = panes.find(pane => pane.element.contains(event.target));
+  setPinchStep();
   if (event.target.closest('.pane')) stage.focus({preventScroll: true});
 }, {capture: true});
 document.addEventListener('pointermove', event => {
+  if (held && fingers.has(event.pointerId)) drawNow(held);
   if (!down || Math.hypot(event.clientX - down.x, event.clientY - down.y) < 5) return;
   down = null;
   fitted = fitted && !event.target.closest?.('.pane');
 });
+for (const name of ['pointerup', 'pointercancel']) {
+  document.addEventListener(name, event => fingers.delete(event.pointerId), {capture: true});
+}
 panes.forEach((pane, side) => pane.element.addEventListener('click', () => {
   if (!down) return;
   if (two() && state.side !== side) {
@@ -450,12 +480,7 @@ $('out').addEventListener('click', () => zoomStep(-1));
 $('fit').addEventListener('click', fit);
 $('help-open').addEventListener('click', () => $('help').showModal());
 $('divider').addEventListener('input', event => stage.style.setProperty('--divider', event.target.value / 1000));
-$('gain').addEventListener('input', event => {
-  const gain = 2 ** event.target.value;
-  $('gain-value').textContent = gain;
-  $('gain').ariaValueText = `times ${gain}`;
-  stage.style.setProperty('--gain', gain);
-});
+$('gain').addEventListener('input', drawGain);
 // A button pressed with the mouse gives the keys back to the picture.
 $('pictures').addEventListener('click', event => {
   if (event.detail > 0 && event.target.closest('button')) stage.focus({preventScroll: true});
@@ -465,6 +490,7 @@ addEventListener('hashchange', readAddress);
 // ---- Start -----------------------------------------------------------------------------------
 
 setTimeout(() => { // after the library's own first placing
+  drawGain();
   readAddress();
   new ResizeObserver(() => fitted && fit()).observe(stage);
 });
