@@ -16,7 +16,8 @@ TASK = Task(
     title="Super-resolution",
     degradation=LowResolution(),
     losses=("l2", "l1", "ms_ssim", "mix", "mix_l1_range1", "mix_released", "ms_ssim+l2"),
-    network={"kernels": (9, 1, 5), "widths": (64, 32)},
+    network={"kernels": (9, 1, 5), "widths": (64, 32)},  # SRCNN's: a sixth of the others' cost
+    pace=3,
 )
 
 if __name__ == "__main__":

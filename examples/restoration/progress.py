@@ -2,7 +2,7 @@
 
 import csv
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -27,10 +27,10 @@ def read_curves(path: Path) -> list[CurvePoint]:
 class Progress:
     """A context: the table stays on the screen within it. Without a terminal, a line a network."""
 
-    def __init__(self, folder: Path, jobs: Sequence[Job], steps: int):
+    def __init__(self, folder: Path, jobs: Mapping[Job, int]):
+        """jobs: the networks and the steps of each."""
         self.file = folder / "curves.csv"
         self.jobs = jobs
-        self.steps = steps
         # By step, so that a run that was stopped and went on says nothing twice.
         self.points = {(*p[:3], p.step): p for p in read_curves(self.file)}
         self.console = Console()
@@ -61,10 +61,11 @@ class Progress:
             for name in ("loss", "test_psnr"):
                 tag = f"{point.task}/{point.variant}-{point.seed}/{name}"
                 self.tensorboard.add_scalar(tag, getattr(point, name), point.step)
-        if point.step == self.steps and not self.console.is_terminal:
+        job = Job(*point[:3])
+        if point.step == self.jobs[job] and not self.console.is_terminal:
             left = clock(self.seconds_left())
             print(
-                f"{Job(*point[:3]).name}: loss {point.loss:.4g}, PSNR {point.test_psnr:.2f} dB, "
+                f"{job.name}: loss {point.loss:.4g}, PSNR {point.test_psnr:.2f} dB, "
                 f"{1 / point.step_seconds:.1f} steps/s, loss {point.loss_share:.0%} of a step, {left} left",
                 flush=True,
             )
@@ -75,24 +76,25 @@ class Progress:
 
     def seconds_left(self) -> float:
         """At the speeds seen so far; a network not begun takes what others of its task took."""
-        done = {job: self.last(job) for job in self.jobs}
-        seen = [point for point in done.values() if point]
+        last = {job: self.last(job) for job in self.jobs}
+        seen = [point for point in last.values() if point]
         total = 0.0
-        for job, point in done.items():
-            like = [p.step_seconds for p in ([point] if point else [s for s in seen if s.task == job.task] or seen)]
+        for (job, steps), point in zip(self.jobs.items(), last.values(), strict=True):
+            like = [point] if point else [other for other in seen if other.task == job.task] or seen
             if like:
-                total += (self.steps - (point.step if point else 0)) * sum(like) / len(like)
+                seconds = sum(other.step_seconds for other in like) / len(like)
+                total += (steps - (point.step if point else 0)) * seconds
         return total
 
     def table(self) -> Table:
         table = Table(title=f"training, about {clock(self.seconds_left())} left")
         for name in ("network", "step", "loss", "PSNR (dB)", "steps/s", "loss's share"):
             table.add_column(name, justify="left" if name == "network" else "right")
-        for job in self.jobs:
+        for job, steps in self.jobs.items():
             point = self.last(job)
             values = ["", "", "", "", ""]
             if point:
-                values = [f"{point.step}/{self.steps}", f"{point.loss:.4g}", f"{point.test_psnr:.2f}",
+                values = [f"{point.step}/{steps}", f"{point.loss:.4g}", f"{point.test_psnr:.2f}",
                           f"{1 / point.step_seconds:.1f}", f"{point.loss_share:.0%}"]  # fmt: skip
             table.add_row(job.name, *values)
         return table

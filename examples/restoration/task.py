@@ -36,6 +36,7 @@ class Task:
     losses: Sequence[str]  # names in losses.PLANS
     default: Sequence[str] = ("l2", "l1", "mix")  # those trained unless --losses names others
     network: Mapping[str, Sequence[int]] = field(default_factory=dict)  # options of Network
+    pace: int = 1  # steps for each of --steps: a cheaper network has time for more
 
 
 class Refused(Exception):
@@ -58,10 +59,12 @@ def parser(tasks: Sequence[Task], description: str, out: str) -> argparse.Argume
     every = list(dict.fromkeys(loss for task in tasks for loss in task.losses))
     default = "; ".join(f"{task.name}: {' '.join(task.default)}" for task in tasks)
     add("--losses", nargs="+", choices=every, help=f"default: {default}")
-    add("--steps", type=positive, default=400, help="for each network; default: %(default)s")
+    add("--steps", type=positive, default=400, help="for each network, but more where a task has a "
+        "cheaper one; default: %(default)s")
     add("--batch-size", type=positive, default=16, help="patches a step; default: %(default)s")
     add("--seeds", nargs="+", type=int, default=[0], help="a network for each; default: 0")
     add("--minutes", type=float, default=float("inf"), help="train no longer; --resume goes on")
+    add("--train-only", action="store_true", help="do not evaluate; --resume without it does")
     # Not Fabric's "auto": it would choose Apple's GPU, for which ssimloss has no kernels.
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--accelerator", default=device, choices=["cpu", "cuda"], help="default here: %(default)s")
@@ -103,6 +106,10 @@ class Study:
         self.probe = tuple(torch.stack(half).to(fabric.device) for half in zip(*middles, strict=True))
 
     @property
+    def steps(self) -> int:
+        return self.options.steps * self.task.pace
+
+    @property
     def order(self) -> list[str]:
         return [self.task.degradation.input, *self.task.losses]
 
@@ -127,7 +134,7 @@ class Study:
         losses = [LOSSES[name].to(fabric.device) for name in PLANS[job.variant]]
         ended = train(
             fabric, network, losses, self.patches, self.probe, unfinished, job,
-            steps=self.options.steps, batch_size=self.options.batch_size,
+            steps=self.steps, batch_size=self.options.batch_size,
             deadline=deadline, watch=progress.watch,
         )  # fmt: skip
         if not ended:
@@ -160,8 +167,6 @@ def middle(picture: Tensor) -> Tensor:
 
 def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namespace) -> None:
     """Everything is written as soon as it is known, so a stopped run is readable as it lies."""
-    from .report import write_report  # it needs this module
-
     deadline = time.monotonic() + 60 * options.minutes
     fabric = Fabric(
         accelerator=options.accelerator, devices=options.devices, num_nodes=options.nodes,
@@ -200,7 +205,8 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
     rows = read_rows(options.out / "rows.csv")
 
     def add(study: Study, variant: str, seed: int, pictures: Iterator[Tensor]) -> None:
-        if (study.task.name, variant, seed) in {row[:3] for row in rows} or not fabric.is_global_zero:
+        known = (study.task.name, variant, seed) in {row[:3] for row in rows}
+        if known or options.train_only or not fabric.is_global_zero:
             return
         rows.extend(study.evaluated(variant, seed, pictures))
         rows.sort(key=lambda row: (list(studies).index(row.task), studies[row.task].order.index(row.variant)))
@@ -213,7 +219,7 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
         first = study.task.degradation.input
         add(study, first, 0, (to_uint8(pair.degraded) for pair in study.pairs))
     try:
-        with Progress(options.out, jobs, options.steps) as progress:
+        with Progress(options.out, {job: studies[job.task].steps for job in jobs}) as progress:
             for job in jobs:
                 study = studies[job.task]
                 network = study.trained(job, progress, deadline)
@@ -221,7 +227,9 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
                     restored = (restore(network, pair.degraded) for pair in study.pairs)
                     add(study, job.variant, job.seed, restored)
     finally:
-        if fabric.is_global_zero:
+        if fabric.is_global_zero and rows:
+            from .report import write_report  # it needs this module
+
             write_report(title, list(studies.values()), rows, settings)
 
 
