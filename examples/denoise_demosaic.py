@@ -9,7 +9,8 @@ import sys
 
 from restoration.degrade import NoisyBayer
 from restoration.losses import LOSSES
-from restoration.task import Task, main, parser
+from restoration.run import main, parser
+from restoration.task import Task
 
 TASK = Task(
     name="denoise_demosaic",

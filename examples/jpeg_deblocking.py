@@ -10,7 +10,8 @@ and index.html, which shows them. Needs: pip install 'ssimloss[examples]'
 import sys
 
 from restoration.degrade import Jpeg
-from restoration.task import Task, main, parser
+from restoration.run import main, parser
+from restoration.task import Task
 
 TASK = Task(
     name="jpeg_deblocking",

@@ -14,14 +14,12 @@ import denoise_demosaic
 import jpeg_deblocking
 import super_resolution
 from restoration.losses import SCHEDULES
-from restoration.task import main, parser
+from restoration.run import main, parser
 
 TITLE = "Loss functions for image restoration with neural networks: a reproduction"
 # The schedules restore the noisy pictures too, so their networks stand beside the others.
 BAYER = replace(denoise_demosaic.TASK, losses=(*denoise_demosaic.TASK.losses, *SCHEDULES))
-TASKS = [
-    replace(task, default=task.losses) for task in (BAYER, jpeg_deblocking.TASK, super_resolution.TASK)
-]
+TASKS = [replace(task, default=task.losses) for task in (BAYER, jpeg_deblocking.TASK, super_resolution.TASK)]
 QUICK_STEPS, SMOKE_STEPS = 300, 2
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import denoise_demosaic
 from restoration.losses import SCHEDULES
-from restoration.task import main, parser
+from restoration.run import main, parser
 
 TASK = replace(
     denoise_demosaic.TASK,

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from rich.progress import track
 from torch import Tensor
-from tqdm import tqdm
 
 PATCH = 31  # pixels, the paper's
+SMALLEST = 33  # pixels; demosaicking needs one around a patch
 LONGEST = 1000  # pixels; the paper's photographs are 999x666
 SMALLEST_TEST = 161  # pixels; MS-SSIM halves four times and then still needs its 11-pixel window
 HELD_OUT = 10  # every tenth photograph
@@ -76,7 +77,7 @@ def read(path: Path, smallest: int) -> Tensor:
     return from_image(upright)
 
 
-def read_folder(root: Path, smallest: int) -> list[Photograph]:
+def read_folder(root: Path, smallest: int, verbose: bool = True) -> list[Photograph]:
     """All photographs below a folder, sorted by path; one of no use is named and skipped."""
     if not root.is_dir():
         raise NoPhotographs(f"{printable(root)} is not a folder")
@@ -87,30 +88,36 @@ def read_folder(root: Path, smallest: int) -> list[Photograph]:
         for path in sorted(root.rglob("*"))
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
     ]
-    for path in tqdm(paths, desc="reading", unit="file", leave=False):
+    bar = not (verbose and sys.stdout.isatty())
+    for path in track(paths, "reading", transient=True, disable=bar):
         try:
             pixels = read(path, smallest)
         except Exception as error:  # a broken file makes Pillow raise nearly anything
-            tqdm.write(f"skipped {printable(path)}: {printable(str(error))}", file=sys.stderr)
             skipped += 1
+            if verbose:
+                print(f"skipped {printable(path)}: {printable(str(error))}", file=sys.stderr)
             continue
         below = path.relative_to(root)
         name = below.with_suffix("").as_posix()
         photographs[below.as_posix() if name in photographs else name] = pixels
-    print(f"{printable(root)}: {len(photographs)} photographs, {skipped} skipped")
+    if verbose:
+        print(f"{printable(root)}: {len(photographs)} photographs, {skipped} skipped", flush=True)
     return [Photograph(name, pixels) for name, pixels in photographs.items()]
 
 
-def train_and_test(train_root: Path, test_root: Path | None) -> tuple[list[Photograph], list[Photograph]]:
+def train_and_test(
+    train_root: Path, test_root: Path | None, verbose: bool = True
+) -> tuple[list[Photograph], list[Photograph]]:
     """The photographs of both folders; without a test folder every tenth is held out for it."""
-    train = read_folder(train_root, PATCH)
+    train = read_folder(train_root, SMALLEST, verbose)
     if test_root is not None:
-        test = read_folder(test_root, SMALLEST_TEST)
+        test = read_folder(test_root, SMALLEST_TEST, verbose)
     else:
         test = [p for p in train if min(p.pixels.shape[1:]) >= SMALLEST_TEST][::HELD_OUT]
         names = {photograph.name for photograph in test}
         train = [photograph for photograph in train if photograph.name not in names]
-        print(f"held out for the test: {len(test)}, every tenth")
+        if verbose:
+            print(f"held out for the test: {len(test)}, every tenth")
     if not train:
         raise NoPhotographs(f"no photograph to train on in {printable(train_root)}")
     if not test:

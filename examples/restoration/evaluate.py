@@ -78,8 +78,12 @@ def verdicts(rows: Sequence[Row], input_name: str) -> list[str]:
     lines = []
     for variant, by in table.items():
         if variant != input_name:
-            worse = [m for m in DIGITS if (by[m] - table[input_name][m]) * (-1 if m in LOWER_IS_BETTER else 1) <= 0]
-            says = f"does NOT beat {input_name} on {', '.join(worse)}" if worse else f"beats {input_name} on all"
+            worse = [
+                m for m in DIGITS if (by[m] - table[input_name][m]) * (-1 if m in LOWER_IS_BETTER else 1) <= 0
+            ]
+            says = (
+                f"does NOT beat {input_name} on {', '.join(worse)}" if worse else f"beats {input_name} on all"
+            )
             gain = by["PSNR"] - table[input_name]["PSNR"]
             lines.append(f"{variant} {says}: PSNR {gain:+.2f} dB")
     return lines

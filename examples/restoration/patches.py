@@ -1,6 +1,6 @@
 """The patches of a training step: drawn, cut and degraded on the training device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -80,9 +80,13 @@ class Patches:
         return degraded[inner], truth[inner]
 
 
-def degrade(degradation: Degradation, picture: Tensor, number: int) -> Tensor:
-    """A whole picture [3, H, W], uint8, degraded: float in [0, 1]; number: of its noise."""
+def whole(function: Callable, picture: Tensor, number: int) -> Tensor:
+    """A degradation, or a part of it, of a whole picture [3, H, W], uint8; number: of its noise."""
     corner = torch.zeros(1, 2, dtype=torch.long, device=picture.device)
-    random = generator(picture.device, number)
-    with torch.inference_mode():
-        return degradation(as_float(picture)[None], corner, random)[0].clone()
+    with torch.no_grad():
+        return function(as_float(picture)[None], corner, generator(picture.device, number))[0]
+
+
+def degrade(degradation: Degradation, picture: Tensor, number: int) -> Tensor:
+    """[3, H, W], float in [0, 1]."""
+    return whole(degradation, picture, number)

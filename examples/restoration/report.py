@@ -1,41 +1,46 @@
-"""What a run leaves to read: table.csv, table.md, claims.md, curves.svg and index.html."""
+"""What a run leaves to read, beside rows.csv and curves.csv: the tables, the claims and the page."""
 
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import claims, stats
+from .claims import Claim, judge
 from .data import printable
 from .evaluate import Row, markdown, verdicts
 from .files import replacing, write_text
 from .page import Page, PictureView, TaskView, write_page
 from .progress import read_curves
-from .task import Study
+from .stats import Cell, summary
+from .task import BM3D, Study
 
-# Where to look in the embedded pictures: {(kind of input, picture): caption}
-CAPTIONS: dict[tuple[str, str], str] = {}
+# Where to look in the embedded pictures.
+CAPTIONS: dict[tuple[str, str], str] = {}  # {(task, picture): caption}
 
 
 def write_report(title: str, studies: Sequence[Study], rows: Sequence[Row], settings: Mapping) -> None:
     folder = studies[0].options.out
     note = note_of(studies, settings)
     curves = read_curves(folder / "curves.csv")
-    cells = stats.summary(rows)
+    cells = summary(rows)
     write_cells(folder / "table.csv", cells)
-    judged = claims.judge(rows, curves)
+    judged = judge(rows, curves)
     text = [f"# {title}\n\n{note}\n"]
     for study in studies:
-        task, own = study.task, [row for row in rows if row.task == study.task.name]
-        lines = verdicts(own, task.degradation.input)
-        text.append(f"## {task.title}\n\n{task.degradation.note}\n\n{markdown(own)}\n- " + "\n- ".join(lines) + "\n")
-        print(f"\n{task.title}\n{markdown(own)}" + "\n".join(lines))
+        for test, degradation in {study.task.name: study.task.degradation, **study.task.also}.items():
+            own = [row for row in rows if row.task == test]
+            lines = verdicts(own, degradation.input)
+            text.append(
+                f"## {study.task.title}{'' if test == study.task.name else f': {test}'}\n\n"
+                f"{note_on(study, own, degradation.note)}\n\n{markdown(own)}\n- " + "\n- ".join(lines) + "\n"
+            )
+            print(f"\n{test}\n{markdown(own)}" + "\n".join(lines))
     write_text(folder / "table.md", "\n".join(text))
     write_text(folder / "claims.md", claims_text(title, note, judged))
     views = [
         TaskView(
             study.task.name,
             study.task.title,
-            study.task.degradation.note,
+            note_on(study, rows, study.task.degradation.note),
             variants_of(study, rows),
             pictures_of(study, rows),
             [cell for cell in cells if cell.task == study.task.name],
@@ -48,13 +53,20 @@ def write_report(title: str, studies: Sequence[Study], rows: Sequence[Row], sett
 
 def note_of(studies: Sequence[Study], settings: Mapping) -> str:
     return (
-        f"Trained on {settings['train']}, tested on {settings['test']}: {settings['steps']} steps of "
-        f"{settings['batch_size']} patches for each network, {settings['precision']}; seeds "
-        f"{', '.join(map(str, studies[0].options.seeds))}."
+        f"Trained on {settings['train']}; tested on {settings['test']}. {settings['steps']} steps of "
+        f"{settings['batch_size']} patches for each network"
+        + "".join(f", {s.task.pace} times as many in {s.task.name}" for s in studies if s.task.pace > 1)
+        + f"; {settings['precision']}; seeds {', '.join(map(str, studies[0].options.seeds))}."
     )
 
 
-def write_cells(path: Path, cells: Sequence) -> None:
+def note_on(study: Study, rows: Sequence[Row], note: str) -> str:
+    """What was done to the pictures, and whether BM3D is missing."""
+    missing = BM3D in study.order and BM3D not in {row.variant for row in rows}
+    return f"{note}.{' No BM3D: its optional packages are not installed.' if missing else ''}"
+
+
+def write_cells(path: Path, cells: Sequence[Cell]) -> None:
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["task", "loss", "metric", "mean", "lo", "hi", "pictures", "seeds"])
@@ -63,7 +75,7 @@ def write_cells(path: Path, cells: Sequence) -> None:
             writer.writerow([c.task, c.variant, c.metric, *numbers, c.pictures, c.seeds])
 
 
-def claims_text(title: str, note: str, judged: Sequence) -> str:
+def claims_text(title: str, note: str, judged: Sequence[Claim]) -> str:
     lines = [f"# {title}: the paper's claims\n", f"{note}\n"]
     for claim in judged:
         lines += [f"## {claim.number}. {claim.text}\n", f"**{claim.verdict}**\n", f"{claim.evidence}\n"]
@@ -76,10 +88,11 @@ def variants_of(study: Study, rows: Sequence[Row]) -> list[str]:
 
 
 def pictures_of(study: Study, rows: Sequence[Row]) -> list[PictureView]:
-    first = study.options.seeds[0]
+    """With the metrics of the pictures that were saved: the first seed's."""
     metrics: dict[str, dict[str, dict[str, float]]] = {}
     for task, variant, seed, picture, metric, value in rows:
-        if task == study.task.name and (seed == first or variant == study.order[0]):
+        trained = variant in study.task.losses
+        if task == study.task.name and (seed == study.options.seeds[0] or not trained):
             metrics.setdefault(picture, {}).setdefault(variant, {})[metric] = value
     views = []
     for pair in study.pairs:
@@ -88,6 +101,6 @@ def pictures_of(study: Study, rows: Sequence[Row]) -> list[PictureView]:
             variant: study.picture_file(pair, variant).relative_to(study.options.out).as_posix()
             for variant in variants_of(study, rows)
         }
-        caption = CAPTIONS.get((study.order[0], pair.name), "")
-        views.append(PictureView(printable(pair.name), caption, width, height, files, metrics[printable(pair.name)]))
+        caption = CAPTIONS.get((study.task.name, pair.name), "")
+        views.append(PictureView(pair.name, caption, width, height, files, metrics[printable(pair.name)]))
     return views
