@@ -92,21 +92,19 @@ def address(file: str) -> str:
 
 def picture_data(folder: Path, task: TaskView, picture: PictureView) -> dict:
     """What viewer.js needs of one picture; makes its SSIM maps."""
-    maps, paths = {}, {}
+    maps = {}
     if TRUTH in picture.files:
-        for variant in task.variants:
-            if variant in picture.files and variant != TRUTH:
-                paths[variant], maps[variant] = overlays.ssim_map(
-                    folder, picture.files[variant], picture.files[TRUTH]
-                )
-    restored = dict(list(maps.items())[1:])  # the input is the worst everywhere, and says nothing
+        files = {v: picture.files[v] for v in task.variants if v in picture.files and v != TRUTH}
+        maps = overlays.ssim_maps(folder, files, picture.files[TRUTH])
+    # Not of the input: it is the worst everywhere, and would decide where to look.
+    restored = {variant: pixels for variant, (_, pixels) in list(maps.items())[1:]}
     return {
         "name": printable(picture.name),
         "caption": picture.caption,
         "width": picture.width,
         "height": picture.height,
         "files": {variant: address(file) for variant, file in picture.files.items()},
-        "maps": {variant: address(file) for variant, file in paths.items()},
+        "maps": {variant: address(file) for variant, (file, _) in maps.items()},
         "metrics": {
             v: {m: tables.number(x, DIGITS[m]) for m, x in by.items()} for v, by in picture.metrics.items()
         },

@@ -1,6 +1,8 @@
 """SSIM maps as pictures, and the places where they differ most."""
 
 import os
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,27 +33,37 @@ class Spot(NamedTuple):
     best_ssim: float
 
 
-def ssim_map(folder: Path, file: str, truth: str) -> tuple[str, Tensor]:
-    """The path of the map below the folder, made if it is not newer than both, and the map [H, W].
+def ssim_maps(folder: Path, files: Mapping[str, str], truth: str) -> dict[str, tuple[str, Tensor]]:
+    """{variant: (its map's path below the folder, the map [H, W], uint8)}, of {variant: picture's path}.
 
-    Mean over the channels, 0..255 for SSIM 0..1; negative SSIM is 0. Saved before it is used, so a
-    second call sees the same numbers.
+    Mean over the channels, 0..255 for SSIM 0..1; negative SSIM is 0. A map that is newer than its
+    picture and the truth is read, not made again.
     """
-    name = f"maps/{file}" if file.endswith(".png") else f"maps/{file}.png"
-    path = folder / name
-    newest = max(os.stat(folder / part).st_mtime_ns for part in (file, truth))
-    if not path.exists() or path.stat().st_mtime_ns <= newest:
-        x, y = (from_image(Image.open(folder / part))[None].float() for part in (file, truth))
-        values = ssim(x, y, data_range=255, padding="reflect", reduction="map")[0].mean(0)
-        levels = (values.clamp(0, 1) * 255).round().to(torch.uint8)
+
+    @cache
+    def pixels(file: str) -> Tensor:
+        with Image.open(folder / file) as image:
+            return from_image(image)[None].float()
+
+    maps = {}
+    for variant, file in files.items():
+        name = f"maps/{file}" if file.endswith(".png") else f"maps/{file}.png"
+        path = folder / name
+        newest = max(os.stat(folder / part).st_mtime_ns for part in (file, truth))
+        if path.exists() and path.stat().st_mtime_ns > newest:
+            with Image.open(path) as image:
+                maps[variant] = name, torch.from_numpy(np.array(image))
+            continue
+        values = ssim(pixels(file), pixels(truth), data_range=255, padding="reflect", reduction="map")[0]
+        levels = (values.mean(0).clamp(0, 1) * 255).round().to(torch.uint8)
         with replacing(path) as part:
-            Image.fromarray(levels.numpy()).save(part, "PNG", compress_level=4)
-    with Image.open(path) as image:
-        return name, torch.from_numpy(np.array(image))
+            Image.fromarray(levels.numpy()).save(part, "PNG", compress_level=1)  # 11 ms instead of 62
+        maps[variant] = name, levels
+    return maps
 
 
 def spots(maps: dict[str, Tensor]) -> list[Spot]:
-    """The windows in which the variants' mean SSIM is furthest apart; fewer than two variants: none."""
+    """The windows in which the mean SSIM is furthest apart; of maps of one size, none of a single one."""
     if len(maps) < 2:
         return []
     height, width = next(iter(maps.values())).shape
