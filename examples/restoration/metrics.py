@@ -25,7 +25,9 @@ DIGITS = {
     "1000*l2": 4, "PSNR": 2, "1000*l1": 4, "SSIM": 4, "MS-SSIM": 4,
     "IW-SSIM": 4, "GMSD": 4, "FSIM": 4, "FSIMc": 4,
 }  # fmt: skip  # the metrics in the tables' order, and their digits there
-LOWER_IS_BETTER = frozenset({"1000*l2", "1000*l1", "GMSD"})
+# Not in the tables; of the claims on colours, halos and splotches.
+COLOUR, AT_EDGES, IN_FLATS = "FSIM - FSIMc", "noise at edges", "splotches in flat areas"
+LOWER_IS_BETTER = frozenset({"1000*l2", "1000*l1", "GMSD", COLOUR, AT_EDGES, IN_FLATS})
 SMALLEST = 161  # pixels a side: MS-SSIM and IW-SSIM halve four times and then need 11 pixels
 YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # [2], equation 8
 
