@@ -13,8 +13,27 @@ from .progress import read_curves
 from .stats import Cell, summary
 from .task import BM3D, Study
 
-# Where to look in the embedded pictures.
-CAPTIONS: dict[tuple[str, str], str] = {}  # {(task, picture): caption}
+# Where to look in the embedded pictures: {kind of input: {picture: caption}}
+CAPTIONS = {
+    "noisy": {
+        "001-green-maple": "Colour noise on the dark trunk; false colours along the leaves' edges.",
+        "002-snow-trees": "Twigs on the snow: grains left beside them, or twigs lost; splotches.",
+        "003-life-by-aitzol-berasategi": "Leaves and rock: which variant keeps texture and loses the grain?",
+        "004-flower": "Zippering along the petals' stripes; noise in the brown wall behind.",
+    },
+    "jpeg": {
+        "001-green-maple": "Blocks in the soft background; ringing along the leaves.",
+        "002-snow-trees": "Blocks and bands in the shaded snow; the halo around the twigs.",
+        "003-life-by-aitzol-berasategi": "The white water: ringing, or a blur in its place.",
+        "004-flower": "The petals' pink stripes: do their colours shift?",
+    },
+    "bilinear": {
+        "001-green-maple": "The tips of the leaves: sharp, or with a grating beside them?",
+        "002-snow-trees": "How many twigs come back; bright seams along the trunks.",
+        "003-life-by-aitzol-berasategi": "Leaves above the stream: detail against invented grain.",
+        "004-flower": "The stripes of the petals and the yellow middle.",
+    },
+}
 
 
 def write_report(title: str, studies: Sequence[Study], rows: Sequence[Row], settings: Mapping) -> None:
@@ -101,6 +120,6 @@ def pictures_of(study: Study, rows: Sequence[Row]) -> list[PictureView]:
             variant: study.picture_file(pair, variant).relative_to(study.options.out).as_posix()
             for variant in variants_of(study, rows)
         }
-        caption = CAPTIONS.get((study.task.name, pair.name), "")
+        caption = CAPTIONS.get(study.task.degradation.input, {}).get(pair.name, "")
         views.append(PictureView(pair.name, caption, width, height, files, metrics[printable(pair.name)]))
     return views
