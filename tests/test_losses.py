@@ -9,7 +9,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
-from restoration.losses import LOSSES, PLANS  # noqa: E402
+from restoration.losses import LOSSES, PLANS
 
 X, Y = torch.rand(2, 4, 3, 31, 31, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 OFFSETS = torch.arange(-15, 16, dtype=torch.float64)

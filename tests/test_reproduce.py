@@ -83,9 +83,9 @@ def test_schedules_change_their_loss_half_way(run):
     for name, (first, second) in SCHEDULES.items():
         half, whole = (str(n) for n in (reproduce.SMOKE_STEPS // 2, reproduce.SMOKE_STEPS))
         mine = ("denoise_demosaic", name, "0")
-        assert curves[*mine, half]["test_l2"] == curves["denoise_demosaic", first, "0", half]["test_l2"]
-        assert curves[*mine, whole]["test_l2"] != curves["denoise_demosaic", first, "0", whole]["test_l2"]
-        ratio = float(curves[*mine, whole]["loss"]) / float(
+        assert curves[(*mine, half)]["test_l2"] == curves["denoise_demosaic", first, "0", half]["test_l2"]
+        assert curves[(*mine, whole)]["test_l2"] != curves["denoise_demosaic", first, "0", whole]["test_l2"]
+        ratio = float(curves[(*mine, whole)]["loss"]) / float(
             curves["denoise_demosaic", second, "0", whole]["loss"]
         )
         assert 0.9 < ratio < 1.1

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -45,7 +46,7 @@ class Study:
                  photographs: tuple[Sequence[Photograph], Sequence[Photograph]]):  # fmt: skip
         self.task, self.fabric, self.options = task, fabric, options
         self.steps = options.steps * task.pace
-        self.patches = Patches(photographs[0], task.degradation, fabric.device)
+        self.photographs = photographs[0]
         # On the CPU, so that every device is tested on the same noise.
         self.tests = {
             name: [
@@ -57,6 +58,11 @@ class Study:
         self.pairs = self.tests[task.name]
         middles = [(middle(p.degraded), middle(p.truth) / 255) for p in self.pairs[:24]]
         self.probe = tuple(torch.stack(half).to(fabric.device) for half in zip(*middles, strict=True))
+
+    @cached_property
+    def patches(self) -> Patches:
+        """Made by the first network that is trained: a run may only evaluate."""
+        return Patches(self.photographs, self.task.degradation, self.fabric.device)
 
     @property
     def order(self) -> list[str]:
