@@ -1,7 +1,7 @@
 """The paper: its three tasks, every loss, the schedules, the tables, the claims and the page.
 
     python examples/reproduce.py --quick           # the embedded photographs, under 25 minutes, 2 cores
-    python examples/reproduce.py --data DIR --test DIR --steps 100000 --seeds 0 1 2    # a GPU
+    python examples/reproduce.py --data DIR --test DIR --seeds 0 1 2     # with a GPU
 
 Writes runs/reproduce: table.csv (means with 95 % intervals), table.md, claims.md, curves.csv,
 rows.csv (every value), checkpoints, pictures, and index.html, which shows it all.
@@ -20,10 +20,11 @@ TITLE = "Loss functions for image restoration with neural networks: a reproducti
 # The schedules restore the noisy pictures too, so their networks stand beside the others.
 BAYER = replace(denoise_demosaic.TASK, losses=(*denoise_demosaic.TASK.losses, *SCHEDULES))
 TASKS = [replace(task, default=task.losses) for task in (BAYER, jpeg_deblocking.TASK, super_resolution.TASK)]
-QUICK_STEPS, SMOKE_STEPS = 300, 2
+FULL_STEPS, QUICK_STEPS, SMOKE_STEPS = 20000, 400, 2
 
 if __name__ == "__main__":
     arguments = parser(TASKS, TITLE, "reproduce")
+    arguments.set_defaults(steps=FULL_STEPS)
     add = arguments.add_argument
     names = [task.name for task in TASKS]
     add("--tasks", nargs="+", choices=names, default=names, help="default: all")
