@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from torch import Tensor, nn
 
 pytest.importorskip("lightning")
@@ -21,7 +23,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import jpeg_deblocking  # noqa: E402
-from restoration import data, evaluate, files, losses, run, train  # noqa: E402
+from restoration import data, evaluate, files, losses, progress, run, train  # noqa: E402
 from restoration.degrade import Jpeg  # noqa: E402
 from restoration.network import Network, load_network  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
@@ -310,11 +312,9 @@ def test_two_processes_give_the_network_of_one(tmp_path):
         assert (one[key] - two[key]).abs().max() < 0.02 * moved, key
 
 
-def test_batch_must_divide_among_the_processes(tmp_path):
-    command = [sys.executable, EXAMPLES / "jpeg_deblocking.py", "--out", tmp_path / "run", "--devices", "2",
-               "--batch-size", "3", "--accelerator", "cpu"]  # fmt: skip
-    result = subprocess.run(command, timeout=150, capture_output=True, text=True)
-    assert result.returncode == 2 and "--batch-size 3 does not divide" in result.stderr
+def test_batch_must_divide_among_the_processes(tmp_path, capsys):
+    assert script("--out", tmp_path / "run", "--devices", 2, "--batch-size", 3) == 2
+    assert "--batch-size 3 does not divide among 2" in capsys.readouterr().err
 
 
 def test_replacing_keeps_the_old_file_on_error(tmp_path):
@@ -360,3 +360,18 @@ def test_embedded_pictures_after_jpeg_are_in_the_expected_band(finished):
     assert len(values) == 4 and all(22 < value < 33 for value in values)
     assert 26.0 < sum(values) / 4 < 27.3  # measured: 26.64 dB
     assert Jpeg() == SMALL.degradation
+
+
+def test_live_table_shows_every_network_and_the_time_left(tmp_path):
+    jobs = {train.Job("t", "l1", 0): 100, train.Job("t", "mix", 0): 100}
+    with progress.Progress(tmp_path, jobs) as shown:
+        shown.watch(train.CurvePoint("t", "l1", 0, 60, 0.5, 0.001, 30.0, 0.25, 0.125))
+        # 40 steps of one and, as nothing else is known, as fast ones of the other.
+        assert shown.seconds_left() == pytest.approx((40 + 100) * 0.25)
+        console = Console(record=True, width=100, file=io.StringIO())
+        console.print(shown.table())
+    lines = console.export_text().splitlines()
+    assert "about 0:35 min left" in lines[0]
+    (one,) = (line for line in lines if "t/l1-0" in line)
+    assert one.replace("│", " ").split() == ["t/l1-0", "60/100", "0.5", "30.00", "4.0", "12%"]
+    assert any("t/mix-0" in line for line in lines)

@@ -27,22 +27,22 @@ def read_curves(path: Path) -> list[CurvePoint]:
 class Progress:
     """A context: the table stays on the screen within it. Without a terminal, a line a network."""
 
-    def __init__(self, folder: Path, jobs: Mapping[Job, int]):
-        """jobs: the networks and the steps of each."""
+    def __init__(self, folder: Path, jobs: Mapping[Job, int], active: bool = True):
+        """jobs: the networks and the steps of each; active: in one process only."""
         self.file = folder / "curves.csv"
         self.jobs = jobs
         # By step, so that a run that was stopped and went on says nothing twice.
         self.points = {(*p[:3], p.step): p for p in read_curves(self.file)}
-        self.console = Console()
+        self.console = Console(quiet=not active)
         self.live = Live(console=self.console, get_renderable=self.table, refresh_per_second=1)
         self.tensorboard = None
-        if importlib.util.find_spec("tensorboard"):
+        if active and importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
             self.tensorboard = SummaryWriter(folder / "tensorboard")
 
     def __enter__(self) -> "Progress":
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.quiet:
             self.live.start()
         return self
 

@@ -77,6 +77,9 @@ def claim(folder: Path, settings: Mapping[str, object], resume: bool) -> str | N
 
 def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namespace) -> None:
     """Everything is written as soon as it is known, so a stopped run is readable as it lies."""
+    processes = options.devices * options.nodes
+    if options.batch_size % processes:
+        raise Refused(f"--batch-size {options.batch_size} does not divide among {processes} processes")
     deadline = time.monotonic() + 60 * options.minutes
     fabric = Fabric(
         accelerator=options.accelerator, devices=options.devices, num_nodes=options.nodes,
@@ -132,7 +135,8 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
                 save_picture(study.picture_file(pair, "truth"), pair.truth)
             for test, variant, pictures in study.baselines():
                 evaluate(study, test, variant, 0, pictures)
-        with Progress(options.out, {job: studies[job.task].steps for job in jobs}) as progress:
+        steps = {job: studies[job.task].steps for job in jobs}
+        with Progress(options.out, steps, active=first) as progress:
             for job in jobs:
                 study = studies[job.task]
                 network = study.trained(job, progress, deadline)
