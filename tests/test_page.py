@@ -717,6 +717,8 @@ def test_spots_are_where_the_maps_are_furthest_apart():
     )
     assert first.x <= 300 and first.x + first.size >= 360 and first.y <= 200 and first.y + first.size >= 260
     assert second.x <= 20 and second.x + second.size >= 60 and second.y <= 20
+    maps["mix"][:] = 249
+    assert len(overlays.spots(maps)) == 1  # what is not seen is not pointed at
     assert overlays.spots({"l1": maps["l1"]}) == overlays.spots({"l1": maps["l1"], "b": maps["l1"]}) == []
 
 

@@ -3,13 +3,15 @@
 No server, no network: the page opens from the disk.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from ..data import printable
@@ -17,42 +19,13 @@ from ..files import write_text
 from ..metrics import DIGITS, LOWER_IS_BETTER
 from . import curves, names, overlays, tables
 
+if TYPE_CHECKING:  # a page is tested without what training needs
+    from ..claims import Claim
+    from ..stats import Cell
+    from ..train import CurvePoint
+
 ASSETS = Path(__file__).parent
 TRUTH = "truth"
-
-
-class Cell(Protocol):
-    """A mean over pictures and seeds with its 95 % interval; what stats.summary returns."""
-
-    task: str
-    variant: str
-    metric: str
-    mean: float
-    lo: float
-    hi: float
-    pictures: int
-    seeds: int
-
-
-class Claim(Protocol):
-    """What claims.judge returns."""
-
-    number: int
-    text: str
-    verdict: str  # "holds", "does not hold", "cannot tell"
-    evidence: str
-
-
-class CurvePoint(Protocol):
-    """The state of a training run at one step; NaN for a number that was not measured there."""
-
-    task: str
-    variant: str
-    seed: int
-    step: int
-    loss: float
-    test_l2: float  # mean of (x - y)^2, values in [0, 1]
-    test_psnr: float  # dB
 
 
 class PictureView(NamedTuple):
@@ -106,7 +79,8 @@ def picture_data(folder: Path, task: TaskView, picture: PictureView) -> dict:
         "files": {variant: address(file) for variant, file in picture.files.items()},
         "maps": {variant: address(file) for variant, (file, _) in maps.items()},
         "metrics": {
-            v: {m: tables.number(x, DIGITS[m]) for m, x in by.items()} for v, by in picture.metrics.items()
+            v: {m: tables.number(by[m], DIGITS[m]) for m in DIGITS if m in by}
+            for v, by in picture.metrics.items()
         },
         "spots": [spot._asdict() for spot in overlays.spots(restored)],
     }

@@ -19,6 +19,7 @@ from ..files import replacing
 
 SPOT = 96  # pixels, the side of a place
 SPOTS = 3
+LEAST = 0.01  # of SSIM: less is not seen
 
 
 class Spot(NamedTuple):
@@ -75,7 +76,7 @@ def spots(maps: dict[str, Tensor]) -> list[Spot]:
     found = []
     for _ in range(SPOTS):
         row, column = divmod(int(apart.argmax()), apart.shape[1])
-        if apart[row, column] <= 0:
+        if apart[row, column] < LEAST:
             break
         here, variants = means[:, row, column], list(maps)
         low, high = int(here.argmin()), int(here.argmax())
