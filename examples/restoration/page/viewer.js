@@ -143,7 +143,7 @@ async function show(pane, variant) {
   const of = picture();
   const wanted = layers(variant).map(([address, role]) => imageIn(pane, address, role));
   const decoded = await Promise.allSettled(wanted.map(image => image.decode()));
-  if (turn !== pane.turn) return; // the reader has gone on
+  if (turn !== pane.turn) return false; // the reader has gone on
   if (pane.of !== of) {
     const kept = new Set(Object.values(of.files).concat(Object.values(of.maps)));
     for (const [key, image] of pane.images) {
@@ -162,6 +162,13 @@ async function show(pane, variant) {
   pane.sheet.dataset.overlay = state.overlay;
   pane.sheet.dataset.variant = variant;
   pane.tag.textContent = label(variant) + (decoded.some(d => d.status === 'rejected') ? ': no such file' : '');
+  return true;
+}
+
+async function showAll() {
+  stage.ariaBusy = 'true';
+  const shows = panes.slice(0, two() ? 2 : 1).map((pane, side) => show(pane, state.shown[side]));
+  if ((await Promise.all(shows)).every(Boolean)) stage.ariaBusy = 'false';
 }
 
 let ahead = 0;
@@ -347,10 +354,8 @@ function render() {
   if (drawn.picture !== picture()) drawSpots();
   drawVariants();
   drawMetrics();
-  panes.forEach((pane, side) => {
-    pane.element.classList.toggle('active', two() && state.side === side);
-    if (side === 0 || two()) show(pane, state.shown[side]);
-  });
+  panes.forEach((pane, side) => pane.element.classList.toggle('active', two() && state.side === side));
+  showAll();
   drawn = {task: task(), picture: picture()};
   const said = two() ? state.shown.map(label).join(' and ') : label(state.shown[0]);
   $('status').textContent = `${said}, ${picture().name}`;
