@@ -29,6 +29,7 @@ DIGITS = {
 COLOUR, AT_EDGES, IN_FLATS = "FSIM - FSIMc", "noise at edges", "splotches in flat areas"
 LOWER_IS_BETTER = frozenset({"1000*l2", "1000*l1", "GMSD", COLOUR, AT_EDGES, IN_FLATS})
 SMALLEST = 161  # pixels a side: MS-SSIM and IW-SSIM halve four times and then need 11 pixels
+TINY = 1e-12  # a weight for every pixel, so that flat pictures have a mean
 YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # [2], equation 8
 
 
@@ -157,7 +158,7 @@ def fsim(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         gradient = gradient_magnitude(planes[:4], (3 / 16, 10 / 16, 3 / 16))  # Scharr
         maps.append((congruency, gradient, planes[4:]))
     (pc_x, g_x, iq_x), (pc_y, g_y, iq_y) = maps
-    weight = torch.maximum(pc_x, pc_y)
+    weight = torch.maximum(pc_x, pc_y) + TINY
     local = similarity(pc_x, pc_y, 0.85) * similarity(g_x, g_y, 160.0) * weight
     # abs as in piq: [2] does not say what the power of a negative similarity is.
     chromatic = similarity(iq_x, iq_y, 200.0).prod(0).abs() ** 0.03
@@ -240,7 +241,7 @@ def iw_ssim(x: Tensor, y: Tensor) -> Tensor:
             # The coarsest band has no parent: what lies below it is no band.
             parents = levels_y[j + 1] if j < 3 else (None, None, None)
             weights = torch.stack([*map(information_weights, a, b, parents)])
-            weights = weights[:, 4:-4, 4:-4]  # where the SSIM window fits
+            weights = weights[:, 4:-4, 4:-4] + TINY  # where the SSIM window fits
             pooled = (cs_map * weights).sum((-2, -1)) / weights.sum((-2, -1))
         result = result * pooled.abs() ** exponent
     return result
