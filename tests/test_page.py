@@ -1,27 +1,18 @@
 """The page of examples/restoration, in headless Chromium: what a reader sees and hears of it."""
 
-import io
-import json
 import os
 import re
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
-import torch
+from page_views import HEIGHT, KEYS, NASTY, VARIANTS, WIDTH, Reader, colour, pages, task_view, write_example
 from PIL import Image
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-EXAMPLES = Path(__file__).parent.parent / "examples"
-sys.path.insert(0, str(EXAMPLES))
-
-from restoration import page as pages  # noqa: E402
-from restoration.page import curves, overlays, tables  # noqa: E402
-
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 # No sandbox: CI runs as root. The rest: no connection that a closed network would refuse.
@@ -30,110 +21,11 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
-VARIANTS = [
-    "noisy",
-    "BM3D",
-    "l2",
-    "l1",
-    "ssim5",
-    "ssim9",
-    "ms_ssim",
-    "mix",
-    "mix_released",
-    "ms_ssim+l2",
-    "truth",
-]
-KEYS = {variant: str(number) for number, variant in enumerate(VARIANTS[:9], 1)} | {"truth": "0"}
-NASTY = """<b>'x'</b> & "100%" #1? </script>"""
-WIDTH, HEIGHT = 96, 72
-
-
-class Cell(NamedTuple):
-    task: str
-    variant: str
-    metric: str
-    mean: float
-    lo: float
-    hi: float
-    pictures: int
-    seeds: int
-
-
-class Point(NamedTuple):
-    task: str
-    variant: str
-    seed: int
-    step: int
-    loss: float
-    test_l2: float
-    test_psnr: float
-
-
-class Claim(NamedTuple):
-    number: int
-    text: str
-    verdict: str
-    evidence: str
-
-
-def colour(variant: str, picture: int) -> tuple[int, int, int]:
-    """Each picture and variant has its own, so that a screenshot tells which one is seen."""
-    number = VARIANTS.index(variant)
-    return 40 + 18 * number, 200 - 15 * number, 60 + 50 * picture
-
-
-def pixels(variant: str, picture: int) -> np.ndarray:
-    """One colour, but for a white square at the left top, one pixel wide stripes at the right bottom
-    and noise in one place whose strength depends on the variant: there the results differ most."""
-    image = np.full((HEIGHT, WIDTH, 3), colour(variant, picture), np.uint8)
-    image[:12, :12] = 255
-    image[60:, 84::2] = 0
-    noise = np.random.default_rng(0).integers(0, 2, (16, 16, 1)) * 4 * VARIANTS.index(variant)
-    image[40:56, 20:36] = noise if variant != "truth" else 0
-    return image
-
-
-def save(folder: Path, task: str, name: str, variant: str, image: np.ndarray) -> str:
-    file = f"pictures/{task}/{name.replace('/', '-')}/{variant}.png"
-    (folder / file).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(folder / file)
-    return file
-
-
-def task_view(folder: Path, name: str, title: str, names: list[str], variants: list[str]) -> pages.TaskView:
-    pictures = []
-    for number, picture in enumerate(names):
-        files = {v: save(folder, name, picture, v, pixels(v, number)) for v in variants}
-        metrics = {
-            v: {"PSNR": 20 + n, "SSIM": 0.5 + n / 100, "GMSD": 0.2 - n / 100}
-            for n, v in enumerate(variants) if v != "truth"
-        }  # fmt: skip
-        pictures.append(pages.PictureView(picture, f"Look at {picture}", WIDTH, HEIGHT, files, metrics))
-    return pages.TaskView(name, title, "A note", variants, pictures)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page & 100% #1?")
-    cells = [
-        Cell("denoise", "l2", "PSNR", 33.18, 33.0, 33.4, 2, 3),
-        Cell("denoise", "mix", "PSNR", 34.61, 34.4, 34.8, 2, 3),
-        Cell("denoise", "l2", "GMSD", 0.049, 0.048, 0.050, 2, 3),
-        Cell("denoise", "mix", "GMSD", 0.040, 0.039, 0.041, 2, 3),
-    ]
-    points = [
-        Point("denoise", variant, seed, step, 2.0 / (1 + step), 0.001 / (1 + step), 30 + step / 100)
-        for variant in ("l2", "mix") for seed in (0, 1) for step in (0, 50, 100)
-    ]  # fmt: skip
-    claims = [
-        Claim(2, "l1 beats l2", "holds", "All intervals"),
-        Claim(3, "<i>l2</i> is below BM3D", "cannot tell", "No BM3D"),
-        Claim(7, "Bias", "does not hold", "+0.1"),
-    ]
-    denoise = task_view(folder, "denoise", "Denoising", ["plain", NASTY, "third"], VARIANTS)
-    jpeg = task_view(folder, "jpeg", "JPEG <25>", ["fourth"], ["l2", "mix", "truth"])
-    page = pages.Page("Losses & pictures", "Seeds 0-2", [denoise._replace(cells=cells), jpeg], claims, points)
-    pages.write_page(folder, page)
+    write_example(folder)
     return folder
 
 
@@ -143,56 +35,6 @@ def chromium() -> Iterator:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
-
-
-class Reader:
-    """A browser with the page open; it fails the test on any error and on any request to a network."""
-
-    def __init__(self, browser, folder: Path, address: str = "", **context):
-        self.context = browser.new_context(**({"viewport": {"width": 1200, "height": 800}} | context))
-        self.tab = self.context.new_page()
-        self.errors: list[str] = []
-        self.requests: list[str] = []
-        self.tab.on("console", lambda message: self.errors.append(message.text))
-        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.tab.on("requestfailed", lambda request: self.errors.append(f"failed: {request.url}"))
-        self.tab.on("request", lambda request: self.requests.append(request.url))
-        self.tab.goto((folder / "index.html").as_uri() + address)
-        if not address or "/" in address:
-            self.settle()
-
-    def settle(self) -> None:
-        """Until the chosen results are shown and drawn."""
-        self.tab.wait_for_selector("#stage[aria-busy=false]", state="attached")
-        self.tab.evaluate("() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self.tab.keyboard.press(key)
-        self.settle()
-
-    def shown(self, side: int = 0) -> str:
-        return self.tab.locator(".sheet").nth(side).get_attribute("data-variant")
-
-    def box(self, side: int = 0) -> dict[str, float]:
-        """Where the visible image lies."""
-        return self.tab.locator(".pane").nth(side).locator("img.on").first.bounding_box()
-
-    def screen(self, left: float, top: float, width: int, height: int) -> np.ndarray:
-        """What is seen in a rectangle of the window: [height, width, 3]."""
-        clip = {"x": int(left), "y": int(top), "width": width, "height": height}
-        return np.asarray(Image.open(io.BytesIO(self.tab.screenshot(clip=clip))).convert("RGB"))
-
-    def seen(self, x: float, y: float, side: int = 0) -> tuple[int, ...]:
-        """The colour on the screen at the pixel (x, y) of the picture."""
-        box = self.box(side)
-        left, top = box["x"] + (x + 0.5) * box["width"] / WIDTH, box["y"] + (y + 0.5) * box["height"] / HEIGHT
-        return tuple(map(int, self.screen(left, top, 1, 1)[0, 0]))
-
-    def close(self) -> None:
-        self.context.close()
-        assert not self.errors
-        assert all(url.startswith(("file://", "data:")) for url in self.requests)
 
 
 @pytest.fixture
@@ -656,79 +498,3 @@ def test_missing_file_is_said(chromium, tmp_path):
     assert reader.seen(50, 20) == colour("l2", 0)
     reader.errors.clear()  # the browser's own note that it found no file
     reader.close()
-
-
-# ---- Without a browser ----------------------------------------------------------------------
-
-
-def test_page_is_one_file_that_names_nothing_outside(folder):
-    html = (folder / "index.html").read_text(encoding="utf-8")
-    addresses = re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?([^\"'>]*)", html)
-    assert addresses == ["data:,"]  # the icon
-    assert "@import" not in html and "fetch(" not in html
-    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.S).group(1))
-    assert data["tasks"][0]["pictures"][1]["name"] == NASTY
-
-
-def test_tables_bold_the_best_and_show_intervals(folder):
-    html = (folder / "index.html").read_text(encoding="utf-8")
-    section = html[html.index('<section id="tables"') : html.index('<section id="curves"')]
-    assert "<strong>34.61</strong><small>34.40 to 34.80</small>" in section
-    assert "<td>33.18<small>33.00 to 33.40</small></td>" in section
-    assert "<strong>0.0400</strong>" in section and "<td>0.0490" in section  # lower is better
-    assert "Means over 2 pictures, 3 seeds" in section
-
-
-def test_claims_keep_their_numbers_and_verdicts():
-    html = tables.claims([Claim(3, "<i>a", "cannot tell", "b & c"), Claim(7, "d", "holds", "e")])
-    assert '<li class="open" value="3"><p>&lt;i&gt;a <b class="verdict">cannot tell</b></p>' in html
-    assert '<li class="yes" value="7">' in html and "b &amp; c" in html
-
-
-def test_curves_are_labelled_and_to_scale(folder):
-    points = [
-        Point("t", v, 0, s, 1 / s, 10**-n, 30 + n) for v, n in (("l2", 2), ("mix", 3)) for s in (1, 100)
-    ]
-    html = curves.figures([*points, Point("t", "mix", 0, 50, float("nan"), float("nan"), float("nan"))])
-    assert html.count("<svg") == 3
-    assert "At the end: l2 32.00, Mix 33.00." in html
-    assert "At the end: l2 10.0000, Mix 1.0000." in html and "Training loss" in html
-    log = curves.Scale(1, 100, 300, 0, log=True)
-    assert [round(log(value), 6) for value in (1, 10, 100)] == [300, 150, 0]
-    assert curves.ticks(28.1, 34.2, log=False) == [30, 32, 34]
-    assert curves.ticks(0.003, 2.5, log=True) == [0.01, 0.1, 1]
-
-
-def test_labels_at_the_lines_ends_do_not_collide():
-    heights = curves.spread([100, 101, 102, 290, 291], lowest=290)
-    assert heights[:3] == [100, 115, 130] and heights[3:] == [275, 290]
-
-
-def test_spots_are_where_the_maps_are_furthest_apart():
-    maps = {name: torch.full((300, 400), 250, dtype=torch.uint8) for name in ("l2", "l1", "mix")}
-    maps["l2"][200:260, 300:360] = 50
-    maps["mix"][20:60, 20:60] = 200
-    first, second = overlays.spots(maps)[:2]
-    assert (first.worst, second.worst) == ("l2", "mix") and first.best_ssim == pytest.approx(
-        250 / 255, abs=1e-3
-    )
-    assert first.x <= 300 and first.x + first.size >= 360 and first.y <= 200 and first.y + first.size >= 260
-    assert second.x <= 20 and second.x + second.size >= 60 and second.y <= 20
-    maps["mix"][:] = 249
-    assert len(overlays.spots(maps)) == 1  # what is not seen is not pointed at
-    assert overlays.spots({"l1": maps["l1"]}) == overlays.spots({"l1": maps["l1"], "b": maps["l1"]}) == []
-
-
-def test_maps_are_made_once_and_again_after_a_change(tmp_path):
-    files = {v: save(tmp_path, "t", "p", v, pixels(v, 0)) for v in ("l1", "truth")}
-
-    def made():
-        return overlays.ssim_maps(tmp_path, {"l1": files["l1"]}, files["truth"])["l1"]
-
-    name, values = made()
-    time = (tmp_path / name).stat().st_mtime_ns
-    assert torch.equal(made()[1], values) and values.min() < 128
-    assert (tmp_path / name).stat().st_mtime_ns == time
-    Image.fromarray(pixels("truth", 0)).save(tmp_path / files["l1"])
-    os.utime(tmp_path / files["l1"], ns=(time + 1, time + 1))
-    assert made()[1].min() == 255

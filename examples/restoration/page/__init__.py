@@ -147,6 +147,6 @@ def write_page(folder: Path, page: Page) -> None:
         sections="".join(section(name, title, content) for name, (title, content) in parts.items()),
         data=script_data(folder, page),
         library=asset("vendor/panzoom.min.js"),
-        script=asset("viewer.js"),
+        script=asset("zoom.js") + asset("viewer.js"),
     )
     write_text(folder / "index.html", html)

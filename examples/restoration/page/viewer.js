@@ -1,127 +1,23 @@
-'use strict';
-// The pictures of index.html. Works from file://, so: no fetch, no module, no reading of a canvas.
-(() => {
+// The pictures of index.html, after zoom.js. Works from file://, so: no fetch, no module, no reading of a canvas.
 const data = JSON.parse(document.getElementById('data').textContent);
 const TRUTH = 'truth';
-const ZOOMS = [1 / 8, 1 / 4, 1 / 2, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32]; // pixels of the screen a pixel
-const [LEAST, MOST] = [1 / 16, 64]; // pixels of CSS a pixel
 const $ = id => document.getElementById(id);
-const stage = $('stage');
 const state = {task: 0, picture: 0, shown: [], before: TRUTH, side: 0, layout: 'one', overlay: 'picture'};
-let fitted = true; // until the reader zooms or moves
 
 const task = () => data.tasks[state.task];
 const picture = () => task().pictures[state.picture];
 const variants = () => task().variants.filter(variant => variant in picture().files);
 const label = variant => data.variants[variant];
 const two = () => state.layout !== 'one';
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-
-// ---- Zoom and pan: one view, which both panes share -----------------------------------------
-
-const panes = [...stage.querySelectorAll('.pane')].map(element => {
-  const sheet = element.querySelector('.sheet');
-  return {element, sheet, tag: element.querySelector('.tag'), images: new Map(), turn: 0};
-});
-
-function apply(_, {x, y, scale}) {
-  for (const {sheet} of panes) {
-    sheet.style.transform = `scale(${scale}) translate(${x}px, ${y}px)`;
-    // Crisp pixels, unless that would leave some out, or double some and not their neighbours.
-    const zoom = scale * devicePixelRatio;
-    sheet.classList.toggle('smooth', zoom < 2 && Math.abs(zoom - 1) > 1e-6);
-  }
-  $('scale').textContent = `${Math.round(100 * scale * devicePixelRatio)} %`;
-}
-
-for (const pane of panes) {
-  pane.zoomer = Panzoom(pane.sheet, {
-    canvas: true, cursor: 'grab', minScale: LEAST, maxScale: MOST, setTransform: apply,
-  });
-  pane.sheet.addEventListener('panzoomchange', event => follow(pane, event.detail));
-  pane.element.addEventListener('wheel', event => {
-    event.preventDefault();
-    const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 30 : 1;
-    const pinch = event.ctrlKey ? 8 : 1; // of two fingers on a touchpad: small deltas
-    zoomTo(pane.zoomer.getScale() * Math.exp(-event.deltaY * lines * pinch / 600), event, pane);
-  }, {passive: false});
-}
-
-/** The library draws in the next frame, but measures what is drawn: a second event would see the old. */
-function drawNow({zoomer}) {
-  apply(null, {...zoomer.getPan(), scale: zoomer.getScale()});
-}
-
-/** The other pane's library learns the view that its sheet already has. */
-function follow(pane, {x, y, scale}) {
-  const quietly = {silent: true, force: true, animate: false, setTransform: () => {}};
-  for (const other of panes) {
-    if (other === pane) continue;
-    other.zoomer.zoom(scale, quietly);
-    other.zoomer.pan(x, y, quietly);
-  }
-}
-
-function zoomTo(scale, point, pane = panes[0]) {
-  fitted = false;
-  pane.zoomer.zoomToPoint(clamp(scale, LEAST, MOST), point);
-  drawNow(pane);
-}
-
-const fingers = new Map();
-/** The library adds step / 80 to the scale for each pixel that two fingers part; to follow them: */
-function setPinchStep() {
-  if (fingers.size !== 2) return;
-  const [one, other] = fingers.values();
-  const apart = Math.max(Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY), 20);
-  for (const {zoomer} of panes) zoomer.setOptions({step: 80 * zoomer.getScale() / apart});
-}
-
-function zoomStep(direction) {
-  const now = panes[0].zoomer.getScale() * devicePixelRatio;
-  const steps = direction > 0 ? ZOOMS.filter(zoom => zoom > now * 1.01) : ZOOMS.filter(zoom => zoom < now * 0.99);
-  if (!steps.length) return;
-  const box = panes[0].element.getBoundingClientRect();
-  const middle = {clientX: box.left + box.width / 2, clientY: box.top + box.height / 2};
-  zoomTo(steps.at(direction > 0 ? 0 : -1) / devicePixelRatio, middle);
-}
-
-/** Shows the rectangle (in the picture's pixels) in the middle, enlarged; on a coarse screen by a whole number. */
-function lookAt(x, y, width, height, most) {
-  const box = panes[0].element.getBoundingClientRect();
-  let zoom = Math.min(box.width / width, box.height / height) * devicePixelRatio;
-  if (zoom >= 1 && devicePixelRatio < 2) zoom = Math.floor(zoom);
-  zoom = Math.min(zoom, most);
-  const scale = zoom / devicePixelRatio;
-  const onScreen = value => Math.round(value * devicePixelRatio) / devicePixelRatio;
-  const left = onScreen(box.width / 2 - (x + width / 2) * scale);
-  const top = onScreen(box.height / 2 - (y + height / 2) * scale);
-  const now = {animate: false, force: true};
-  const half = {x: picture().width / 2, y: picture().height / 2}; // the library scales about the middle
-  panes[0].zoomer.zoom(scale, now);
-  panes[0].zoomer.pan((left - half.x) / scale + half.x, (top - half.y) / scale + half.y, now);
-}
-
-function fit() {
-  if (!stage.clientWidth) return; // another section is shown
-  fitted = true;
-  lookAt(0, 0, picture().width, picture().height, Infinity);
-}
-
-function move(right, down) {
-  fitted = false;
-  const scale = panes[0].zoomer.getScale();
-  panes[0].zoomer.pan(right / scale, down / scale, {relative: true});
-}
 
 // ---- The pictures: decoded before they are shown, so that a switch does not flash -----------
 
 /** The images that show a variant: [address, role]. */
 function layers(variant) {
   const {files, maps} = picture();
-  if (state.overlay === 'ssim') return variant === TRUTH ? [] : [[maps[variant], 'map']];
+  if (state.overlay === 'ssim' && files[TRUTH]) return variant === TRUTH ? [] : [[maps[variant], 'map']];
   const own = [files[variant], 'own'];
-  return state.overlay === 'difference' ? [own, [files[TRUTH], 'minus']] : [own];
+  return state.overlay === 'difference' && files[TRUTH] ? [own, [files[TRUTH], 'minus']] : [own];
 }
 
 function imageIn(pane, address, role) {
@@ -347,6 +243,7 @@ function render() {
   $('picture').value = state.picture;
   press('layouts', state.layout);
   press('overlays', state.overlay);
+  $('overlays').hidden = !picture().files[TRUTH];
   press('sides', state.side);
   $('sides').hidden = !two();
   $('gain-box').hidden = state.overlay !== 'difference';
@@ -499,4 +396,3 @@ setTimeout(() => { // after the library's own first placing
   readAddress();
   new ResizeObserver(() => fitted && fit()).observe(stage);
 });
-})();
