@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             with Image.open(EXAMPLES / "photos" / part / f"{name}.png") as image:
                 image.crop((100, 50, 268, 218)).save(root / part / f"{name}.png")
     command = [sys.executable, EXAMPLES / "reproduce.py", "--smoke", "--data", root / "train", "--test",
-               root / "eval", "--out", root / "run", "--batch-size", "2", "--seeds", "0", "1",
+               root / "eval", "--out", root / "run", "--batch-size", "2",
                "--accelerator", "cpu"]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, timeout=170, env=environment)
@@ -54,16 +54,15 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def test_every_network_of_the_paper_and_ours_is_in_the_table(run):
     cells = read_csv(run / "table.csv")
-    there = {(c["task"], c["loss"]) for c in cells if int(c["seeds"]) == 2}
     wanted = {(task, loss) for task, names in PAPER.items() for loss in names | OURS}
     wanted |= {("denoise_demosaic", name) for name in SCHEDULES}
     wanted |= {("super_resolution_blur5", name) for name in PAPER["super_resolution"] | OURS}
-    assert there == wanted
-    inputs = {(c["task"], c["loss"]) for c in cells} - wanted - {("denoise_demosaic", "BM3D")}
-    assert inputs == {
+    inputs = {
         ("denoise_demosaic", "noisy"), ("jpeg_deblocking", "jpeg"), ("super_resolution", "bilinear"),
         ("super_resolution_blur5", "bilinear"),
     }  # fmt: skip
+    there = {(c["task"], c["loss"]) for c in cells}
+    assert there - {("denoise_demosaic", "BM3D")} == wanted | inputs  # BM3D: if it is installed
     assert {c["metric"] for c in cells} == set(DIGITS)
     assert {c["pictures"] for c in cells} == {"2"}
 
@@ -112,5 +111,5 @@ def test_run_says_what_it_was(run):
     settings = json.loads((run / "settings.json").read_text())
     assert settings["steps"] == reproduce.SMOKE_STEPS and settings["batch_size"] == 2
     note = (run / "table.md").read_text(encoding="utf-8")
-    assert "RGGB" in note and "4:4:4" in note and "seeds 0, 1" in note and "3 times as many" in note
-    assert len(list(run.glob("checkpoints/*/*.safetensors"))) == 2 * (len(LOSSES) + len(SCHEDULES) + 14)
+    assert "RGGB" in note and "4:4:4" in note and "seeds 0." in note and "3 times as many" in note
+    assert len(list(run.glob("checkpoints/*/*.safetensors"))) == len(LOSSES) + len(SCHEDULES) + 14
