@@ -86,7 +86,6 @@ def write(path: Path, pixels: Tensor, picture: Picture) -> None:
         with replacing(path) as part:
             image.save(part, suffix, **picture.keep)
     except OSError as error:  # for one, JPEG knows no transparency and no 16 bits
-        path.with_name(path.name + ".part").unlink(missing_ok=True)
         raise Refused(f"{printable(path)}: {printable(str(error))}") from error
 
 

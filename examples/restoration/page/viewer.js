@@ -279,11 +279,15 @@ function readAddress() {
   document.body.dataset.section = section ? section.id : 'pictures';
   const number = data.tasks.findIndex(({name}) => name === parts[0]);
   if (number >= 0) {
+    const there = number === state.task ? state.picture : 0; // a link to the task alone leads back to it
     state.task = number;
-    state.picture = Math.max(0, task().pictures.findIndex(({name}) => name === parts[1]));
-    const named = parts.slice(2, 4).filter(part => variants().includes(part));
-    state.shown = named;
-    state.layout = ['side', 'slider'].includes(parts[4]) && named.length === 2 ? parts[4] : 'one';
+    const named = task().pictures.findIndex(({name}) => name === parts[1]);
+    state.picture = named >= 0 ? named : there;
+    const shown = parts.slice(2, 4).filter(part => variants().includes(part));
+    if (shown.length) {
+      state.shown = shown;
+      state.layout = shown.length === 2 && ['side', 'slider'].includes(parts[4]) ? parts[4] : 'one';
+    }
   }
   defaults();
   setLayout(state.layout);
