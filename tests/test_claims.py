@@ -130,6 +130,13 @@ def test_the_evidence_has_the_numbers() -> None:
     assert "l2 before ms_ssim in PSNR, super_resolution: +" in claims[4].evidence
 
 
+def test_networks_behind_in_their_own_loss_are_named() -> None:
+    sentence = "the networks of l1 are behind in l1 itself"
+    assert sentence not in judge(rows_of(RANKS), [])[1].evidence
+    slow = rows_of(RANKS, {(JPEG, "l1", "1000*l1"): 0, (SUPER, "l1", "1000*l1"): 0})
+    assert f"In {JPEG}, {SUPER} {sentence}" in judge(slow, [])[1].evidence
+
+
 def test_networks_still_gaining_are_named() -> None:
     def run(variant: str, *psnr: float) -> list[CurvePoint]:
         points = enumerate(psnr, 1)

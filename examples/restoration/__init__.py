@@ -11,6 +11,7 @@ train     the training loop, on Lightning Fabric
 progress  the live table, curves.csv, TensorBoard
 evaluate  restored pictures and the rows of their metrics
 metrics   the nine metrics of the tables
+residuals noise beside edges, splotches in flat areas
 baseline  BM3D
 stats     means with 95 % intervals
 claims    the paper's eight claims, judged

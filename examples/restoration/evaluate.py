@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .data import as_float, printable, to_image, to_uint8
 from .files import replacing
 from .metrics import DIGITS, LOWER_IS_BETTER, measure
+from .residuals import residuals
 
 
 class Row(NamedTuple):
@@ -43,7 +44,7 @@ def restore(network: nn.Module, degraded: Tensor) -> Tensor:
 
 def rows_of(task: str, variant: str, seed: int, pair: Pair, restored: Tensor) -> list[Row]:
     name = printable(pair.name)
-    values = measure(restored, pair.truth)
+    values = measure(restored, pair.truth) | residuals(restored, pair.truth)
     return [Row(task, variant, seed, name, metric, value) for metric, value in values.items()]
 
 

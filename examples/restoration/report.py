@@ -8,6 +8,7 @@ from .claims import Claim, judge
 from .data import printable
 from .evaluate import Row, markdown, verdicts
 from .files import replacing, write_text
+from .metrics import DIGITS
 from .page import Page, PictureView, TaskView, write_page
 from .progress import read_curves
 from .stats import Cell, summary
@@ -40,7 +41,7 @@ def write_report(title: str, studies: Sequence[Study], rows: Sequence[Row], sett
     folder = studies[0].options.out
     note = note_of(studies, settings)
     curves = read_curves(folder / "curves.csv")
-    cells = summary(rows)
+    cells = [cell for cell in summary(rows) if cell.metric in DIGITS]
     write_cells(folder / "table.csv", cells)
     judged = judge(rows, curves)
     text = [f"# {title}\n\n{note}\n"]
