@@ -79,7 +79,7 @@ def picture(name: str, content: bytes) -> Image.Image:
 
 def assemble(package: Path, folder: Path) -> list[dict[str, object]]:
     """The lines of the manifest for a package's photographs, which are written to the folder."""
-    name, version = package.stem.split("_")[:2]
+    name, version = package.stem.replace("%3a", ":").split("_")[:2]
     pattern, names = PHOTOGRAPHS[name]
     wanted = {pattern.format(photograph): photograph for photograph in names.split()}
     lines = []
@@ -91,14 +91,14 @@ def assemble(package: Path, folder: Path) -> list[dict[str, object]]:
         full = picture(path, content)
         factor = -(-max(full.size) // LONGEST)
         whole = full.crop((0, 0, full.width // factor * factor, full.height // factor * factor))
-        small = whole.reduce(factor)  # exact means of factor x factor pixels
+        small = whole.reduce(factor)  # means of factor x factor pixels
         file = f"{name}-{wanted.pop(path)}.png"
         with replacing(folder / file) as part:
             small.save(part, "PNG")
         lines.append(
             {
                 "file": file, "width": small.width, "height": small.height,
-                "source": f"debian:{name}={version.replace('%3a', ':')}", "source_path": path,
+                "source": f"debian:{name}={version}", "source_path": path,
                 "original": f"{full.width}x{full.height}", "area_factor": factor,
                 "licence": f"copyright/{name}.txt",
                 "sha256": hashlib.sha256(small.tobytes()).hexdigest(),
