@@ -27,7 +27,8 @@ def tiled(
     _, height, width = picture.shape
     result = None
     corners = [(top, left) for top in range(0, height, side) for left in range(0, width, side)]
-    for top, left in tqdm(corners, unit="tile", leave=False, disable=len(corners) == 1):
+    # None: no bar where no terminal is.
+    for top, left in tqdm(corners, unit="tile", leave=False, disable=len(corners) == 1 or None):
         bottom, right = min(top + side, height), min(left + side, width)
         above, before = max(top - halo, 0), max(left - halo, 0)
         tile = function(picture[:, above : bottom + halo, before : right + halo])

@@ -22,8 +22,8 @@ class Chart(NamedTuple):
 
 
 CHARTS = (
-    Chart("PSNR of the test pictures, dB", lambda point, first: point.test_psnr, False, 2),
-    Chart("1000·l2 of the test pictures", lambda point, first: 1000 * point.test_l2, True, 4),
+    Chart("PSNR in the middles of the test pictures, dB", lambda point, first: point.test_psnr, False, 2),
+    Chart("1000·l2 in the middles of the test pictures", lambda point, first: 1000 * point.test_l2, True, 4),
     Chart(
         "Training loss, relative to its first value", lambda point, first: point.loss / first.loss, True, 3
     ),
