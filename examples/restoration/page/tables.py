@@ -46,8 +46,9 @@ def means(task) -> str:
     of = " or ".join(f"{plural(p, 'picture')}, {plural(s, 'seed')}" for p, s in sorted(counts))
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(task.title)}, table">'
-        f"<table><caption>Means over {of}; below each its 95 % interval.</caption>\n"
-        f"<thead><tr><td></td>{head}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody></table></div>\n"
+        f'<table aria-label="{escape(task.title)}">\n<thead><tr><td></td>{head}</tr></thead>\n'
+        f"<tbody>\n{''.join(rows)}</tbody></table></div>\n"
+        f'<p class="note">Means over {of}; below each its 95 % interval.</p>\n'
     )
 
 
