@@ -23,6 +23,7 @@ def test_page_is_one_file_that_names_nothing_outside(folder):
     html = (folder / "index.html").read_text(encoding="utf-8")
     addresses = re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?([^\"'>]*)", html)
     assert addresses == ["data:,"]  # the icon
+    assert "Permission is hereby granted" in html  # the library's licence goes with each copy
     assert "@import" not in html and "fetch(" not in html
     data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.S).group(1))
     assert data["tasks"][0]["pictures"][1]["name"] == NASTY

@@ -146,7 +146,7 @@ def write_page(folder: Path, page: Page) -> None:
         links=links,
         sections="".join(section(name, title, content) for name, (title, content) in parts.items()),
         data=script_data(folder, page),
-        library=asset("vendor/panzoom.min.js"),
+        library=f"/*\n{asset('vendor/panzoom.LICENSE.txt')}*/\n{asset('vendor/panzoom.min.js')}",
         script=asset("zoom.js") + asset("viewer.js"),
     )
     write_text(folder / "index.html", html)
