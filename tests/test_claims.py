@@ -125,9 +125,9 @@ def test_schedules_of_their_own_task() -> None:
 def test_the_evidence_has_the_numbers() -> None:
     claims = {claim.number: claim for claim in judge(rows_of(RANKS, {(JPEG, "l1", "GMSD"): 9}), [])}
     assert "134 of 135 better, 1 worse, 0 tied, 0 not measured" in claims[1].evidence
-    assert "mix before l1 in GMSD, jpeg_deblocking: -5" in claims[1].evidence
+    assert "mix better than l1 in GMSD, jpeg_deblocking, by -5" in claims[1].evidence
     assert "With mix_released instead: 0 of 135 better, 0 worse, 0 tied, 135 not" in claims[1].evidence
-    assert "l2 before ms_ssim in PSNR, super_resolution: +" in claims[4].evidence
+    assert "l2 better than ms_ssim in PSNR, super_resolution, by +" in claims[4].evidence
 
 
 def test_networks_behind_in_their_own_loss_are_named() -> None:
@@ -145,6 +145,7 @@ def test_networks_still_gaining_are_named() -> None:
 
     curves = [*run("l2", 20, 25, 26, 26.3), *run("l1", 20, 25, 26, 26.02), *run("mix", float("nan"), 20)]
     evidence = judge([], curves)[1].evidence
+    assert "+0.30" in judge([], [p._replace(task="training_schedule") for p in curves])[4].evidence
     assert "l2 +0.30 dB (denoise_demosaic, seed 0)" in evidence
     assert "l1 +" not in evidence and "mix +" not in evidence
 
