@@ -109,7 +109,9 @@ def test_what_was_not_measured_cannot_be_told() -> None:
     found = verdicts(without(complete, "BM3D"))
     assert (found[1], found[3]) == (OPEN, OPEN)
     assert verdicts([row for row in complete if row.task != BLUR5])[8] == OPEN
+    assert verdicts(without(complete, "ms_ssim"))[8] == OPEN
     assert verdicts(without(complete, "ssim9"))[6] == OPEN
+    assert verdicts(without(complete, "l2_then_l1"))[5] == OPEN
     assert verdicts([row for row in complete if row.metric != AT_EDGES])[6] == OPEN
     assert verdicts([]) == dict.fromkeys(range(1, 9), OPEN) | {7: HOLDS}
     # One that fails refutes, whatever else is missing.
@@ -120,6 +122,8 @@ def test_what_was_not_measured_cannot_be_told() -> None:
 def test_schedules_of_their_own_task() -> None:
     ranks = {"training_schedule": ("noisy", "l2", "l1", "l2_then_l1", "l1_then_l2", "mix")}
     assert verdicts(rows_of(ranks))[5] == HOLDS
+    half = judge(without(rows_of(RANKS), "l2_then_l1"), [])[4].evidence
+    assert "7 of 14 better, 0 worse, 0 tied, 7 not measured" in half
 
 
 def test_the_evidence_has_the_numbers() -> None:
