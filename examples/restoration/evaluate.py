@@ -1,4 +1,4 @@
-"""Restored pictures, their PSNR, SSIM and MS-SSIM, and the table of them."""
+"""Restored pictures and their metrics, in long format; the table of the means."""
 
 import csv
 from collections.abc import Sequence
@@ -7,17 +7,16 @@ from statistics import fmean
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssimloss import ms_ssim, ssim
-
-from .data import as_float, to_image
-from .files import replacing, write_text
+from .data import as_float, printable, to_image, to_uint8
+from .files import replacing
+from .metrics import DIGITS, LOWER_IS_BETTER, measure
+from .residuals import residuals
 
 
 class Row(NamedTuple):
-    """One line of table.csv: long format, so that tasks, seeds and metrics only add lines."""
+    """One line of rows.csv: long format, so that tasks, seeds and metrics only add lines."""
 
     task: str
     variant: str  # the degraded input, or the loss its network was trained with
@@ -27,13 +26,12 @@ class Row(NamedTuple):
     value: float
 
 
-def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """In dB, of values in [0, 1]; infinite for equal images."""
-    return -10 * F.mse_loss(x, y).log10()
+class Pair(NamedTuple):
+    """A test picture."""
 
-
-METRICS = {"PSNR": psnr, "SSIM": ssim, "MS-SSIM": ms_ssim}  # [N, 3, H, W] in [0, 1] -> scalar
-DIGITS = {"PSNR": 2, "SSIM": 4, "MS-SSIM": 4}
+    name: str
+    degraded: Tensor  # [3, H, W], float in [0, 1]
+    truth: Tensor  # [3, H, W], uint8
 
 
 @torch.inference_mode()
@@ -44,18 +42,10 @@ def restore(network: nn.Module, degraded: Tensor) -> Tensor:
     return to_uint8(output.cpu())
 
 
-def to_uint8(pixels: Tensor) -> Tensor:
-    """float 0..1 to uint8 0..255, rounded; uint8 is left as it is."""
-    if pixels.dtype == torch.uint8:
-        return pixels
-    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-@torch.inference_mode()
-def measure(restored: Tensor, truth: Tensor) -> dict[str, float]:
-    """Every metric of two pictures [3, H, W], uint8: the numbers of the saved files."""
-    x, y = as_float(restored)[None], as_float(truth)[None]
-    return {name: metric(x, y).item() for name, metric in METRICS.items()}
+def rows_of(task: str, variant: str, seed: int, pair: Pair, restored: Tensor) -> list[Row]:
+    name = printable(pair.name)
+    values = measure(restored, pair.truth) | residuals(restored, pair.truth)
+    return [Row(task, variant, seed, name, metric, value) for metric, value in values.items()]
 
 
 def save_picture(path: Path, pixels: Tensor) -> None:
@@ -64,7 +54,7 @@ def save_picture(path: Path, pixels: Tensor) -> None:
 
 
 def means(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """{variant: {metric: mean over the pictures}}, in the order of the rows."""
+    """{variant: {metric: mean over the pictures and seeds}}, in the order of the rows."""
     values: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         values.setdefault(row.variant, {}).setdefault(row.metric, []).append(row.value)
@@ -76,7 +66,7 @@ def markdown(rows: Sequence[Row]) -> str:
     table = means(rows)
     lines = ["| metric | " + " | ".join(table) + " |", "|---" * (len(table) + 1) + "|"]
     for metric, digits in DIGITS.items():
-        best = max(by[metric] for by in table.values())
+        best = (min if metric in LOWER_IS_BETTER else max)(by[metric] for by in table.values())
         texts = [f"{by[metric]:.{digits}f}" for by in table.values()]
         cells = [f"**{t}**" if t == f"{best:.{digits}f}" else t for t in texts]
         lines.append(f"| {metric} | " + " | ".join(cells) + " |")
@@ -84,26 +74,35 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def verdicts(rows: Sequence[Row], input_name: str) -> list[str]:
-    """For each network whether the mean PSNR and SSIM are above those of its input."""
+    """For each network on which of the paper's nine metrics its mean is worse than its input's."""
     table = means(rows)
     lines = []
     for variant, by in table.items():
         if variant != input_name:
-            gain = {metric: by[metric] - table[input_name][metric] for metric in ("PSNR", "SSIM")}
-            beats = "beats" if min(gain.values()) > 0 else "does NOT beat"
-            lines.append(
-                f"{variant} {beats} {input_name}: PSNR {gain['PSNR']:+.2f} dB, SSIM {gain['SSIM']:+.4f}"
+            worse = [
+                m for m in DIGITS if (by[m] - table[input_name][m]) * (-1 if m in LOWER_IS_BETTER else 1) <= 0
+            ]
+            says = (
+                f"does NOT beat {input_name} on {', '.join(worse)}" if worse else f"beats {input_name} on all"
             )
+            gain = by["PSNR"] - table[input_name]["PSNR"]
+            lines.append(f"{variant} {says}: PSNR {gain:+.2f} dB")
     return lines
 
 
-def write_tables(folder: Path, rows: Sequence[Row], note: str) -> None:
-    """table.md: the means; table.csv: every value."""
-    write_text(folder / "table.md", f"{markdown(rows)}\n{note}\n")
-    with (
-        replacing(folder / "table.csv") as part,
-        part.open("w", newline="", encoding="utf-8", errors="replace") as file,
-    ):
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(Row._fields)
         writer.writerows(rows)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """What write_rows wrote; none if there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Row(task, variant, int(seed), picture, metric, float(value))
+            for task, variant, seed, picture, metric, value in list(csv.reader(file))[1:]
+        ]

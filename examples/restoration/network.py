@@ -1,9 +1,15 @@
-"""The paper's network: conv 9x9 to 64 channels, conv 5x5 to 64, conv 5x5 to 3, PReLU between."""
+"""The paper's network: convolutions with PReLU between; and its file."""
 
+import json
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from .files import replacing
 
 
 class Network(nn.Module):
@@ -16,6 +22,7 @@ class Network(nn.Module):
 
     def __init__(self, kernels: Sequence[int] = (9, 5, 5), widths: Sequence[int] = (64, 64)):
         super().__init__()
+        self.shape = {"kernels": list(kernels), "widths": list(widths)}
         layers: list[nn.Module] = []
         for kernel, (before, after) in zip(kernels, pairwise([3, *widths, 3]), strict=True):
             convolution = nn.Conv2d(before, after, kernel, padding=kernel // 2)
@@ -26,3 +33,21 @@ class Network(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return image + self.layers(image)
+
+
+def save_network(path: Path, network: Network, about: dict[str, str]) -> None:
+    """A safetensors file; `about` (the task, its input, ...) and the network's shape are its metadata."""
+    weights = {key: value.contiguous() for key, value in network.state_dict().items()}
+    with replacing(path) as part:
+        save_file(weights, part, metadata={**about, "network": json.dumps(network.shape)})
+
+
+def load_network(path: Path) -> tuple[Network, dict[str, str]]:
+    """The network and the metadata of a file of save_network; ValueError for another file."""
+    with safe_open(path, framework="pt") as file:
+        about = dict(file.metadata() or {})
+        if "network" not in about:
+            raise ValueError(f"{path} is no network of these examples: its metadata lacks 'network'")
+        network = Network(**json.loads(about["network"]))
+        network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+    return network, about

@@ -1,188 +1,136 @@
-"""A task from the command line to its folder: read, degrade, train each loss, evaluate, write."""
+"""A task, and its part of a run: its patches, its test pictures, its networks."""
 
 import argparse
 import json
-import shutil
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from .data import NoPhotographs, Pair, Patches, digest, train_and_test
-from .evaluate import (
-    Row,
-    markdown,
-    measure,
-    restore,
-    save_picture,
-    to_uint8,
-    verdicts,
-    write_tables,
-)
-from .files import replacing, write_text
-from .page import write_page
-from .train import train
+from .baseline import bm3d
+from .data import Photograph, to_uint8
+from .degrade import Degradation, NoisyBayer
+from .evaluate import Pair, Row, restore, rows_of, save_picture
+from .losses import LOSSES, PLANS
+from .network import Network, load_network, save_network
+from .patches import Patches, degrade, whole
+from .progress import Progress
+from .train import Job, train
 
-PHOTOS = Path(__file__).parent.parent / "photos"
+PROBE = 64  # pixels a side, from the middle of each of at most 24 test pictures
+BM3D = "BM3D"
 
 
 @dataclass(frozen=True)
 class Task:
     name: str
     title: str
-    input_name: str  # of the degraded picture, in tables and on the page
-    degrade: Callable[[Tensor], Tensor]  # of [3, H, W], uint8; may draw from torch's generator
-    network: Callable[[], nn.Module]
-    losses: Mapping[str, nn.Module]
+    degradation: Degradation
+    losses: Sequence[str]  # names in losses.PLANS
+    default: Sequence[str] = ("l2", "l1", "mix")  # those trained unless --losses names others
+    network: Mapping[str, Sequence[int]] = field(default_factory=dict)  # options of Network
+    pace: int = 1  # steps for each of --steps: a cheaper network has time for more
+    # Other degradations to test the networks on, by the name of their rows' task.
+    also: Mapping[str, Degradation] = field(default_factory=dict)
 
 
-class Refused(Exception):
-    """The run cannot start; the text says what to do."""
+class Study:
+    """photographs: of the training and of the test."""
 
+    def __init__(self, task: Task, fabric: Fabric, options: argparse.Namespace,
+                 photographs: tuple[Sequence[Photograph], Sequence[Photograph]]):  # fmt: skip
+        self.task, self.fabric, self.options = task, fabric, options
+        self.steps = options.steps * task.pace
+        self.photographs = photographs[0]
+        # On the CPU, so that every device is tested on the same noise.
+        self.tests = {
+            name: [
+                Pair(picture, degrade(degradation, pixels, number), pixels)
+                for number, (picture, pixels) in enumerate(photographs[1])
+            ]
+            for name, degradation in {task.name: task.degradation, **task.also}.items()
+        }
+        self.pairs = self.tests[task.name]
+        middles = [(middle(p.degraded), middle(p.truth) / 255) for p in self.pairs[:24]]
+        self.probe = tuple(torch.stack(half).to(fabric.device) for half in zip(*middles, strict=True))
 
-def parse(task: Task, arguments: Sequence[str] | None) -> argparse.Namespace:
-    def positive(text: str) -> int:
-        if int(text) < 1:
-            raise ValueError
-        return int(text)
+    @cached_property
+    def patches(self) -> Patches:
+        """Made by the first network that is trained: a run may only evaluate."""
+        return Patches(self.photographs, self.task.degradation, self.fabric.device)
 
-    parser = argparse.ArgumentParser(
-        description=f"{task.title}: trains one network with each of {', '.join(task.losses)}.",
-    )
-    add = parser.add_argument
-    folder = {"type": Path, "metavar": "DIR"}
-    add("--data", **folder, help="your photographs, any tree; default: the embedded ones")
-    add("--test", **folder, help="those to evaluate on; default: every tenth of --data")
-    add("--out", **folder, default=Path("runs") / task.name, help="default: %(default)s")
-    add("--resume", action="store_true", help="go on with the run in --out")
-    add("--losses", nargs="+", choices=task.losses, default=list(task.losses), help="default: all")
-    add("--steps", type=positive, default=400, help="for each loss; default: %(default)s")
-    add("--batch-size", type=positive, default=16, help="patches a step; default: %(default)s")
-    add("--seed", type=int, default=0, help="default: %(default)s")
-    # Not Fabric's "auto": it would choose Apple's GPU, for which ssimloss has no kernels.
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    add("--accelerator", default=device, choices=["cpu", "cuda"], help="default here: %(default)s")
-    precisions = ["32-true", "bf16-mixed", "16-mixed"]
-    add("--precision", choices=precisions, default="32-true", help="default: %(default)s")
-    return parser.parse_args(arguments)
+    @property
+    def order(self) -> list[str]:
+        """Of the variants, in every table."""
+        baseline = [BM3D] if isinstance(self.task.degradation, NoisyBayer) else []
+        return [self.task.degradation.input, *baseline, *self.task.losses]
 
+    def jobs(self, seed: int) -> list[Job]:
+        losses = self.options.losses or self.task.default
+        return [Job(self.task.name, loss, seed) for loss in self.task.losses if loss in losses]
 
-def claim(folder: Path, settings: Mapping[str, object], resume: bool) -> None:
-    """Make the folder this run's own, or refuse to touch it."""
-    file = folder / "settings.json"
-    if not file.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise Refused(f"{folder} holds other files; choose another --out")
-        write_text(file, json.dumps(settings, indent=2) + "\n")
-        return
-    if not resume:
-        raise Refused(f"{folder} holds a run; --resume goes on with it, or choose another --out")
-    there = json.loads(file.read_text())
-    other = [f"{k} {there.get(k)}, not {v}" for k, v in settings.items() if there.get(k) != v]
-    if other:
-        raise Refused(f"the run in {folder} has {'; '.join(other)}; choose another --out")
+    def file(self, job: Job) -> Path:
+        return self.options.out / "checkpoints" / f"{job.name}.safetensors"
 
-
-def weights_file(folder: Path, loss: str) -> Path:
-    return folder / "checkpoints" / f"{loss}.safetensors"
-
-
-def trained(
-    task: Task, loss: str, fabric: Fabric, patches: Patches, options: argparse.Namespace
-) -> nn.Module | None:
-    """The network of one loss, from its checkpoint or trained now; None if it was not asked for."""
-    finished = weights_file(options.out, loss)
-    fabric.seed_everything(options.seed, verbose=False)  # the same initial weights for every loss
-    # channels_last: 60 instead of 80 ms a step on 2 cores.
-    network = task.network().to(fabric.device, memory_format=torch.channels_last)
-    if finished.exists():
-        network.load_state_dict(load_file(finished))
+    def trained(self, job: Job, progress: Progress, deadline: float) -> Network | None:
+        """From its file or trained now; None when the time is up."""
+        file, fabric = self.file(job), self.fabric
+        unfinished = file.with_suffix(".ckpt")
+        if file.exists():
+            return load_network(file)[0].to(fabric.device, memory_format=torch.channels_last)
+        if fabric.broadcast(time.monotonic() > deadline):
+            return None
+        fabric.seed_everything(job.seed, verbose=False)  # the same initial weights for every loss
+        # channels_last: 60 instead of 80 ms a step on 2 cores.
+        network = Network(**self.task.network).to(fabric.device, memory_format=torch.channels_last)
+        losses = [LOSSES[name].to(fabric.device) for name in PLANS[job.variant]]
+        ended = train(
+            fabric, network, losses, self.patches, self.probe, unfinished, job,
+            steps=self.steps, batch_size=self.options.batch_size, deadline=deadline, watch=progress.watch,
+        )  # fmt: skip
+        if not ended:
+            return None
+        if fabric.is_global_zero:
+            degradation = {"kind": self.task.degradation.input, **vars(self.task.degradation)}
+            about = {"task": job.task, "loss": job.variant, "input": json.dumps(degradation)}
+            save_network(file, network, about)
+            unfinished.unlink(missing_ok=True)
+        fabric.barrier()
         return network
-    if loss not in options.losses:
-        return None
-    unfinished = finished.with_suffix(".ckpt")
-    train(
-        fabric, network, task.losses[loss], patches, unfinished,
-        steps=options.steps, batch_size=options.batch_size, seed=options.seed, label=loss,
-    )  # fmt: skip
-    with replacing(finished) as part:
-        save_file({key: value.contiguous() for key, value in network.state_dict().items()}, part)
-    unfinished.unlink(missing_ok=True)
-    return network
+
+    def baselines(self) -> Iterator[tuple[str, str, Iterator[Tensor | None]]]:
+        """(test, variant, its pictures) of what needs no training; None: its package is missing."""
+        for name, pairs in self.tests.items():
+            yield name, self.task.degradation.input, (to_uint8(pair.degraded) for pair in pairs)
+        if isinstance(noise := self.task.degradation, NoisyBayer):
+            mosaics = (whole(noise.mosaic, pair.truth, number) for number, pair in enumerate(self.pairs))
+            yield self.task.name, BM3D, (bm3d(mosaic[0], noise.a, noise.b) for mosaic in mosaics)
+
+    def restored(self, network: Network) -> Iterator[tuple[str, Iterator[Tensor]]]:
+        """(test, its pictures)."""
+        for name, pairs in self.tests.items():
+            yield name, (restore(network, pair.degraded) for pair in pairs)
+
+    def evaluated(self, test: str, variant: str, seed: int, pictures: Iterator[Tensor | None]) -> list[Row]:
+        """Rows of every picture of a test; the pictures of the task's own and the first seed are saved."""
+        rows: list[Row] = []
+        for pair, pixels in zip(self.tests[test], pictures, strict=True):
+            if pixels is None:
+                return []
+            if test == self.task.name and seed == self.options.seeds[0]:
+                save_picture(self.picture_file(pair, variant), pixels)
+            rows += rows_of(test, variant, seed, pair, pixels)
+        return rows
+
+    def picture_file(self, pair: Pair, variant: str) -> Path:
+        return self.options.out / "pictures" / self.task.name / pair.name / f"{variant}.png"
 
 
-def train_and_report(task: Task, options: argparse.Namespace) -> None:
-    """Everything is written as soon as it is known, so a stopped run is readable as it lies."""
-    fabric = Fabric(accelerator=options.accelerator, devices=1, precision=options.precision)
-    embedded = options.data is None and options.test is None
-    train_photographs, test_photographs = train_and_test(
-        options.data or PHOTOS / "train", PHOTOS / "eval" if embedded else options.test
-    )
-    settings = {
-        "task": task.name,
-        "train": digest(train_photographs),
-        "test": digest(test_photographs),
-        "steps": options.steps,
-        "batch_size": options.batch_size,
-        "seed": options.seed,
-        "precision": options.precision,
-    }  # not the losses: each stands alone, so --resume may add one
-    claim(options.out, settings, options.resume)
-    if embedded:
-        shutil.copyfile(PHOTOS / "CREDITS.md", options.out / "CREDITS.md")
-
-    fabric.seed_everything(options.seed, verbose=False)
-    train_pairs, test_pairs = (
-        [Pair(name, task.degrade(pixels), pixels) for name, pixels in photographs]
-        for photographs in (train_photographs, test_photographs)
-    )
-    patches = Patches(train_pairs)
-    note = (
-        f"Trained on {len(patches)} patches of {len(train_pairs)} photographs: {options.steps} "
-        f"steps of {options.batch_size} patches for each loss, seed {options.seed}."
-    )
-    print(note)
-
-    rows: list[Row] = []
-    order = [task.input_name, *task.losses]
-
-    def report(variant: str, pictures: Sequence[Tensor]) -> None:
-        for pair, pixels in zip(test_pairs, pictures, strict=True):
-            save_picture(options.out / "pictures" / pair.name / f"{variant}.png", pixels)
-            for metric, value in measure(pixels, pair.truth).items():
-                rows.append(Row(task.name, variant, options.seed, pair.name, metric, value))
-        rows.sort(key=lambda row: order.index(row.variant))
-        write_tables(options.out, rows, note)
-        write_page(options.out, task.title, note, test_pairs, rows)
-
-    for pair in test_pairs:
-        save_picture(options.out / "pictures" / pair.name / "truth.png", pair.truth)
-    report(task.input_name, [to_uint8(pair.degraded) for pair in test_pairs])
-    # Those already trained first, so that stopping a resumed run does not take them off the table.
-    for loss in sorted(task.losses, key=lambda loss: not weights_file(options.out, loss).exists()):
-        network = trained(task, loss, fabric, patches, options)
-        if network is not None:
-            report(loss, [restore(network, pair.degraded) for pair in test_pairs])
-
-    print(markdown(rows))
-    print("\n".join(verdicts(rows, task.input_name)))
-    print(f"The pictures: {options.out / 'index.html'}")
-
-
-def run(task: Task, arguments: Sequence[str] | None = None) -> int:
-    """The whole script; returns its exit status."""
-    options = parse(task, arguments)
-    try:
-        train_and_report(task, options)
-    except (Refused, NoPhotographs) as error:
-        print(f"{task.name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nstopped; {options.out} has what was finished, --resume goes on", file=sys.stderr)
-        return 130  # as a shell reports Ctrl-C
-    return 0
+def middle(picture: Tensor) -> Tensor:
+    top, left = ((side - PROBE) // 2 for side in picture.shape[1:])
+    return picture[:, top : top + PROBE, left : left + PROBE]

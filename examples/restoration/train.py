@@ -1,21 +1,52 @@
-"""The training loop: one optimiser setting, one order of patches, whatever the loss."""
+"""The training loop: one optimiser setting, one order of patches, whatever the loss.
+
+Lightning Fabric brings the device, the precision and the processes. Every process draws the whole
+batch and takes its own share of it, so any number of them sees the patches and the noise of one.
+"""
 
 import math
-from itertools import islice
+import os
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
-from torch import nn, optim
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler
-from tqdm import tqdm
+from torch import Tensor, nn, optim
 
-from .data import Patches
-from .files import replacing
+from .patches import Patches
 
 LEARNING_RATE = 5e-4
 CHECKPOINT_EVERY = 50  # steps
+POINTS = 20  # of a learning curve
+
+
+class CurvePoint(NamedTuple):
+    """The state of a training run at one step: a line of curves.csv."""
+
+    task: str
+    variant: str
+    seed: int
+    step: int
+    loss: float  # mean since the last point
+    test_l2: float  # mean of (x - y)^2 in [0, 1], over the middles of the test pictures
+    test_psnr: float  # dB, the mean of the pictures'
+    step_seconds: float = math.nan  # mean since the last point
+    loss_share: float = math.nan  # of a step: value and gradient of the loss
+
+
+class Job(NamedTuple):
+    """One network to train."""
+
+    task: str
+    variant: str  # its losses' name in the tables
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}/{self.variant}-{self.seed}"
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -31,16 +62,23 @@ def learning_rate(step: int, steps: int) -> float:
 def train(
     fabric: Fabric,
     network: nn.Module,
-    loss_function: nn.Module,
+    losses: Sequence[nn.Module],
     patches: Patches,
+    probe: tuple[Tensor, Tensor],
     checkpoint: Path,
+    job: Job,
     *,
     steps: int,
     batch_size: int,
-    seed: int,
-    label: str,
-) -> None:
+    deadline: float,
+    watch: Callable[[CurvePoint], None],
+) -> bool:
     """Train the network in place; go on from the checkpoint if there is one.
+
+    losses    each takes an equal share of the steps, one after the other.
+    probe     (degraded, truth), each [N, 3, H, W]: the test of the learning curve.
+    deadline  of time.monotonic(); past it training stops at a checkpoint and False is returned.
+    watch     called in the first process with every point of the learning curve.
 
     Ctrl-C may fall in the middle of an update, so nothing is saved then. The checkpoint is of a
     whole step, and going on from it ends in the same network as never having stopped.
@@ -50,16 +88,18 @@ def train(
     state = {"model": model, "optimizer": optimizer, "step": 0}
     if checkpoint.exists():
         fabric.load(checkpoint, state, weights_only=True)
-    start = state["step"]
+    share = batch_size // fabric.world_size
+    own = slice(fabric.global_rank * share, (fabric.global_rank + 1) * share)
+    point_every = max(1, steps // POINTS)
+    total, since, clock = 0.0, 0, time.perf_counter()
 
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = RandomSampler(patches, num_samples=steps * batch_size, generator=generator)
-    batches = islice(BatchSampler(shuffled, batch_size, drop_last=True), start, None)
-    loader = fabric.setup_dataloaders(DataLoader(patches, batch_sampler=batches))
-
-    bar = tqdm(loader, desc=label, initial=start, total=steps, unit="step")
-    for step, (degraded, truth) in enumerate(bar, start):
+    for step in range(state["step"], steps):
+        turn = step * len(losses) // steps
+        if step > 0 and turn != (step - 1) * len(losses) // steps:
+            optimizer.optimizer.state.clear()  # Adam's moments are of the other loss's size
+        loss_function = losses[turn]
         optimizer.param_groups[0]["lr"] = learning_rate(step, steps)
+        degraded, truth = (half[own] for half in patches.batch(batch_size, job.seed, step))
         restored = model(degraded)
         loss = loss_function(restored, truth)
         optimizer.zero_grad()
@@ -67,9 +107,47 @@ def train(
         optimizer.step()
 
         state["step"] = step + 1
-        if state["step"] % CHECKPOINT_EVERY == 0:
-            with replacing(checkpoint) as part:
-                fabric.save(part, state)
-        if state["step"] % 10 == 0:
-            psnr, before = (-10 * F.mse_loss(image, truth).log10().item() for image in (restored, degraded))
-            bar.set_postfix_str(f"loss {loss.item():.4g}, PSNR {psnr:.2f} dB, input {before:.2f}")
+        total, since = total + loss.detach(), since + 1
+        if state["step"] % point_every == 0 or state["step"] == steps:
+            loss_mean = (total / since).item()  # waits for the device
+            seconds = (time.perf_counter() - clock) / since
+            if fabric.is_global_zero:
+                cost = loss_seconds(loss_function, restored, truth)
+                watch(CurvePoint(*job, step + 1, loss_mean, *test(network, *probe), seconds, cost / seconds))
+            total, since, clock = 0.0, 0, time.perf_counter()
+        if state["step"] % CHECKPOINT_EVERY == 0 and state["step"] < steps:
+            save(fabric, checkpoint, state)
+            if fabric.broadcast(time.monotonic() > deadline):
+                return False
+    return True
+
+
+def save(fabric: Fabric, checkpoint: Path, state: dict) -> None:
+    """Never half-written; fabric.save writes in the first process and waits for it in all."""
+    part = checkpoint.with_name(checkpoint.name + ".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    fabric.save(part, state)
+    if fabric.is_global_zero:
+        os.replace(part, checkpoint)
+
+
+def loss_seconds(loss_function: nn.Module, restored: Tensor, truth: Tensor) -> float:
+    """What the value and the gradient of the loss take."""
+    x = restored.detach().requires_grad_()
+    wait(x.device)
+    clock = time.perf_counter()
+    loss_function(x, truth).backward()
+    wait(x.device)
+    return time.perf_counter() - clock
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@torch.inference_mode()
+def test(network: nn.Module, degraded: Tensor, truth: Tensor) -> tuple[float, float]:
+    """Mean squared error and mean PSNR of [N, 3, H, W] in [0, 1]."""
+    errors = F.mse_loss(network(degraded).clamp(0, 1), truth, reduction="none").mean((1, 2, 3))
+    return errors.mean().item(), (-10 * errors.log10()).mean().item()

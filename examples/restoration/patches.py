@@ -1,0 +1,92 @@
+"""The patches of a training step: drawn, cut and degraded on the training device."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .data import PATCH, Photograph, as_float, to_uint8
+from .degrade import Degradation
+
+STRIDE = 7  # pixels; not 8, so that JPEG's grid of 8x8 blocks falls anywhere in a patch
+
+
+def generator(device: torch.device, *numbers: int) -> torch.Generator:
+    """One that depends on all the numbers; torch's own seeding on the CPU takes 32 bits only."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 0x9E3779B1 + number + 1) % 2**32
+    return torch.Generator(device).manual_seed(seed)
+
+
+class Patches:
+    """Pairs (degraded, truth) of patches of 31 pixels at stride 7, float in [0, 1].
+
+    A batch follows from its seed and step alone, whatever the losses and however often the training
+    was stopped. Patches are drawn with replacement.
+    """
+
+    def __init__(self, photographs: Sequence[Photograph], degradation: Degradation, device: torch.device):
+        self.degradation = degradation
+        self.side = PATCH + 2 * degradation.margin
+        corners, starts, pitches = [], [], []
+        start = 0
+        for number, (_, pixels) in enumerate(photographs):
+            height, width = pixels.shape[1:]
+            rows = torch.arange(0, height - self.side + 1, STRIDE, dtype=torch.int32)
+            columns = torch.arange(0, width - self.side + 1, STRIDE, dtype=torch.int32)
+            corners.append(torch.cartesian_prod(torch.tensor([number], dtype=torch.int32), rows, columns))
+            starts.append(start)
+            pitches.append((height * width, width))
+            start += pixels.numel()
+        self.corners = torch.cat(corners).to(device)  # [patches, 3]: photograph, row, column
+        self.starts = torch.tensor(starts, device=device)  # of the photographs in self.truth
+        self.pitches = torch.tensor(pitches, device=device)  # [photographs, 2]: of a channel, of a row
+        # All photographs one after the other: a batch is then one gather, on any device.
+        self.truth = torch.cat([pixels.flatten() for _, pixels in photographs]).to(device)  # uint8
+        self.degraded = None
+        if not degradation.random:
+            # Kept in 8 bits, as a saved picture would be.
+            whole = (to_uint8(degrade(degradation, pixels.to(device), 0)) for _, pixels in photographs)
+            self.degraded = torch.cat([pixels.flatten() for pixels in whole])
+
+    def __len__(self) -> int:
+        return len(self.corners)
+
+    def batch(self, size: int, *numbers: int) -> tuple[Tensor, Tensor]:
+        """Two of [size, 3, 31, 31]; numbers: the seed and the step."""
+        random = generator(self.truth.device, *numbers)
+        chosen = torch.randint(len(self), (size,), generator=random, device=self.truth.device)
+        return self.cut(chosen, random)
+
+    def cut(self, chosen: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The patches of these numbers."""
+        photograph, row, column = self.corners[chosen].long().unbind(1)
+        channel_pitch, row_pitch = self.pitches[photograph].unbind(1)
+        line = torch.arange(self.side, device=chosen.device)
+        channel = torch.arange(3, device=chosen.device)
+        index = (
+            (self.starts[photograph] + row * row_pitch + column)[:, None, None, None]
+            + channel[:, None, None] * channel_pitch[:, None, None, None]
+            + line[:, None] * row_pitch[:, None, None, None]
+            + line
+        )  # [size, 3, side, side]
+        truth = as_float(self.truth[index])
+        if self.degraded is not None:
+            return as_float(self.degraded[index]), truth
+        degraded = self.degradation(truth, torch.stack([row, column], 1), random)
+        margin = self.degradation.margin
+        inner = (..., slice(margin, margin + PATCH), slice(margin, margin + PATCH))
+        return degraded[inner], truth[inner]
+
+
+def whole(function: Callable, picture: Tensor, number: int) -> Tensor:
+    """A degradation, or a part of it, of a whole picture [3, H, W], uint8; number: of its noise."""
+    corner = torch.zeros(1, 2, dtype=torch.long, device=picture.device)
+    with torch.no_grad():
+        return function(as_float(picture)[None], corner, generator(picture.device, number))[0]
+
+
+def degrade(degradation: Degradation, picture: Tensor, number: int) -> Tensor:
+    """[3, H, W], float in [0, 1]."""
+    return whole(degradation, picture, number)

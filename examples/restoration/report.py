@@ -1,0 +1,146 @@
+"""What a run leaves to read, beside rows.csv and curves.csv: the tables, the claims and the page."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .claims import Claim, judge
+from .data import printable
+from .evaluate import Row, markdown, verdicts
+from .files import replacing, write_text
+from .metrics import DIGITS
+from .page import Page, PictureView, TaskView, write_page
+from .page.curves import CHARTS, lines, svg
+from .progress import read_curves
+from .stats import Cell, summary
+from .task import BM3D, Study
+from .train import CurvePoint
+
+# Where to look in the embedded pictures: {kind of input: {picture: caption}}
+CAPTIONS = {
+    "noisy": {
+        "001-green-maple": "Colour noise on the dark trunk; false colours along the leaves' edges.",
+        "002-snow-trees": "Twigs on the snow: grains left beside them, or twigs lost; splotches.",
+        "003-life-by-aitzol-berasategi": "Leaves and rock: which variant keeps texture and loses the grain?",
+        "004-flower": "Zippering along the petals' stripes; noise in the brown wall behind.",
+    },
+    "jpeg": {
+        "001-green-maple": "Blocks in the soft background; ringing along the leaves.",
+        "002-snow-trees": "Blocks and bands in the shaded snow; the halo around the twigs.",
+        "003-life-by-aitzol-berasategi": "The white water: ringing, or a blur in its place.",
+        "004-flower": "The petals' pink stripes: do their colours shift?",
+    },
+    "bilinear": {
+        "001-green-maple": "The tips of the leaves: sharp, or with a grating beside them?",
+        "002-snow-trees": "How many twigs come back; bright seams along the trunks.",
+        "003-life-by-aitzol-berasategi": "Leaves above the stream: detail against invented grain.",
+        "004-flower": "The stripes of the petals and the yellow middle.",
+    },
+}
+
+
+def write_report(title: str, studies: Sequence[Study], rows: Sequence[Row], settings: Mapping) -> None:
+    folder = studies[0].options.out
+    note = note_of(studies, settings)
+    curves = read_curves(folder / "curves.csv")
+    cells = [cell for cell in summary(rows) if cell.metric in DIGITS]
+    write_cells(folder / "table.csv", cells)
+    judged = judge(rows, curves)
+    text = [f"# {title}\n\n{note}\n"]
+    for study in studies:
+        for test, degradation in {study.task.name: study.task.degradation, **study.task.also}.items():
+            own = [row for row in rows if row.task == test]
+            lines = verdicts(own, degradation.input)
+            text.append(
+                f"## {study.task.title}{'' if test == study.task.name else f': {test}'}\n\n"
+                f"{note_on(study, own, degradation.note)}\n\n{markdown(own)}\n- " + "\n- ".join(lines) + "\n"
+            )
+            print(f"\n{test}\n{markdown(own)}" + "\n".join(lines))
+    write_text(folder / "table.md", "\n".join(text))
+    write_text(folder / "claims.md", claims_text(title, note, judged))
+    views = [
+        TaskView(
+            study.task.name,
+            study.task.title,
+            note_on(study, rows, study.task.degradation.note),
+            variants_of(study, rows),
+            pictures_of(study, rows),
+            [cell for cell in cells if cell.task == study.task.name],
+        )
+        for study in studies
+    ]
+    write_plots(folder, curves)
+    write_page(folder, Page(title, note, views, judged, curves))
+    print(f"The pictures: {folder / 'index.html'}")
+
+
+def note_of(studies: Sequence[Study], settings: Mapping) -> str:
+    return (
+        f"Trained on {settings['train']}; tested on {settings['test']}. {settings['steps']} steps of "
+        f"{settings['batch_size']} patches for each network"
+        + "".join(f", {s.task.pace} times as many in {s.task.name}" for s in studies if s.task.pace > 1)
+        + f"; {settings['precision']}; seeds {', '.join(map(str, studies[0].options.seeds))}."
+    )
+
+
+def note_on(study: Study, rows: Sequence[Row], note: str) -> str:
+    """What was done to the pictures, and whether BM3D is missing."""
+    missing = BM3D in study.order and BM3D not in {row.variant for row in rows}
+    return f"{note}.{' No BM3D: its optional packages are not installed.' if missing else ''}"
+
+
+def write_cells(path: Path, cells: Sequence[Cell]) -> None:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["task", "loss", "metric", "mean", "lo", "hi", "pictures", "seeds"])
+        for c in cells:
+            numbers = [f"{number:.6g}" for number in (c.mean, c.lo, c.hi)]
+            writer.writerow([c.task, c.variant, c.metric, *numbers, c.pictures, c.seeds])
+
+
+# The page's own colours are in its style sheet.
+PLOT_STYLE = """svg { background: white; font: 12px sans-serif; fill: #555; } .grid { stroke: #ddd; }
+polyline, path { fill: none; stroke: currentColor; stroke-width: 1.75; } g text { fill: currentColor; }
+.blue { color: #0072b2; } .red { color: #d55e00; } .green { color: #009e73; } .purple { color: #a0568a; }
+.orange { color: #b87800; } .sky { color: #3a94c9; } .grey { color: #777; }"""
+
+
+def write_plots(folder: Path, curves: Sequence[CurvePoint]) -> None:
+    """curves-TASK.svg: the PSNR of the test pictures while training, without the page."""
+    for task in dict.fromkeys(point.task for point in curves):
+        drawn = lines([point for point in curves if point.task == task], CHARTS[0])
+        if drawn:
+            head = f'<svg xmlns="http://www.w3.org/2000/svg"><style>{PLOT_STYLE}</style>'
+            plot = svg(CHARTS[0], drawn, CHARTS[0].title)
+            write_text(folder / f"curves-{task}.svg", head + plot + "</svg>\n")
+
+
+def claims_text(title: str, note: str, judged: Sequence[Claim]) -> str:
+    lines = [f"# {title}: the paper's claims\n", f"{note}\n"]
+    for claim in judged:
+        lines += [f"## {claim.number}. {claim.text}\n", f"**{claim.verdict}**\n", f"{claim.evidence}\n"]
+    return "\n".join(lines)
+
+
+def variants_of(study: Study, rows: Sequence[Row]) -> list[str]:
+    there = {row.variant for row in rows if row.task == study.task.name}
+    return [*(variant for variant in study.order if variant in there), "truth"]
+
+
+def pictures_of(study: Study, rows: Sequence[Row]) -> list[PictureView]:
+    """With the metrics of the pictures that were saved: the first seed's."""
+    metrics: dict[str, dict[str, dict[str, float]]] = {}
+    for task, variant, seed, picture, metric, value in rows:
+        trained = variant in study.task.losses
+        if task == study.task.name and (seed == study.options.seeds[0] or not trained):
+            metrics.setdefault(picture, {}).setdefault(variant, {})[metric] = value
+    views = []
+    for pair in study.pairs:
+        height, width = pair.truth.shape[1:]
+        files = {
+            variant: study.picture_file(pair, variant).relative_to(study.options.out).as_posix()
+            for variant in variants_of(study, rows)
+        }
+        caption = CAPTIONS.get(study.task.degradation.input, {}).get(pair.name, "")
+        views.append(PictureView(pair.name, caption, width, height, files, metrics[printable(pair.name)]))
+    return views
