@@ -9,29 +9,23 @@ not importable, or raises, is named and left out. After --budget seconds what is
 """
 
 import argparse
-import contextlib
 import datetime
 import gc
 import importlib
-import os
 import platform
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from gpu_setup import ROOT, ask, prepare, tests
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parent.parent
 SHAPES = [(1, 3, 1080, 1920), (16, 3, 128, 128), (1, 3, 2160, 3840), (16, 3, 256, 256), (4, 3, 512, 512)]
 DRY_SHAPES = [(1, 3, 162, 164), (2, 3, 40, 48)]
 DTYPES = [torch.float32, torch.bfloat16]
@@ -362,80 +356,6 @@ def header(clock: Cpu | Gpu, line: Roofline | None) -> list[str]:
     return [*lines, "", *(__doc__ or "").strip().splitlines()[4:], ""]
 
 
-# ---- What comes before: packages and tests
-
-
-def ask(*command: str) -> str:
-    with contextlib.suppress(OSError):
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    return ""
-
-
-def prepare(args: argparse.Namespace, folder: Path) -> None:
-    """Ours, and the peers that were brought, unpacked or built into folder, importable from it."""
-    environment = os.environ.copy()
-    if torch.cuda.is_available():
-        major, minor = torch.cuda.get_device_capability()
-        environment |= {"SSIMLOSS_CUDA_ARCHS": f"{major}{minor}", "TORCH_CUDA_ARCH_LIST": f"{major}.{minor}"}
-    wheels = sorted(args.peers.glob("*.whl")) if args.peers else []
-    builds = []
-
-    def build(*command: str, where: Path) -> None:
-        log = (folder / f"build{len(builds)}.log").open("w+")
-        builds.append((subprocess.Popen(command, cwd=where, env=environment, stdout=log, stderr=log), log))
-
-    if args.wheel:
-        wheels.append(args.wheel)
-    elif not args.installed:
-        base = ["--build-base", str(folder / "base"), "--build-lib", str(folder)]
-        build(sys.executable, "setup.py", "-q", "build", *base, where=ROOT)
-    if args.fused_ssim:
-        source = shutil.copytree(args.fused_ssim, folder / "source")  # its build writes beside its sources
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
-        build(*pip, "--no-build-isolation", "--target", str(folder), str(source), where=folder)
-    for wheel in wheels:
-        zipfile.ZipFile(wheel).extractall(folder)
-    for process, log in builds:
-        if process.wait():
-            log.seek(0)
-            print(f"{' '.join(process.args)} failed:\n{log.read()[-3000:]}", flush=True)
-    sys.path.insert(0, str(folder))
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-
-
-def tests(seconds: float) -> Iterator[str]:
-    """Lines on what tests/test_gpu.py says, and compute-sanitizer of tests/cuda_shim/driver.cpp."""
-    deadline = time.perf_counter() + seconds
-
-    def outcome(*command: str) -> tuple[str, str]:
-        left = max(deadline - time.perf_counter(), 1)
-        try:
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=left)
-        except subprocess.TimeoutExpired:
-            return "out of time", ""
-        except OSError as error:
-            return f"not run: {error}", ""
-        print(done.stdout[-6000:], done.stderr[-3000:], flush=True)
-        return "passed" if done.returncode == 0 else "FAILED", done.stdout
-
-    pytest = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rs", "-p", "no:cacheprovider"]
-    result, said = outcome(*pytest, "tests/test_gpu.py")
-    yield f"tests/test_gpu.py: {result}: {(said.strip().splitlines() or [''])[-1].strip('= ')}"
-    if not torch.cuda.is_available():
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        driver = str(Path(folder) / "driver")
-        sources = sorted(map(str, (ROOT / "csrc/cuda").glob("*.cu")))
-        flags = ["-std=c++17", "-O2", "-lineinfo", "-arch=native", "--extended-lambda", "-Icsrc"]
-        result, _ = outcome("nvcc", *flags, "-x", "cu", "tests/cuda_shim/driver.cpp", *sources, "-o", driver)
-        for tool in ("memcheck", "racecheck"):
-            if result == "passed":
-                found, said = outcome("compute-sanitizer", "--tool", tool, "--error-exitcode", "9", driver)
-                yield f"compute-sanitizer {tool}: {found}"
-            else:
-                yield f"compute-sanitizer {tool}: not run, the driver's build: {result}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--wheel", type=Path, help="of ssimloss, unpacked instead of building the sources")
@@ -464,7 +384,7 @@ def main() -> None:
         prepare(args, Path(folder))
         found, line = peers(), roofline(clock)
         write(header(clock, line))
-        write([f"- {said}" for said in tests(args.budget / 3)] + [""])
+        write([f"- {said}" for said in tests()] + [""])
         all_rows: dict[tuple, dict[str, Row]] = {}
         notes: list[str] = [f"{name}: not importable" for name in MODULES if name not in found]
         for dtype, shape in zip(DTYPES, DRY_SHAPES, strict=True) if args.dry_run else product(DTYPES, SHAPES):
