@@ -163,37 +163,44 @@ Tensor plane_tensor(const CpuCall& call, const Problem& p, ScalarType dtype) {
   return empty(call.x, Sizes{call.batch, call.channels, p.height, p.width}, dtype);
 }
 
-std::vector<Level> pyramid(const CpuCall& call, const Problem& finest, size_t levels) {
-  std::vector<Level> all(levels, Level{finest, call.x, call.x, call.grad_x, call.grad_y, {}});
+// The pyramid of the call's images. Tensors of coarser levels are those of the call before, if `all` has it:
+// fresh memory costs more than it takes to fill it.
+void pyramid(const CpuCall& call, const Problem& finest, size_t levels, std::vector<Level>& all) {
+  const bool first = all.empty();
+  all.resize(levels, Level{finest, call.x, call.x, call.grad_x, call.grad_y, {}});
+  all[0] = Level{finest, call.x, call.x, call.grad_x, call.grad_y, {}};
   for (size_t j = 0; j < levels; ++j) {
     Problem& p = all[j].problem;
+    p = finest;
+    all[j].log_slopes.clear();
     if (j > 0) {
       Problem& above = all[j - 1].problem;
       p.height = (above.height + 1) / 2, p.width = (above.width + 1) / 2;
       p.l1_weight = 0;
       p.sum_difference = true;
-      all[j].m = plane_tensor(call, p, arithmetic(call.x));
-      all[j].d = plane_tensor(call, p, ScalarType::Double);
+      if (first) {
+        all[j].m = plane_tensor(call, p, arithmetic(call.x));
+        all[j].d = plane_tensor(call, p, ScalarType::Double);
+        if (call.want_x) all[j].grad_x = plane_tensor(call, p, arithmetic(call.x));
+        if (call.want_y) all[j].grad_y = plane_tensor(call, p, arithmetic(call.x));
+      }
       p.x = images(all[j].m), p.y = images(all[j].d);
       const Pooling pooling{
           above.batch,          above.channels, above.height, above.width, above.inverse_range,
           above.sum_difference, above.x,        above.y,      p.x,         p.y};
       parallel(call.planes() * p.height, 16,
                [&](int64_t begin, int64_t end) { cpu_kernels().pool(pooling, begin, end); });
-      if (call.want_x) all[j].grad_x = plane_tensor(call, p, arithmetic(call.x));
-      if (call.want_y) all[j].grad_y = plane_tensor(call, p, arithmetic(call.x));
     }
     p.luminance = j + 1 == levels;
     output_size(p);
   }
-  return all;
 }
 
 // The losses of the call's planes; their gradients times incoming[plane] * scale in its tensors.
 std::vector<double> dyadic_planes(const CpuCall& call, const DyadicOptions& options, const double* incoming,
-                                  double scale) {
+                                  double scale, std::vector<Level>& levels) {
   const Problem finest = call.problem(options.windows, options.padding, options.k1, options.k2);
-  std::vector<Level> levels = pyramid(call, finest, options.weights.size());
+  pyramid(call, finest, options.weights.size(), levels);
   const bool gradient = call.want_x || call.want_y, with_l1 = call.l1_weight != 0;
   const size_t planes = size_t(call.planes());
   std::vector<double> logs(planes, 0.0), losses(planes, 0.0), gains(2 * planes), factors(planes);
@@ -256,15 +263,16 @@ std::tuple<Tensor, Tensor, Tensor> dyadic_run(CpuCall& call, const DyadicOptions
   call.make_gradients();
   const std::vector<double> incoming = call.incoming(grad_loss);
   const double scale = unit_scale / call.data_range / call.averaged_planes();
+  std::vector<Level> levels;
   // A large plane goes through all levels while it is in the cache.
   if (call.height * call.width < int64_t(1) << 19) {
-    const auto losses = dyadic_planes(call, options, incoming.data(), scale);
+    const auto losses = dyadic_planes(call, options, incoming.data(), scale, levels);
     return {call.reduced(losses), call.grad_x, call.grad_y};
   }
   std::vector<double> losses;
   for (int64_t i = 0; i < call.planes(); ++i) {
     const CpuCall plane = call.plane(i / call.channels, i % call.channels);
-    losses.push_back(dyadic_planes(plane, options, &incoming[size_t(i)], scale)[0]);
+    losses.push_back(dyadic_planes(plane, options, &incoming[size_t(i)], scale, levels)[0]);
   }
   return {call.reduced(losses), call.grad_x, call.grad_y};
 }

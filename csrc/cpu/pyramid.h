@@ -1,43 +1,56 @@
 // The dyadic pyramid: 2x2 means of m and d, and their adjoint. Ranges are rows of the output.
 
-// One row of the 2x2 means of what read(row, out) reads: coarse i covers fine 2 i - odd and
-// 2 i + 1 - odd, and what is outside is 0. room: for 2 (width + 2).
-template <class T, class F>
-INLINE void pool_row(const Pooling& p, int64_t row, F read, T* room, T* __restrict out) {
-  const int64_t odd_h = p.height % 2, odd_w = p.width % 2;
-  T* sides[2] = {room, room + p.width + 2};
-  for (int64_t side = 0; side < 2; ++side) {
-    const int64_t source = 2 * row + side - odd_h;
-    for (int64_t i = 0; i < p.width + 2; ++i) sides[side][i] = 0;
-    if (source >= 0 && source < p.height) read(source, sides[side] + odd_w);
-  }
-  const T* __restrict above = sides[0], * __restrict below = sides[1];
-  for (int64_t i = 0; i < (p.width + 1) / 2; ++i) {
-    out[i] = T(0.25) * ((above[2 * i] + above[2 * i + 1]) + (below[2 * i] + below[2 * i + 1]));
+// 2x2 means of two rows: coarse i covers fine 2 i and 2 i + 1.
+template <class To, class From>
+INLINE void pool_row(const From* __restrict above, const From* __restrict below, int64_t width,
+                     To* __restrict out) {
+  for (int64_t i = 0; i < width; ++i) {
+    out[i] =
+        To(0.25) * ((To(above[2 * i]) + To(above[2 * i + 1])) + (To(below[2 * i]) + To(below[2 * i + 1])));
   }
 }
 
-// d in float64 throughout: a uniform difference would otherwise cost the digits of its variation.
+// Row index of the coarser m and d. A row or column before the first of an odd side, and one after the
+// last, is 0. The means of d are float64: a uniform difference would otherwise cost the digits of its
+// variation. D: what d is at this level.
+template <class T, class D>
+INLINE void pool_one(const Pooling& p, int64_t index, char* room) {
+  const int64_t height = (p.height + 1) / 2, width = (p.width + 1) / 2, room_width = p.width + 2;
+  const int64_t row = index % height, c = index / height % p.channels, n = index / height / p.channels;
+  const int64_t odd_h = p.height % 2, odd_w = p.width % 2;
+  T* const m = reinterpret_cast<T*>(room);
+  D* const d = reinterpret_cast<D*>(room + 2 * room_width * sizeof(double));
+  for (int64_t side = 0; side < 2; ++side) {
+    const int64_t source = 2 * row + side - odd_h;
+    T* const m_row = m + side * room_width;
+    D* const d_row = d + side * room_width;
+    const bool exists = source >= 0 && source < p.height;
+    m_row[0] = 0, d_row[0] = 0;
+    for (int64_t i = exists ? p.width + odd_w : 0; i < room_width; ++i) m_row[i] = 0, d_row[i] = 0;
+    if (!exists) continue;
+    if constexpr (std::is_same_v<T, D>) {
+      if (!p.sum_difference) {
+        read_sum_difference<T>(p.x, p.y, T(p.inverse_range), T(0), T(0), n, c, source, 0, p.width,
+                               m_row + odd_w, d_row + odd_w);
+        continue;
+      }
+    }
+    read_row<T>(p.x, n, c, source, 0, p.width, m_row + odd_w);
+    read_row<D>(p.y, n, c, source, 0, p.width, d_row + odd_w);
+  }
+  T* const out_m = reinterpret_cast<T*>(room + 4 * room_width * sizeof(double));
+  double* const out_d = reinterpret_cast<double*>(room + 5 * room_width * sizeof(double));
+  pool_row<T>(m, m + room_width, width, out_m);
+  pool_row<double>(d, d + room_width, width, out_d);
+  write_row<T>(p.m, n, c, row, 0, width, out_m);
+  write_row<double>(p.d, n, c, row, 0, width, out_d);
+}
+
 template <class T>
 void pool_rows(const Pooling& p, int64_t begin, int64_t end) {
-  const int64_t height = (p.height + 1) / 2, width = (p.width + 1) / 2;
-  double* room = static_cast<double*>(scratch(size_t(4 * (p.width + 2)) * sizeof(double)));
-  double *out = room + 2 * (p.width + 2), *other = out + (p.width + 2);
+  char* room = static_cast<char*>(scratch(size_t(6 * (p.width + 2)) * sizeof(double)));
   for (int64_t index = begin; index < end; ++index) {
-    const int64_t row = index % height, c = index / height % p.channels, n = index / height / p.channels;
-    const auto m_row = [&](int64_t source, T* to) INLINE_LAMBDA {
-      if (p.sum_difference) return read_row<T>(p.x, n, c, source, 0, p.width, to);
-      read_sum_difference<T>(p.x, p.y, T(p.inverse_range), T(0), T(0), n, c, source, 0, p.width, to,
-                             reinterpret_cast<T*>(other));
-    };
-    const auto d_row = [&](int64_t source, double* to) INLINE_LAMBDA {
-      if (p.sum_difference) return read_row<double>(p.y, n, c, source, 0, p.width, to);
-      read_sum_difference<double>(p.x, p.y, p.inverse_range, 0, 0, n, c, source, 0, p.width, other, to);
-    };
-    pool_row<T>(p, row, m_row, reinterpret_cast<T*>(room), reinterpret_cast<T*>(out));
-    write_row<T>(p.m, n, c, row, 0, width, reinterpret_cast<T*>(out));
-    pool_row<double>(p, row, d_row, room, out);
-    write_row<double>(p.d, n, c, row, 0, width, out);
+    p.sum_difference ? pool_one<T, double>(p, index, room) : pool_one<T, T>(p, index, room);
   }
 }
 
