@@ -33,13 +33,13 @@ def cuda_architectures(nvcc: str) -> list[str]:
     asked = os.environ.get("SSIMLOSS_CUDA_ARCHS")
     if asked is None:
         return [arch for arch in CUDA_ARCHITECTURES if arch in known]
-    wanted = sorted(re.split(r"[\s,;]+", asked.strip()) if asked.strip() else [], key=int)
+    wanted = re.split(r"[\s,;]+", asked.strip()) if asked.strip() else []
     unknown = [arch for arch in wanted if arch not in known]
     if unknown:
         raise SystemExit(
             f"SSIMLOSS_CUDA_ARCHS: expected some of {' '.join(known)} ({nvcc}), got {' '.join(unknown)}"
         )
-    return wanted
+    return sorted(wanted, key=int)
 
 
 def nvcc_command(nvcc: str, source: str, output: str, archs: list[str]) -> list[str]:
@@ -63,7 +63,7 @@ def compile_cuda(nvcc: str, archs: list[str]) -> list[str]:
     def compile_one(source: Path) -> str:
         output, log = folder / f"{source.stem}.o", folder / f"{source.stem}.log"
         command = nvcc_command(nvcc, str(source), str(output), archs)
-        kept = log.exists() and log.stat().st_mtime > max(newest, source.stat().st_mtime)
+        kept = output.exists() and log.exists() and log.stat().st_mtime > max(newest, source.stat().st_mtime)
         if kept and log.read_text().splitlines()[0] == " ".join(command):
             return str(output)
         log.unlink(missing_ok=True)

@@ -48,7 +48,6 @@ struct Problem {
 // How a problem is cut into items: the same for every number of threads, so the sums are too.
 struct Items {
   int64_t strips, bands, planes;
-  int64_t strip_width, band_height;  // of the largest strip and band
   int64_t count() const { return strips * bands * planes; }
 };
 
@@ -73,8 +72,8 @@ struct CpuKernels {
   const char* name;
   Items (*items)(const Problem&);
   void (*similarity)(const Problem&, int64_t begin, int64_t end);  // items [begin, end)
-  void (*pool)(const Pooling&, int64_t begin, int64_t end);        // planes [begin, end)
-  void (*unpool)(const Unpooling&, int64_t begin, int64_t end);    // planes [begin, end)
+  void (*pool)(const Pooling&, int64_t begin, int64_t end);        // coarse rows [begin, end) of all planes
+  void (*unpool)(const Unpooling&, int64_t begin, int64_t end);    // fine rows [begin, end) of all planes
 };
 
 const CpuKernels& cpu_kernels();  // the best set this machine runs, or SSIMLOSS_CPU's

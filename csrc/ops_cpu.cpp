@@ -188,8 +188,9 @@ void pyramid(const CpuCall& call, const Problem& finest, size_t levels, std::vec
       const Pooling pooling{
           above.batch,          above.channels, above.height, above.width, above.inverse_range,
           above.sum_difference, above.x,        above.y,      p.x,         p.y};
+      const CpuKernels& kernels = cpu_kernels();  // here: an exception would lose its text inside parallel
       parallel(call.planes() * p.height, 16,
-               [&](int64_t begin, int64_t end) { cpu_kernels().pool(pooling, begin, end); });
+               [&](int64_t begin, int64_t end) { kernels.pool(pooling, begin, end); });
     }
     p.luminance = j + 1 == levels;
     output_size(p);
@@ -246,8 +247,9 @@ std::vector<double> dyadic_planes(const CpuCall& call, const DyadicOptions& opti
       const Images coarse = j + 1 == levels.size() ? Images{} : images(levels[j + 1].*grad);
       const Unpooling unpooling{p.batch, p.channels,    p.height, p.width, images(levels[j].*grad),
                                 coarse,  factors.data()};
+      const CpuKernels& kernels = cpu_kernels();
       parallel(call.planes() * p.height, 16,
-               [&](int64_t begin, int64_t end) { cpu_kernels().unpool(unpooling, begin, end); });
+               [&](int64_t begin, int64_t end) { kernels.unpool(unpooling, begin, end); });
     };
     if (call.want_x) add_coarser(&Level::grad_x);
     if (call.want_y) add_coarser(&Level::grad_y);
@@ -291,8 +293,9 @@ void scale_(Tensor unit, Tensor grad_loss, double factor) {
   }
   if (ones) return;
   const Unpooling scaling{batch, channels, height, unit.size(3), images(unit), Images{}, gains.data()};
+  const CpuKernels& kernels = cpu_kernels();
   parallel(batch * channels * height, 16,
-           [&](int64_t begin, int64_t end) { cpu_kernels().unpool(scaling, begin, end); });
+           [&](int64_t begin, int64_t end) { kernels.unpool(scaling, begin, end); });
 }
 
 }  // namespace

@@ -52,6 +52,9 @@ class _Loss(torch.autograd.Function):
         elif units is None or torch.is_grad_enabled():
             x, y = ctx.saved_tensors
             units = _Gradient.apply(grad_loss, x, y, ctx.options, want_x, want_y)
+        elif torch._C._functorch.is_legacy_batchedtensor(grad_loss):  # is_grads_batched: one unit for many
+            x, y = ctx.saved_tensors
+            units = ctx.options.backward_op(grad_loss, x, y, *ctx.options, want_x, want_y)
         else:
             for unit, want in zip(units, (want_x, want_y), strict=True):
                 if want:

@@ -248,9 +248,13 @@ def check_size(x: Tensor, options: Options) -> None:
         at = f" ({height}x{width} at the coarsest of {levels} levels)" if levels > 1 else ""
         raise ValueError(
             f"x: expected height and width of at least {least} for padding={options.padding!r} and a "
-            f"{window}-tap window, got {x.shape[-2]}x{x.shape[-1]}{at}; a smaller window_size "
-            + ("fewer weights " if levels > 1 else "")
-            + "or padding='zeros' takes smaller images"
+            f"{window}-tap window, got {x.shape[-2]}x{x.shape[-1]}{at}"
+            + (
+                ""
+                if options.padding == "zeros"
+                else "; a smaller window_size or padding='zeros' takes smaller images"
+            )
+            + ("; so do fewer weights" if levels > 1 and options.padding != "zeros" else "")
         )
 
 

@@ -246,6 +246,21 @@ def test_vmap(case: Case, batched: str) -> None:
 
 
 @every_loss
+def test_batched_incoming_gradients(case: Case) -> None:
+    """is_grads_batched: many incoming gradients, one kept gradient."""
+    x, y = tiny_pair(case)
+    x.requires_grad_()
+    factors = torch.tensor([1.0, -2.0, 0.5], dtype=x.dtype)
+
+    def grad(incoming: Tensor, batched: bool) -> Tensor:
+        loss = case.fused(x, y, **case.tiny)
+        return torch.autograd.grad(loss, x, incoming, is_grads_batched=batched)[0]
+
+    expected = torch.stack([grad(factor, False) for factor in factors])
+    torch.testing.assert_close(grad(factors, True), expected)
+
+
+@every_loss
 def test_vmap_over_single_images_and_jacobians(case: Case) -> None:
     x, y = tiny_pair(case)
     loss = case.make(reduction="none", **case.tiny)

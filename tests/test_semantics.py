@@ -176,8 +176,9 @@ def test_cpu_variant(variant: str, python) -> None:
 
 
 def test_unknown_cpu_variant(python) -> None:
-    for call in ("ssimloss.info()", "ssimloss.ssim(*torch.zeros(2, 3, 20, 20))"):
-        done = python(f"import torch, ssimloss; {call}", SSIMLOSS_CPU="pentium")
+    images = "*torch.zeros(2, 3, 20, 20)"
+    for call in ("info()", f"ssim({images})", f"ms_ssim({images}, window_size=1)"):
+        done = python(f"import torch, ssimloss; ssimloss.{call}", SSIMLOSS_CPU="pentium")
         assert done.returncode == 1
         last = done.stderr.strip().splitlines()[-1]
         assert last.startswith("ValueError: "), last

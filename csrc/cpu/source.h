@@ -67,7 +67,7 @@ class Source {
   double sum_l1 = 0;     // of |d| over the own pixels read so far
 
   Source(const Problem& problem, const Tile<T>& tile_, int64_t rows)
-      : p(problem), tile(tile_), capacity(rows) {}
+      : p(problem), tile(tile_), capacity(smaller(rows, larger(1, tile.h))) {}
 
   template <class Take>
   void layout(Take take) {
@@ -84,7 +84,7 @@ class Source {
     filled = larger(0, tile.first - tile.r);
   }
 
-  // Row `row` of m, and of d halo_pitch further on; at vectors [-r, s + r).
+  // Row `row` of m at vectors [0, s), and halo_pitch further on of d at [-r, s + r).
   const V* row(int64_t row) const { return ring + row % capacity * 2 * tile.halo_pitch + tile.r; }
 
   // The same for a row of the padded image.
