@@ -46,7 +46,7 @@ INLINE void for_blocks(int count, F f) {
   const std::integral_constant<int, R> block{};
   int k = 0;
   for (; k + R <= count; k += R) f(k, block);
-  if (count >= R && count - k > R / 2) return f(count - R, block);  // cheaper than one by one
+  if (count >= R && count - k > 1) return f(count - R, block);  // cheaper than one by one
   for (; k < count; ++k) f(k, std::integral_constant<int, 1>{});
 }
 

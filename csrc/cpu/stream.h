@@ -19,6 +19,7 @@ class Stream {
   const Problem& p;
   const bool gradient, both, windowed_l1;
   const int scales, maps;  // maps a scale: b_m, b_d, a (or a_m and a_d), and for l1 its gain
+  const int moment_rows;   // kept: of one scale each row is used at once, while it is in the L1 cache
   const Tile<T> tile;
   Source<T> source;
   const int64_t s, pitch, halo_pitch;
@@ -44,6 +45,7 @@ class Stream {
         windowed_l1(p.l1_windowed && p.l1_weight != 0),
         scales(p.scales),
         maps(both ? 4 : 3),
+        moment_rows(scales == 1 ? 1 : R),
         tile(p, items, item),
         source(p, tile, R + 3 * tile.r),
         s(tile.s),
@@ -64,10 +66,13 @@ class Stream {
     for (int64_t row = tile.first, count; row < end; row += count) {
       count = smaller(R, end - row);
       source.read_to(row + count + r);
-      blur_columns(row, int(count));
       if (p.grad_map.data) read_incoming(row, count);
+      for (int j = 0; j < scales; ++j) {
+        blur_columns(j, row, int(count));
+        for (int i = 0; i < count && moment_rows == R; ++i) blur_row(j, row + i, i);
+      }
       for (int64_t i = 0; i < count; ++i) {
-        blur_row(row + i, int(i));
+        if (moment_rows == 1) blur_row(0, row + i, int(i));
         positions_of(row + i, int(i));
         if (gradient) both ? blur_maps<true>(row + i) : blur_maps<false>(row + i);
       }
@@ -109,8 +114,8 @@ class Stream {
     take(raws, R + 2 * tile.r);
     take(losses, p.loss_map.data ? pitch : 0);
     take(incoming, p.grad_map.data ? R * pitch : 0);
-    take(columns, int64_t(R) * scales * 5 * halo_pitch);
-    take(moments, int64_t(scales) * 5 * pitch);
+    take(columns, int64_t(R) * 5 * halo_pitch);
+    take(moments, int64_t(moment_rows) * scales * 5 * pitch);
     for (int j = 0; j < scales; ++j) {
       T* own = nullptr;
       take(own, radius[j] + 1);
@@ -132,8 +137,8 @@ class Stream {
   // Means and variances of m and d and, for a windowed l1, the mean of |d|: of the i-th of R rows, down the
   // columns; of one row, under the window. The mean of d is less d at the place itself: so it keeps all
   // digits.
-  V* column_row(int i, int j) const { return columns + (i * scales + j) * 5 * halo_pitch + tile.r; }
-  V* moment_row(int j) const { return moments + j * 5 * pitch; }
+  V* column_row(int i) const { return columns + i * 5 * halo_pitch + tile.r; }
+  V* moment_row(int i, int j) const { return moments + (i % moment_rows * scales + j) * 5 * pitch; }
   V* map_row(int j, int64_t row) const { return map_ring[j] + row % map_ring_rows(j) * maps_of(j) * pitch; }
 
   void weigh_columns() {
@@ -171,17 +176,15 @@ class Stream {
     }
   }
 
-  // The column rows of rows [row, row + count).
-  void blur_columns(int64_t row, int count) {
-    for (int j = 0; j < scales; ++j) {
-      const int halo = radius[j];
-      for (int i = 0; i < R + 2 * halo; ++i)  // those of rows past count are never used
-        raws[i] = source.padded(smaller(row - halo + i, row + count - 1 + halo));
-      with_radius(halo, [&](auto fixed) INLINE_LAMBDA { blur_columns<fixed>(j); });
-      for (int i = 0; i < count; ++i) {
-        for (int q = 0; q < (j == scales - 1 && windowed_l1 ? 5 : 4); ++q)
-          extend_segments<T>(column_row(i, j) + q * halo_pitch, s, halo);
-      }
+  // The column rows of rows [row, row + count), of scale j.
+  void blur_columns(int j, int64_t row, int count) {
+    const int halo = radius[j];
+    for (int i = 0; i < R + 2 * halo; ++i)  // those of rows past count are never used
+      raws[i] = source.padded(smaller(row - halo + i, row + count - 1 + halo));
+    with_radius(halo, [&](auto fixed) INLINE_LAMBDA { blur_columns<fixed>(j); });
+    for (int i = 0; i < count; ++i) {
+      for (int q = 0; q < (j == scales - 1 && windowed_l1 ? 5 : 4); ++q)
+        extend_segments<T>(column_row(i) + q * halo_pitch, s, halo);
     }
   }
 
@@ -189,11 +192,11 @@ class Stream {
   INLINE void blur_columns(int j) {
     const int halo = Radius > 0 ? Radius : radius[j];
     const bool with_l1 = windowed_l1 && j == scales - 1;
-    const int64_t row_pitch = scales * 5 * halo_pitch, halo_pitch = this->halo_pitch;
+    const int64_t row_pitch = 5 * halo_pitch, halo_pitch = this->halo_pitch;
     const T offset_d = source.offset_d;
     const T* const w = weights[j];
     const V* const* const raws = this->raws;
-    V* out = column_row(0, j);
+    V* out = column_row(0);
     const Ahead next_x = source.next(p.x), next_y = source.next(p.y);
     for (int64_t k = 0; k < s; ++k, ++out) {
       if (j == 0) fetch<false>(next_x, k), fetch<false>(next_y, k);
@@ -222,40 +225,39 @@ class Stream {
     }
   }
 
-  // The moments of the i-th of R rows, `row`, from its column row.
-  void blur_row(int64_t row, int i) {
+  // The moments of the i-th of R rows, `row`, from its column row, of scale j.
+  void blur_row(int j, int64_t row, int i) {
     const V* const d_row = source.row(row) + halo_pitch;
     const int64_t halo_pitch = this->halo_pitch, pitch = this->pitch;
-    for (int j = 0; j < scales; ++j) {
-      const int halo = radius[j];
-      const T* const w = weights[j];
-      with_radius(halo, [&](auto fixed) INLINE_LAMBDA {
-        for_local_blocks<R>(halo, int(s), [&](int k, auto block) INLINE_LAMBDA {
-          const V *const in = column_row(i, j) + k - halo, *const d = d_row + k - halo;
-          V* const out = moment_row(j) + k;
-          V mean[block], variance[block];
-          const V base_m = middle<block>([&](int t) INLINE_LAMBDA { return in[t]; }, halo);
-          fir_moments<block, fixed>([&](int t) INLINE_LAMBDA { return in[t] - base_m; },
-                                    [&](int t) INLINE_LAMBDA { return in[halo_pitch + t]; }, w, halo, mean,
-                                    variance, work);
-          for (int b = 0; b < block; ++b) {
-            out[b] = mean[b] + base_m;
-            out[pitch + b] = variance[b];
-          }
-          const V base_d = middle<block>([&](int t) INLINE_LAMBDA { return d[t]; }, halo);
-          fir_moments<block, fixed>(
-              [&](int t) INLINE_LAMBDA { return (d[t] - base_d) + in[2 * halo_pitch + t]; },
-              [&](int t) INLINE_LAMBDA { return in[3 * halo_pitch + t]; }, w, halo, mean, variance, work);
-          for (int b = 0; b < block; ++b) {
-            out[2 * pitch + b] = mean[b] + (base_d - d[halo + b]);
-            out[3 * pitch + b] = variance[b];
-          }
-        });
+    const int halo = radius[j];
+    const T* const w = weights[j];
+    const V* const column = column_row(i);
+    V* const moment = moment_row(i, j);
+    with_radius(halo, [&](auto fixed) INLINE_LAMBDA {
+      for_local_blocks<R>(halo, int(s), [&](int k, auto block) INLINE_LAMBDA {
+        const V *const in = column + k - halo, *const d = d_row + k - halo;
+        V* const out = moment + k;
+        V mean[block], variance[block];
+        const V base_m = middle<block>([&](int t) INLINE_LAMBDA { return in[t]; }, halo);
+        fir_moments<block, fixed>([&](int t) INLINE_LAMBDA { return in[t] - base_m; },
+                                  [&](int t) INLINE_LAMBDA { return in[halo_pitch + t]; }, w, halo, mean,
+                                  variance, work);
+        for (int b = 0; b < block; ++b) {
+          out[b] = mean[b] + base_m;
+          out[pitch + b] = variance[b];
+        }
+        const V base_d = middle<block>([&](int t) INLINE_LAMBDA { return d[t]; }, halo);
+        fir_moments<block, fixed>(
+            [&](int t) INLINE_LAMBDA { return (d[t] - base_d) + in[2 * halo_pitch + t]; },
+            [&](int t) INLINE_LAMBDA { return in[3 * halo_pitch + t]; }, w, halo, mean, variance, work);
+        for (int b = 0; b < block; ++b) {
+          out[2 * pitch + b] = mean[b] + (base_d - d[halo + b]);
+          out[3 * pitch + b] = variance[b];
+        }
       });
-    }
-    if (windowed_l1)
-      fir_row<R, T>(column_row(i, scales - 1) + 4 * halo_pitch, weights[scales - 1], radius[scales - 1],
-                    int(s), moment_row(scales - 1) + 4 * pitch);
+    });
+    if (windowed_l1 && j == scales - 1)
+      fir_row<R, T>(column + 4 * halo_pitch, w, halo, int(s), moment + 4 * pitch);
   }
 
   void positions_of(int64_t row, int i) {
@@ -282,7 +284,7 @@ class Stream {
     const T row_weight = 1 / edge(row, tile.h), ssim_gain = this->ssim_gain * row_weight;
     const T l1_gain = this->l1_gain * row_weight;
     const int64_t halo_pitch = this->halo_pitch, pitch = this->pitch;
-    const V *const moments = moment_row(0), *const d_row = source.row(row) + halo_pitch;
+    const V *const moments = moment_row(i, 0), *const d_row = source.row(row) + halo_pitch;
     const V *const counts = position_mask, *const column_weights = map_weight;
     V* const maps_out = map_rows + tile.r;
     V sum_ssim{}, sum_l1{};
