@@ -1,8 +1,8 @@
 // A symmetric filter along any index: out[i] = sum_t w[|t|] in(i + radius + t), i in [0, R).
 // Pairs of taps are added first: half the multiplications, and the additions have units of their own.
-// R outputs at a time share their loads.
+// R outputs at a time share their loads. Relative: w is relative to its centre, which then costs nothing.
 
-template <int R, int Radius, class T, class In>
+template <int R, int Radius, bool Relative = false, class T, class In>
 INLINE void fir(In in, const T* w, int radius, Vec<T>* out) {
   if constexpr (Radius > 0) {  // all in registers
     Vec<T> v[R + 2 * Radius];
@@ -10,7 +10,7 @@ INLINE void fir(In in, const T* w, int radius, Vec<T>* out) {
     for (int i = 0; i < R + 2 * Radius; ++i) v[i] = in(i);
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i) {
-      Vec<T> sum = w[0] * v[i + Radius];
+      Vec<T> sum = Relative ? v[i + Radius] : w[0] * v[i + Radius];
 #pragma GCC unroll 16
       for (int t = 1; t <= Radius; ++t) sum += w[t] * (v[i + Radius - t] + v[i + Radius + t]);
       out[i] = sum;
@@ -18,7 +18,7 @@ INLINE void fir(In in, const T* w, int radius, Vec<T>* out) {
   } else {
     constexpr int taps = 4;  // a time, so that loads are shared as above
 #pragma GCC unroll 16
-    for (int i = 0; i < R; ++i) out[i] = w[0] * in(i + radius);
+    for (int i = 0; i < R; ++i) out[i] = Relative ? in(i + radius) : w[0] * in(i + radius);
     int t = 1;
     for (; t + taps <= radius + 1; t += taps) {
       Vec<T> left[R + taps - 1], right[R + taps - 1];
@@ -121,6 +121,7 @@ INLINE void fir_moments(Mean mean_in, Variance variance_in, const T* w, int radi
 // The maps of ssim_math.h's coefficients under R windows along any index. map_in(q, i): b_m, b_d and, for
 // one image's gradient, a = a_m + a_d; for both, a_m and a_d. a_d is relative to the d of its own place
 // (d_in), so it is first moved to a common d in the middle, and afterwards to that of its window's centre.
+// w is relative to its centre: who makes the maps puts the square of the centre into them.
 template <int R, int Radius, bool Both, class T, class Map, class Value>
 INLINE void fir_maps(Map map_in, Value d_in, const T* w, int radius, Vec<T> (*map)[R], Vec<T>* room) {
   constexpr int a_d = Both ? 3 : 2;
@@ -128,14 +129,14 @@ INLINE void fir_maps(Map map_in, Value d_in, const T* w, int radius, Vec<T> (*ma
   Vec<T>* v = Radius > 0 ? fixed : room;
   const int count = R + 2 * (Radius > 0 ? Radius : radius);
   const Vec<T> d0 = middle<R>(d_in, radius);
-  fir<R, Radius>([&](int i) INLINE_LAMBDA { return map_in(0, i); }, w, radius, map[0]);
-  if (Both) fir<R, Radius>([&](int i) INLINE_LAMBDA { return map_in(2, i); }, w, radius, map[2]);
+  fir<R, Radius, true>([&](int i) INLINE_LAMBDA { return map_in(0, i); }, w, radius, map[0]);
+  if (Both) fir<R, Radius, true>([&](int i) INLINE_LAMBDA { return map_in(2, i); }, w, radius, map[2]);
 #pragma GCC unroll 32
   for (int i = 0; i < count; ++i) v[i] = map_in(1, i);
-  fir<R, Radius>([&](int i) INLINE_LAMBDA { return v[i]; }, w, radius, map[1]);
+  fir<R, Radius, true>([&](int i) INLINE_LAMBDA { return v[i]; }, w, radius, map[1]);
 #pragma GCC unroll 32
   for (int i = 0; i < count; ++i) v[i] = map_in(a_d, i) - v[i] * (d_in(i) - d0);
-  fir<R, Radius>([&](int i) INLINE_LAMBDA { return v[i]; }, w, radius, map[a_d]);
+  fir<R, Radius, true>([&](int i) INLINE_LAMBDA { return v[i]; }, w, radius, map[a_d]);
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i) map[a_d][i] += map[1][i] * (d_in(radius + i) - d0);
 }

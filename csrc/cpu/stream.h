@@ -26,7 +26,7 @@ class Stream {
   T ssim_gain, l1_gain;
 
   int radius[max_scales];
-  const T* weights[max_scales];
+  const T *weights[max_scales], *relative_weights[max_scales];  // the latter to the centre, for the maps
   V *work, *columns, *moments, *map_rows, *map_ring[max_scales], *zeros;
   V *position_mask, *map_weight, *edge_weight;  // per column: counted; in the gradient; reflect's
   V *incoming, *losses, *gradients;
@@ -117,12 +117,12 @@ class Stream {
     take(columns, int64_t(R) * 5 * halo_pitch);
     take(moments, int64_t(moment_rows) * scales * 5 * pitch);
     for (int j = 0; j < scales; ++j) {
-      T* own = nullptr;
+      const double* const from = p.windows[j].weights;
+      T *own = nullptr, *relative = nullptr;
       take(own, radius[j] + 1);
-      if (base) {
-        for (int t = 0; t <= radius[j]; ++t) own[t] = T(p.windows[j].weights[t]);
-      }
-      weights[j] = own;
+      take(relative, radius[j] + 1);
+      for (int t = 0; base && t <= radius[j]; ++t) own[t] = T(from[t]), relative[t] = T(from[t] / from[0]);
+      weights[j] = own, relative_weights[j] = relative;
       if (gradient) take(map_ring[j], map_ring_rows(j) * maps_of(j) * pitch);
     }
     if (gradient) {
@@ -281,7 +281,9 @@ class Stream {
     const V* const incoming = General && p.grad_map.data ? this->incoming + i * pitch : nullptr;
     V* const losses = General && p.loss_map.data ? this->losses : nullptr;
     const T c1 = T(p.c1), c2 = T(p.c2), offset_m = source.offset_m, offset_d = source.offset_d;
-    const T row_weight = 1 / edge(row, tile.h), ssim_gain = this->ssim_gain * row_weight;
+    const T row_weight = 1 / edge(row, tile.h);
+    const auto centre = [&](int j) INLINE_LAMBDA { return weights[j][0] * weights[j][0]; };  // see fir_maps
+    const T ssim_gain = this->ssim_gain * row_weight * (General ? T(1) : centre(0));
     const T l1_gain = this->l1_gain * row_weight;
     const int64_t halo_pitch = this->halo_pitch, pitch = this->pitch;
     const V *const moments = moment_row(i, 0), *const d_row = source.row(row) + halo_pitch;
@@ -323,11 +325,12 @@ class Stream {
       V* out = maps_out + k;
       const auto put = [&](V* to, V value) INLINE_LAMBDA { *to = column_weight != V{} ? value : V{}; };
       for (int j = 0; j < scales; ++j, out += 5 * halo_pitch) {
-        const V g_cs = before * behind[j];
+        const V g_cs = General ? before * behind[j] * centre(j) : before * behind[j];
         // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.
         const V delta_m = -at_k[j * 5 * pitch], delta_d = -at_k[(j * 5 + 2) * pitch];
         const Coefficients<V> at =
-            j == last ? coefficients<Luminance, T>(moments_at(j), e[j], delta_m, delta_d, g_l, g_cs)
+            j == last ? coefficients<Luminance, T>(moments_at(j), e[j], delta_m, delta_d,
+                                                   General ? g_l * centre(j) : g_l, g_cs)
                       : coefficients<false, T>(moments_at(j), e[j], delta_m, delta_d, g_l, g_cs);
         put(out, at.b_m);
         if (both) {
@@ -371,7 +374,7 @@ class Stream {
           V map[4][block];
           const auto map_in = [&](int q, int i) INLINE_LAMBDA { return in[q * halo_pitch + k + i - halo]; };
           const auto d_in = [&](int i) INLINE_LAMBDA { return d[k + i - halo]; };
-          fir_maps<block, fixed, Both>(map_in, d_in, weights[j], halo, map, work);
+          fir_maps<block, fixed, Both>(map_in, d_in, relative_weights[j], halo, map, work);
           for (int q = 0; q < (Both ? 4 : 3); ++q) {
             for (int i = 0; i < block; ++i) out[q * pitch + k + i] = map[q][i];
           }
@@ -414,8 +417,8 @@ class Stream {
           for_local_blocks<R>(halo, R, [&](int first, auto block) INLINE_LAMBDA {
             V part[4][block];
             fir_maps<block, fixed, Both>([&](int q, int i) INLINE_LAMBDA { return map_in(q, first + i); },
-                                         [&](int i) INLINE_LAMBDA { return d_in(first + i); }, weights[j],
-                                         halo, part, work);
+                                         [&](int i) INLINE_LAMBDA { return d_in(first + i); },
+                                         relative_weights[j], halo, part, work);
             for (int q = 0; q < (Both ? 4 : 3); ++q) {
               for (int i = 0; i < block; ++i) map[q][first + i] = part[q][i];
             }
