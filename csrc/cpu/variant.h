@@ -30,7 +30,7 @@ Items items(const Problem& p) {
   int64_t ring_rows = 2 * (2 * r + 8);
   for (int j = 0; j < p.scales; ++j)
     ring_rows += 4 * (2 * p.windows[j].radius + 8) + 3 * (p.windows[j].radius + r + 8);
-  const int64_t cache = 400 << 10, widest = larger(32 * r, cache / (ring_rows * size));
+  const int64_t cache = 400 << 10, widest = larger(smaller(32 * r, 1024), cache / (ring_rows * size));
   Items items{};
   items.planes = p.batch * p.channels;
   items.strips = ceil_div(p.width, widest);
