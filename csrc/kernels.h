@@ -57,7 +57,7 @@ struct Pooling {
   double inverse_range;
   bool sum_difference;
   Images x, y;  // in
-  Images m, d;  // out, [batch, channels, (height + 1) / 2, (width + 1) / 2]
+  Images m, d;  // out, dense, [batch, channels, (height + 1) / 2, (width + 1) / 2]; d float64
 };
 
 // fine = gain[plane] * fine + upsampled(coarse) / 4: the adjoint of the pooling.

@@ -118,12 +118,9 @@ void read_row(const Images& images, int64_t n, int64_t c, int64_t h, int64_t fir
     using In = std::remove_pointer_t<decltype(tag)>;
     const Row<In> row = row_of<In>(images, n, c, h);
     with_stride(row.stride, [&](auto stride) INLINE_LAMBDA {
-      if (offset == 0) {
-        for (int64_t i = 0; i < count; ++i) out[i] = T(widen(row.data[(first + i) * stride]));
-      } else {
-        for (int64_t i = 0; i < count; ++i)
-          out[i] = T(double(widen(row.data[(first + i) * stride])) - offset);
-      }
+      using Exact = decltype(widen(In{}) + T{});  // the wider of the two
+      for (int64_t i = 0; i < count; ++i)
+        out[i] = T(Exact(widen(row.data[(first + i) * stride])) - Exact(offset));
     });
   });
 }

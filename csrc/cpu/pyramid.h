@@ -38,17 +38,13 @@ INLINE void pool_one(const Pooling& p, int64_t index, char* room) {
     read_row<T>(p.x, n, c, source, 0, p.width, m_row + odd_w);
     read_row<D>(p.y, n, c, source, 0, p.width, d_row + odd_w);
   }
-  T* const out_m = reinterpret_cast<T*>(room + 4 * room_width * sizeof(double));
-  double* const out_d = reinterpret_cast<double*>(room + 5 * room_width * sizeof(double));
-  pool_row<T>(m, m + room_width, width, out_m);
-  pool_row<double>(d, d + room_width, width, out_d);
-  write_row<T>(p.m, n, c, row, 0, width, out_m);
-  write_row<double>(p.d, n, c, row, 0, width, out_d);
+  pool_row<T>(m, m + room_width, width, row_of<T>(p.m, n, c, row).data);
+  pool_row<double>(d, d + room_width, width, row_of<double>(p.d, n, c, row).data);
 }
 
 template <class T>
 void pool_rows(const Pooling& p, int64_t begin, int64_t end) {
-  char* room = static_cast<char*>(scratch(size_t(6 * (p.width + 2)) * sizeof(double)));
+  char* room = static_cast<char*>(scratch(size_t(4 * (p.width + 2)) * sizeof(double)));
   for (int64_t index = begin; index < end; ++index) {
     p.sum_difference ? pool_one<T, double>(p, index, room) : pool_one<T, T>(p, index, room);
   }
