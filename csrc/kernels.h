@@ -35,7 +35,11 @@ struct Problem {
   double inverse_range;  // the images are multiplied by it first: all else is in units of 1
   bool sum_difference;   // the inputs are not x and y but m = x + y and d = x - y, in units of 1
 
-  Images x, y;         // same dtype; d is float64 where they are m and d
+  Images x, y;  // same dtype; d is float64 where they are m and d
+  // Out: 2x2 means of m and d in units of 1, dense, [batch, channels, (height + 1) / 2, (width + 1) / 2]; or
+  // absent. Odd sides get a row or column of zeros first, as in pytorch-msssim. d is float64: a uniform
+  // difference would otherwise cost the digits of its variation.
+  Images next_m, next_d;
   Images loss_map;     // out: loss(p), [batch, channels, height', width']; or absent
   double* plane_sums;  // out: per item the sums of ssim and l1 terms, [items][2]; or null
 
@@ -51,16 +55,7 @@ struct Items {
   int64_t count() const { return strips * bands * planes; }
 };
 
-// 2x2 means of m = x + y and d = x - y in units of data_range; odd sides padded as pytorch-msssim.
-struct Pooling {
-  int64_t batch, channels, height, width;
-  double inverse_range;
-  bool sum_difference;
-  Images x, y;  // in
-  Images m, d;  // out, dense, [batch, channels, (height + 1) / 2, (width + 1) / 2]; d float64
-};
-
-// fine = gain[plane] * fine + upsampled(coarse) / 4: the adjoint of the pooling.
+// fine = gain[plane] * fine + upsampled(coarse) / 4: the adjoint of the 2x2 means.
 struct Unpooling {
   int64_t batch, channels, height, width;  // of fine
   Images fine, coarse;                     // coarse may be absent
@@ -72,7 +67,6 @@ struct CpuKernels {
   const char* name;
   Items (*items)(const Problem&);
   void (*similarity)(const Problem&, int64_t begin, int64_t end);  // items [begin, end)
-  void (*pool)(const Pooling&, int64_t begin, int64_t end);        // coarse rows [begin, end) of all planes
   void (*unpool)(const Unpooling&, int64_t begin, int64_t end);    // fine rows [begin, end) of all planes
 };
 

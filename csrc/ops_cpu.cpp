@@ -163,8 +163,8 @@ Tensor plane_tensor(const CpuCall& call, const Problem& p, ScalarType dtype) {
   return empty(call.x, Sizes{call.batch, call.channels, p.height, p.width}, dtype);
 }
 
-// The pyramid of the call's images. Tensors of coarser levels are those of the call before, if `all` has it:
-// fresh memory costs more than it takes to fill it.
+// The levels of the call's images; the coarser ones are filled in by the run of the one before. Their tensors
+// are those of the call before, if `all` has it: fresh memory costs more than it takes to fill it.
 void pyramid(const CpuCall& call, const Problem& finest, size_t levels, std::vector<Level>& all) {
   const bool first = all.empty();
   all.resize(levels, Level{finest, call.x, call.x, call.grad_x, call.grad_y, {}});
@@ -184,13 +184,7 @@ void pyramid(const CpuCall& call, const Problem& finest, size_t levels, std::vec
         if (call.want_x) all[j].grad_x = plane_tensor(call, p, arithmetic(call.x));
         if (call.want_y) all[j].grad_y = plane_tensor(call, p, arithmetic(call.x));
       }
-      p.x = images(all[j].m), p.y = images(all[j].d);
-      const Pooling pooling{
-          above.batch,          above.channels, above.height, above.width, above.inverse_range,
-          above.sum_difference, above.x,        above.y,      p.x,         p.y};
-      const CpuKernels& kernels = cpu_kernels();  // here: an exception would lose its text inside parallel
-      parallel(call.planes() * p.height, 16,
-               [&](int64_t begin, int64_t end) { kernels.pool(pooling, begin, end); });
+      p.x = above.next_m = images(all[j].m), p.y = above.next_d = images(all[j].d);
     }
     p.luminance = j + 1 == levels;
     output_size(p);
@@ -234,6 +228,7 @@ std::vector<double> dyadic_planes(const CpuCall& call, const DyadicOptions& opti
     for (size_t i = 0; i < planes; ++i)
       factors[i] = incoming[i] * std::exp(logs[i]) * levels[j].log_slopes[i];
     if (with_l1 && j == 0) {  // l1's gradient shares this level's pass, but not the product's factor
+      levels[0].problem.next_m = levels[0].problem.next_d = Images{};  // the coarser level is there
       const double count = output_size(finest).count();
       for (size_t i = 0; i < planes; ++i) {
         gains[2 * i] = scale * call.ssim_weight / count * factors[i];

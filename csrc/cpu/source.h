@@ -6,6 +6,13 @@ INLINE int64_t mirrored(int64_t i, int64_t size) { return i < 0 ? -i : (i >= siz
 
 constexpr int rows_at_a_time = VECTOR_BYTES / 8;  // what the registers hold
 
+// Where the i-th of `count` parts of a side begins. Pairs of rows or columns that the next level of a
+// pyramid joins stay together.
+INLINE int64_t part(int64_t size, int64_t i, int64_t count) {
+  const int64_t at = size * i / count;
+  return i == 0 || i == count ? at : larger(0, at - (at + size) % 2);
+}
+
 // A strip of columns and a band of rows of one plane, with the margins that its own pixels need.
 template <class T>
 struct Tile {
@@ -38,8 +45,8 @@ struct Tile {
     }
     plane = n * p.channels + c;
     const int64_t band = piece / items.strips, strip = piece % items.strips;
-    row0 = h * band / items.bands, row1 = h * (band + 1) / items.bands;
-    col0 = w * strip / items.strips, col1 = w * (strip + 1) / items.strips;
+    row0 = part(h, band, items.bands), row1 = part(h, band + 1, items.bands);
+    col0 = part(w, strip, items.strips), col1 = part(w, strip + 1, items.strips);
     const int64_t crop = p.padding == Padding::valid ? r : 0;
     top = left = crop, bottom = h - crop, right = w - crop;
     first = larger(top, row0 - margin), end = smaller(bottom, row1 + margin);
@@ -59,7 +66,7 @@ class Source {
   const Tile<T>& tile;
   const int64_t capacity;
   V *ring, *pad;
-  T *linear_m, *linear_d;
+  T *linear_m[2], *linear_d[2];  // the second of a pair of rows for the next level lies in [1]
   int64_t filled;
 
  public:
@@ -71,8 +78,10 @@ class Source {
 
   template <class Take>
   void layout(Take take) {
-    take(linear_m, L * tile.s + L);
-    take(linear_d, L * tile.s + L);
+    for (int i = 0; i < (p.next_m.data ? 2 : 1); ++i) {
+      take(linear_m[i], L * tile.s + L);
+      take(linear_d[i], L * tile.s + L);
+    }
     take(ring, capacity * 2 * tile.halo_pitch);
     take(pad, 2 * tile.halo_pitch);
   }
@@ -81,6 +90,8 @@ class Source {
     find_offsets();
     for (int64_t k = 0; k < 2 * tile.halo_pitch; ++k)
       pad[k] = splat<T>(k < tile.halo_pitch ? -offset_m : -offset_d);
+    for (int64_t k = 0; p.next_m.data && k < L * tile.s + L; ++k)  // the row before the first of an odd side
+      linear_m[0][k] = -offset_m, linear_d[0][k] = -offset_d;
     filled = larger(0, tile.first - tile.r);
   }
 
@@ -146,27 +157,52 @@ class Source {
   void read(int64_t row) {
     const int64_t t0 = tile.t0, w = tile.w;
     const int64_t from = larger(0, t0), to = smaller(w, tile.t1), count = L * tile.s + L;
-    for (int64_t i = 0; i < from - t0; ++i) linear_m[i] = -offset_m, linear_d[i] = -offset_d;
-    for (int64_t i = to - t0; i < count; ++i) linear_m[i] = -offset_m, linear_d[i] = -offset_d;
-    read_images(row, from, to - from, linear_m + (from - t0), linear_d + (from - t0));
+    const bool own = row >= tile.row0 && row < tile.row1;
+    const bool second = p.next_m.data && (row + tile.h) % 2;
+    T *const m = linear_m[second], *const d = linear_d[second];
+    for (int64_t i = 0; i < from - t0; ++i) m[i] = -offset_m, d[i] = -offset_d;
+    for (int64_t i = to - t0; i < count; ++i) m[i] = -offset_m, d[i] = -offset_d;
+    read_images(row, from, to - from, m + (from - t0), d + (from - t0));
     if (p.padding == Padding::reflect) {
       const auto reflect = [&](int64_t col) {
         const int64_t source = mirrored(col, w);
         if (source < from || source >= to) return;  // no position needs it
-        linear_m[col - t0] = linear_m[source - t0], linear_d[col - t0] = linear_d[source - t0];
+        m[col - t0] = m[source - t0], d[col - t0] = d[source - t0];
       };
       for (int64_t col = t0; col < 0; ++col) reflect(col);
       for (int64_t col = w; col < tile.t1; ++col) reflect(col);
     }
-    if (!p.l1_windowed && p.l1_weight != 0 && row >= tile.row0 && row < tile.row1) sum_pixels();
+    if (own && !p.l1_windowed && p.l1_weight != 0) sum_pixels(d + (tile.col0 - t0));
+    if (own && second) {
+      join_rows(row, linear_m, offset_m, p.next_m, m);
+      join_rows(row, linear_d, offset_d, p.next_d, static_cast<double*>(nullptr));
+    }
     V* out = ring + row % capacity * 2 * tile.halo_pitch + tile.r;
-    to_segments<T>(linear_m, tile.s, out);
-    to_segments<T>(linear_d, tile.s, out + tile.halo_pitch);
+    to_segments<T>(m, tile.s, out);
+    to_segments<T>(d, tile.s, out + tile.halo_pitch);
     extend_segments<T>(out + tile.halo_pitch, tile.s, tile.r);
   }
 
-  void sum_pixels() {
-    const T* d = linear_d + (tile.col0 - tile.t0);
+  // 2x2 means of the own pixels of the two rows that end with `row`; the last argument is only a tag.
+  template <class To>
+  void join_rows(int64_t row, T* const* linear, T offset, const Images& next, To*) const {
+    const int64_t odd = tile.w % 2, end = (tile.col1 + odd) / 2;
+    To* const __restrict out = row_of<To>(next, tile.n, tile.c, (row + tile.h % 2) / 2).data;
+    const T* const __restrict above = linear[0] - tile.t0 - odd;
+    const T* const __restrict below = linear[1] - tile.t0 - odd;
+    int64_t i = (tile.col0 + odd) / 2;
+    if (tile.col0 == 0 && odd) {  // a column of zeros before the first
+      out[0] = To(0.25) * (To(above[1]) + To(below[1]) + 2 * To(offset));
+      ++i;
+    }
+    for (; i < end; ++i) {
+      const To first = To(above[2 * i]) + To(above[2 * i + 1]),
+               second = To(below[2 * i]) + To(below[2 * i + 1]);
+      out[i] = To(0.25) * (first + second) + To(offset);
+    }
+  }
+
+  void sum_pixels(const T* d) {
     const int64_t count = tile.col1 - tile.col0;
     V sum{};
     int64_t i = 0;

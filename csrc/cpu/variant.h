@@ -51,10 +51,6 @@ void similarity(const Problem& p, int64_t begin, int64_t end) {
   }
 }
 
-void pool(const Pooling& p, int64_t begin, int64_t end) {
-  return in_double(p.x.dtype) ? pool_rows<double>(p, begin, end) : pool_rows<float>(p, begin, end);
-}
-
 void unpool(const Unpooling& p, int64_t begin, int64_t end) {
   return in_double(p.fine.dtype) ? unpool_rows<double>(p, begin, end) : unpool_rows<float>(p, begin, end);
 }

@@ -13,7 +13,7 @@ namespace {
 #include "variant.h"
 }  // namespace
 
-const CpuKernels kernels = {"baseline", items, similarity, pool, unpool};
+const CpuKernels kernels = {"baseline", items, similarity, unpool};
 
 }  // namespace baseline
 }  // namespace ssimloss

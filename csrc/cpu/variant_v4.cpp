@@ -20,7 +20,7 @@ namespace {
 #include "variant.h"
 }  // namespace
 
-const CpuKernels kernels = {"x86-64-v4", items, similarity, pool, unpool};
+const CpuKernels kernels = {"x86-64-v4", items, similarity, unpool};
 
 }  // namespace v4
 }  // namespace ssimloss
