@@ -286,15 +286,18 @@ def test_launches_of_the_dyadic_form(
 
 
 @pytest.mark.parametrize("remainder", range(16))
-@pytest.mark.parametrize("gradients", ["", "xy"])
-def test_every_pattern_of_odd_sides(gradients: str, remainder: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("padding", "want"), [("zeros", ""), ("zeros", "xy"), ("reflect", "y")])
+def test_every_pattern_of_odd_sides(
+    padding: str, want: str, remainder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the padding pixels of four halvings lie depends on the sides modulo 16; with seams."""
-    x, y = pair(1, 2, 48 + remainder, 352 + (11 * remainder + 3) % 16)
-    case, options = exactly("mix_dyadic"), dict(padding="zeros", weights=(0.1, 0.2, 0.3, 0.2, 0.2))
+    height = 48 if padding == "zeros" else 96
+    x, y = pair(1, 2, height + remainder, 352 + (11 * remainder + 3) % 16)
+    case, options = exactly("mix_dyadic"), dict(padding=padding, weights=(0.1, 0.2, 0.3, 0.2, 0.2))
     for multiprocessors in ("1", "132"):
         monkeypatch.setenv("SHIM_SMS", multiprocessors)
-        if gradients:
-            assert_same(case, x, y, **options, **F32)
+        if want:
+            assert_same(case, x, y, want=want, **options, **F32)
         else:
             error = relative_error(case.fused(x, y, **options), case.spec(x.double(), y.double(), **options))
             assert error < F32["value"]
