@@ -6,7 +6,6 @@ autograd and the tests of the CPU back end run on them as they are.
 """
 
 import platform
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -236,20 +235,6 @@ def test_every_schedule_gives_the_same_bits(
             results[-1] += [loss, *grads]
     for result in results[1:]:
         assert all(torch.equal(*same) for same in zip(result, results[0], strict=True))
-
-
-@pytest.fixture
-def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """launched(call) -> the kernels that the call launches, in order."""
-    trace = tmp_path / "launches.txt"
-    monkeypatch.setenv("SHIM_TRACE", str(trace))
-
-    def names(call: Callable[[], object]) -> list[str]:
-        trace.write_text("")
-        call()
-        return re.findall(r"[a-z]+(?=_kernel)", trace.read_text())
-
-    return names
 
 
 @pytest.mark.parametrize("want", ["", "x", "y", "xy"])
