@@ -33,8 +33,9 @@ namespace ssimloss {
 
 #include "../ssim_math.h"
 
-// Blocks that a multiprocessor runs at once.
-constexpr int strip_blocks(int gradients, bool maps) { return gradients == 2 || (maps && gradients) ? 1 : 2; }
+// Blocks that a multiprocessor runs at once. Two leave 168 registers a thread, too few for the gradients of a
+// map: they would spill 8 to 116 bytes.
+constexpr int strip_blocks(int gradients, bool maps) { return maps && gradients ? 1 : 2; }
 
 template <int Gradients, bool Maps, bool Pools = false>
 class Strip : StripPool {
@@ -351,8 +352,9 @@ class Strip : StripPool {
                                                  float& sum_l1) const {
     const E* x = p.x.plane<E>(image, channel) + pixel.row * p.x.h;
     const E* y = p.y.plane<E>(image, channel) + pixel.row * p.y.h;
-    E* grad_x = p.grad_x.plane<E>(image, channel) + pixel.row * p.grad_x.h;
-    E* grad_y = Gradients == 2 ? p.grad_y.plane<E>(image, channel) + pixel.row * p.grad_y.h : nullptr;
+    const auto row_of = [&](const View& gradient) {  // worked out where it is needed: registers
+      return gradient.plane<E>(image, channel) + pixel.row * gradient.h;
+    };
     if (p.in_fours && col + 8 <= col1()) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -367,8 +369,8 @@ class Strip : StripPool {
           narrow(of_x, to_x.v[u]);
           if (Gradients == 2) narrow(of_y, to_y.v[u]);
         }
-        *reinterpret_cast<Four<E>*>(grad_x + first) = to_x;
-        if (Gradients == 2) *reinterpret_cast<Four<E>*>(grad_y + first) = to_y;
+        *reinterpret_cast<Four<E>*>(row_of(p.grad_x) + first) = to_x;
+        if (Gradients == 2) *reinterpret_cast<Four<E>*>(row_of(p.grad_y) + first) = to_y;
       }
     } else {
 #pragma unroll
@@ -377,8 +379,8 @@ class Strip : StripPool {
         float of_x, of_y;
         gradient_at(pixel, col + i, wide(x[(col + i) * p.x.w]), wide(y[(col + i) * p.y.w]), out, i, of_x,
                     of_y, sum_l1);
-        narrow(of_x, grad_x[(col + i) * p.grad_x.w]);
-        if (Gradients == 2) narrow(of_y, grad_y[(col + i) * p.grad_y.w]);
+        narrow(of_x, row_of(p.grad_x)[(col + i) * p.grad_x.w]);
+        if (Gradients == 2) narrow(of_y, row_of(p.grad_y)[(col + i) * p.grad_y.w]);
       }
     }
   }
