@@ -152,8 +152,8 @@ void combine(const Layout& all, const DyadicCall& call, void* stream) {
   for (int t = 0; t <= params.radius; ++t) params.taps[t] = p.windows[0].weights[t];
   params.incoming_double = call.incoming.dtype == DType::float64,
   params.incoming_stride = call.incoming.stride;
-  // Eight blocks a multiprocessor, as many as run at once.
-  const int64_t blocks = 8 * current_device().multiprocessors;
+  // Five blocks a multiprocessor, as many as run at once (48 registers).
+  const int64_t blocks = 5 * current_device().multiprocessors;
   params.rows = int(std::min(p.height, (planes * p.height + blocks - 1) / blocks));
   const int64_t in_image = (p.height + params.rows - 1) / params.rows * p.channels;
   const int64_t step =

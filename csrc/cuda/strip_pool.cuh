@@ -52,46 +52,63 @@ class StripPool : protected StripBlock {
     const float base = of_d ? carried()[2 * strip_cells] : 0.f;
     const Reading value = reading(of_d, base);
 
-    float one[4];
+    float one[4] = {};
     const float* from = raw + 12 + col - col0;
+    if (is_own && row >= 0 && col >= 0 && (col - col0) % 2 == 0) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float v[4];
-#pragma unroll
-      for (int u = 0; u < 4; ++u) {
-        const int line = 2 * i + u / 2, at = line * raw_pitch + u % 2;
-        const bool pixel = is_own && row + line >= 0 && col + u % 2 >= 0;
-        v[u] = pixel ? value(from[at], from[at + R * raw_pitch]) : -base;
+      for (int i = 0; i < 4; ++i) {
+        const Two *x = reinterpret_cast<const Two*>(from + 2 * i * raw_pitch), *y = x + R * raw_pitch / 2;
+        const Two x0 = x[0], x1 = x[raw_pitch / 2], y0 = y[0], y1 = y[raw_pitch / 2];
+        one[i] = 0.25f * ((value(x0.a, y0.a) + value(x0.b, y0.b)) + (value(x1.a, y1.a) + value(x1.b, y1.b)));
       }
-      one[i] = 0.25f * ((v[0] + v[1]) + (v[2] + v[3]));
+    } else if (is_own) {  // padding, or an odd width
+#pragma unroll 1
+      for (int i = 0; i < 4; ++i) {
+        float v[4];
+#pragma unroll
+        for (int u = 0; u < 4; ++u) {
+          const int line = 2 * i + u / 2, at = line * raw_pitch + u % 2;
+          const bool pixel = row + line >= 0 && col + u % 2 >= 0;
+          v[u] = pixel ? value(from[at], from[at + R * raw_pitch]) : -base;
+        }
+        const float mean = 0.25f * ((v[0] + v[1]) + (v[2] + v[3]));
+        // No index at run time: that would be local memory.
+#pragma unroll
+        for (int k = 0; k < 4; ++k) one[k] = i == k ? mean : one[k];
+      }
     }
-    const auto write = [&](int level, int i, float v) {  // the i-th row of it in this chunk
+    // The pixels of a level that come from this chunk, from the first row on, if this thread has one of them.
+    const auto write = [&](int level, const float* v, int rows) {
       const int part = (1 << level) - 1;
-      const int to_row = ((row + (to.shift_h & part)) >> level) + i;
+      int to_row = (row + (to.shift_h & part)) >> level;
       const int to_col = (col + (to.shift_w & part)) >> level;
-      if (!is_own || pair % (1 << (level - 1)) || level > to.count || to_row < 0 || to_col < 0) return;
+      if (!is_own || pair % (1 << (level - 1)) || level > to.count || to_col < 0) return;
       const int64_t plane = int64_t(image) * p.channels + channel;
-      float* images = of_d ? to.d[level - 1] : to.m[level - 1];
-      images[(plane * to.height[level - 1] + to_row) * to.width[level - 1] + to_col] = v;
+      const int width = to.width[level - 1];
+      float* at = (of_d ? to.d[level - 1] : to.m[level - 1]) +
+                  ((plane * to.height[level - 1] + to_row) * width + to_col);
+      for (int i = 0; i < rows; ++i, ++to_row, at += width) {
+        if (to_row >= 0) *at = v[i];
+      }
     };
-#pragma unroll
-    for (int i = 0; i < 4; ++i) write(1, i, one[i]);
-    float two[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      two[i] = 0.25f * (beside(one[2 * i], 1) + beside(one[2 * i + 1], 1));
-      write(2, i, two[i]);
-    }
+    write(1, one, 4);
+    const float two[2] = {0.25f * (beside(one[0], 1) + beside(one[1], 1)),
+                          0.25f * (beside(one[2], 1) + beside(one[3], 1))};
+    write(2, two, 2);
     const float three = 0.25f * (beside(two[0], 2) + beside(two[1], 2));
-    write(3, 0, three);
+    write(3, &three, 1);
     float& upper = carried()[int(threadIdx.x) / 8];  // half of a cell, from one chunk to the next
     const float half = beside(three, 4);
-    if (from_cell & 8) write(4, 0, 0.25f * (upper + half));
+    const float four = 0.25f * (upper + half);
+    if (from_cell & 8) write(4, &four, 1);
     __syncwarp();
     if (pair == 0) upper = half;
   }
 
  private:
+  struct alignas(8) Two {
+    float a, b;
+  };
   // The sum with the neighbour's.
   __device__ __forceinline__ static float beside(float v, int lanes) {
     return v + __shfl_xor_sync(0xffffffffu, v, lanes);
