@@ -54,8 +54,10 @@ def compile_cuda(nvcc: str, archs: list[str]) -> list[str]:
     """Every csrc/cuda/*.cu to an object in build/cuda, beside it a .log of what nvcc said of it.
 
     That folder is the same for all kinds of installs, and for tests/test_cuda_build.py: what has not
-    changed, neither source nor command, is kept.
+    changed, neither source nor command nor nvcc's version, is kept.
     """
+    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    version = version.strip().splitlines()[-1]  # with the build's number
     folder = ROOT / "build" / "cuda"
     folder.mkdir(parents=True, exist_ok=True)
     newest = max(path.stat().st_mtime for path in (ROOT / "csrc").rglob("*.*h"))
@@ -64,14 +66,15 @@ def compile_cuda(nvcc: str, archs: list[str]) -> list[str]:
         output, log = folder / f"{source.stem}.o", folder / f"{source.stem}.log"
         command = nvcc_command(nvcc, str(source), str(output), archs)
         kept = output.exists() and log.exists() and log.stat().st_mtime > max(newest, source.stat().st_mtime)
-        if kept and log.read_text().splitlines()[0] == " ".join(command):
+        key = f"{' '.join(command)} # {version}"
+        if kept and log.read_text().splitlines()[0] == key:
             return str(output)
         log.unlink(missing_ok=True)
         print(" ".join(command), file=sys.stderr)
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode:
             raise SystemExit(done.stdout)
-        log.write_text(f"{' '.join(command)}\n{done.stdout}")
+        log.write_text(f"{key}\n{done.stdout}")
         return str(output)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

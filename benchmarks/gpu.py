@@ -13,52 +13,50 @@ import datetime
 import gc
 import importlib
 import platform
+import signal
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from gpu_setup import ROOT, ask, prepare, tests
+from gpu_tables import (
+    COPY,
+    FRAME_ANALYTICS,
+    FUSED_SSIM,
+    KORNIA,
+    L1,
+    MSSSIM,
+    OURS,
+    SHAPES,
+    Loss,
+    Roofline,
+    Row,
+    Task,
+    bars,
+    table,
+)
 from torch import Tensor
 
-SHAPES = [(1, 3, 1080, 1920), (16, 3, 128, 128), (1, 3, 2160, 3840), (16, 3, 256, 256), (4, 3, 512, 512)]
 DRY_SHAPES = [(1, 3, 162, 164), (2, 3, 40, 48)]
 DTYPES = [torch.float32, torch.bfloat16]
-FUSED_SSIM, FRAME_ANALYTICS, MSSSIM, KORNIA = "fused-ssim", "frame-analytics", "pytorch-msssim", "kornia"
 MODULES = {
     FUSED_SSIM: "fused_ssim",
     FRAME_ANALYTICS: "frame_analytics",
     MSSSIM: "pytorch_msssim",
     KORNIA: "kornia",
 }
-OURS, L1, COPY = "ssimloss", "F.l1_loss", "copy of as many bytes"
-# fused-ssim launches on the default stream, frame-analytics' backward cannot be captured: the first
-# would break the capture, and with it maybe what is measured after it.
-NOT_CAPTURED = (FUSED_SSIM, FRAME_ANALYTICS)
+# fused-ssim launches on the default stream, frame-analytics' backward cannot be captured, pytorch-msssim
+# copies its window from the host at every call: each would break the capture, and with it maybe what is
+# measured after it.
+NOT_CAPTURED = (FUSED_SSIM, FRAME_ANALYTICS, MSSSIM)
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 Run = Callable[[], object]
-
-
-class Task(NamedTuple):
-    losses: dict[str, Loss]  # ours first
-    taps: int  # of all windows together: 14 FMA a tap and element, 8 of them forward
-    scales: int
-
-
-class Row(NamedTuple):
-    """Microseconds; memory beyond the inputs in sizes of the gradient."""
-
-    forward: float
-    both: float
-    captured: float | None
-    step: float
-    memory: float
 
 
 # ---- What is measured, and against whom
@@ -69,8 +67,8 @@ def peers() -> dict[str, Any]:
     for name, module in MODULES.items():
         try:
             found[name] = importlib.import_module(module)
-        except ImportError as error:
-            print(f"{name} left out: {error}", flush=True)
+        except Exception as error:  # a library inside that does not load, say
+            print(f"{name} left out: {type(error).__name__}: {error}", flush=True)
     return found
 
 
@@ -231,10 +229,14 @@ def steps(clock: Cpu | Gpu, all_runs: dict[str, Run], seconds: float) -> dict[st
     return best
 
 
+def short(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
+
+
 def rows_of(
     clock: Cpu | Gpu, task: Task, x: Tensor, y: Tensor, seconds: float, notes: list[str]
 ) -> dict[str, Row]:
-    """Every contender that runs; what a peer raises, and values far from ours, go into the notes."""
+    """Every contender that runs; what one raises, and values far from ours, go into the notes."""
     forward, both, memory, captured = {}, {}, {}, {}
     ours = None
     for name, loss in task.losses.items():
@@ -250,10 +252,8 @@ def rows_of(
             if name not in NOT_CAPTURED and (graph := clock.capture(two)):
                 captured[name] = graph
         except Exception as error:
-            if name == OURS:
-                raise
             what = "left out" if name not in both else "not captured"
-            notes.append(f"{name} {what}: {type(error).__name__}: {str(error).splitlines()[0][:100]}")
+            notes.append(f"{name} {what}: {short(error)}")
     times = [medians(clock, some, seconds) for some in (forward, both, captured)]
     step = steps(clock, both, seconds)
     return {
@@ -262,19 +262,7 @@ def rows_of(
     }
 
 
-# ---- Tables
-
-
-class Roofline(NamedTuple):
-    """What the device can do: bytes and FP32 instructions (an FMA is one) a microsecond."""
-
-    bandwidth: float
-    rate: float
-
-    def floor(self, task: Task, x: Tensor) -> float:
-        """Microseconds of forward + backward: read x and y, write a gradient; or the arithmetic."""
-        slots = 14 * task.taps + 28 * task.scales
-        return max(3 * x.numel() * x.element_size() / self.bandwidth, x.numel() * slots / self.rate)
+# ---- The whole
 
 
 def roofline(clock: Cpu | Gpu) -> Roofline | None:
@@ -283,59 +271,9 @@ def roofline(clock: Cpu | Gpu) -> Roofline | None:
     source, target = (torch.zeros(2**28, device="cuda") for _ in range(2))
     times = medians(clock, {COPY: lambda: target.copy_(source)}, 0.2)
     mhz = ask("nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits", "--id=0")
+    if not mhz.isdecimal():  # no nvidia-smi, or it does not say
+        return None
     return Roofline(2 * 4 * 2**28 / times[COPY], clock.lanes * float(mhz))
-
-
-def table(title: str, results: dict[str, tuple[dict[str, Row], float | None]], x: Tensor) -> list[str]:
-    lines = [
-        f"### {title}",
-        "",
-        "| loss | contender | forward us | forward + backward us | ours times | captured us | step us | "
-        "GB/s | of the roofline | peak memory |",
-        "|---|---|" + "---:|" * 8,
-    ]
-    floor_bytes = 3 * x.numel() * x.element_size()
-    for task, (rows, floor) in results.items():
-        for name, row in rows.items():
-            captured = "" if row.captured is None else f"{row.captured:.1f}"
-            share = "" if floor is None or name in (L1, COPY) else f"{100 * floor / row.both:.0f} %"
-            ratio, rate = row.both / rows[OURS].both, floor_bytes / row.both / 1e3
-            lines.append(
-                f"| {task} | {name} | {row.forward:.1f} | {row.both:.1f} | {ratio:.2f} | {captured} | "
-                f"{row.step:.1f} | {rate:.0f} | {share} | {row.memory:.2f} |"
-            )
-    return [*lines, ""]
-
-
-def bars(all_rows: dict[tuple, dict[str, Row]]) -> list[str]:
-    """The issue's bars for an H200, in float32: name, limit, what was measured."""
-    lines = ["### Bars, float32", "", "| bar | limit | measured | |", "|---|---:|---:|---|"]
-
-    def bar(
-        what: str, shape: tuple, task: str, peer: str, least: float, key: Callable = lambda r: r.both
-    ) -> None:
-        rows = all_rows.get((shape, torch.float32, task), {})
-        if OURS not in rows or peer not in rows:
-            lines.append(f"| {what} | {least:g} | not measured | |")
-            return
-        ratio = key(rows[peer]) / key(rows[OURS])
-        lines.append(f"| {what} | {least:g} | {ratio:.3g} | {'met' if ratio >= least else 'MISSED'} |")
-
-    large, small = SHAPES[:2]
-    bar("1080p SSIM: fused-ssim's time, in ours", large, "SSIM", FUSED_SSIM, 3)
-    bar("1080p SSIM: frame-analytics' time, in ours", large, "SSIM", FRAME_ANALYTICS, 2)
-    bar("1080p SSIM: the copy's time, in ours", large, "SSIM", COPY, 1 / 5)
-    for peer in (FUSED_SSIM, FRAME_ANALYTICS, MSSSIM):
-        bar(f"16x3x128x128 SSIM, a step: {peer}'s time, in ours", small, "SSIM", peer, 1, lambda r: r.step)
-        bar(f"1080p SSIM, forward: {peer}'s time, in ours", large, "SSIM", peer, 1, lambda r: r.forward)
-    bar("16x3x128x128 Mix: kornia's time, in ours", small, "Mix, 33 taps", KORNIA, 50)
-    if rows := all_rows.get((large, torch.float32, "SSIM")):
-        memory = rows[OURS].memory
-        lines.append(
-            f"| 1080p SSIM: peak memory, in gradients, at most | 1.1 | {memory:.3f} | "
-            f"{'met' if memory <= 1.1 else 'MISSED'} |"
-        )
-    return [*lines, ""]
 
 
 def header(clock: Cpu | Gpu, line: Roofline | None) -> list[str]:
@@ -356,6 +294,38 @@ def header(clock: Cpu | Gpu, line: Roofline | None) -> list[str]:
     return [*lines, "", *(__doc__ or "").strip().splitlines()[4:], ""]
 
 
+def measure(
+    clock: Cpu | Gpu,
+    line: Roofline | None,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    found: dict[str, Any],
+    seconds: float,
+    end: float,
+    all_rows: dict[tuple, dict[str, Row]],
+    notes: list[str],
+) -> list[str]:
+    """The table of one shape and dtype: every loss, or what there is time for."""
+    title = f"{'x'.join(map(str, shape))}, {str(dtype).removeprefix('torch.')}"
+    y = torch.rand(shape, device="cuda" if isinstance(clock, Gpu) else "cpu")
+    x, y = (y + 0.1 * torch.randn_like(y)).to(dtype), y.to(dtype)
+    results = {}
+    for name, task in tasks(found, x).items():
+        here: list[str] = []
+        if time.perf_counter() > end:
+            here.append("not measured, out of time")
+        else:
+            try:
+                rows = rows_of(clock, task, x, y, seconds, here)
+            except Exception as error:  # of the device, by whatever contender
+                here.append(f"not measured: {short(error)}")
+                rows = {}
+            all_rows[shape, dtype, name] = rows
+            results[name] = (rows, line and line.floor(task, x))
+        notes += [f"{title}, {name}: {note}" for note in here]
+    return table(title, results, x)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--wheel", type=Path, help="of ssimloss, unpacked instead of building the sources")
@@ -370,9 +340,12 @@ def main() -> None:
     start = time.perf_counter()
     if not torch.cuda.is_available() and not args.dry_run:
         parser.error("no CUDA device; --dry-run runs the script on the CPU")
+    for given in (args.wheel, args.peers, args.fused_ssim):
+        if given and not given.exists():
+            parser.error(f"{given}: expected a file or folder, there is none")
     out = args.out or ROOT / "benchmarks" / "results" / f"gpu-{datetime.date.today()}.md"
+    out.parent.mkdir(parents=True, exist_ok=True)
     clock = Gpu() if torch.cuda.is_available() else Cpu()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     text: list[str] = []
 
     def write(lines: list[str]) -> None:  # at once: what is measured stays, whatever comes
@@ -380,29 +353,30 @@ def main() -> None:
         text.extend(lines)
         out.write_text("\n".join(text) + "\n")
 
+    def terminate(*_: object) -> None:
+        raise SystemExit("terminated")
+
+    signal.signal(signal.SIGTERM, terminate)  # as `timeout` does it: the rest is written all the same
     with tempfile.TemporaryDirectory() as folder:
-        prepare(args, Path(folder))
+        failed = prepare(args, Path(folder))
         found, line = peers(), roofline(clock)
-        write(header(clock, line))
-        write([f"- {said}" for said in tests()] + [""])
+        notes = failed + [f"{name}: not importable" for name in MODULES if name not in found]
+        write(header(clock, line))  # imports ssimloss
         all_rows: dict[tuple, dict[str, Row]] = {}
-        notes: list[str] = [f"{name}: not importable" for name in MODULES if name not in found]
-        for dtype, shape in zip(DTYPES, DRY_SHAPES, strict=True) if args.dry_run else product(DTYPES, SHAPES):
-            y = torch.rand(shape, device=device)
-            x, y = (y + 0.1 * torch.randn_like(y)).to(dtype), y.to(dtype)
-            title, results = f"{'x'.join(map(str, shape))}, {str(dtype).removeprefix('torch.')}", {}
-            for task_name, task in tasks(found, x).items():
-                if time.perf_counter() - start > args.budget - 20:
-                    notes.append(f"{title}, {task_name}: not measured, out of time")
-                    continue
-                here: list[str] = []
-                rows = rows_of(clock, task, x, y, args.seconds, here)
-                notes += [f"{title}, {task_name}: {note}" for note in here]
-                all_rows[shape, dtype, task_name] = rows
-                results[task_name] = (rows, line and line.floor(task, x))
-            write(table(title, results, x))
-        write(bars(all_rows))
-        write([f"- {note}" for note in notes] + ["", f"{time.perf_counter() - start:.0f} s in all."])
+        try:
+            for said in tests():
+                write([f"- {said}"])
+            write([""])
+            for dtype, shape in (
+                zip(DTYPES, DRY_SHAPES, strict=True) if args.dry_run else product(DTYPES, SHAPES)
+            ):
+                end = start + args.budget - 20
+                write(measure(clock, line, shape, dtype, found, args.seconds, end, all_rows, notes))
+        finally:
+            write(bars(all_rows))
+            write([f"- {note}" for note in notes] + ["", f"{time.perf_counter() - start:.0f} s in all."])
+    if any(OURS not in rows for rows in all_rows.values()):
+        raise SystemExit(f"{OURS} failed: see the notes in {out}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,17 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+BUILD_SECONDS = 150  # one H200's machine with 16 cores should need 40
+# From the objects that setup.py keeps in build/cuda, or makes: what is tested is what is measured.
+DRIVER = """
+import subprocess, sys
+sys.path.insert(0, sys.argv[1])
+import setup
+nvcc = setup.find_nvcc()
+objects = setup.compile_cuda(nvcc, setup.cuda_architectures(nvcc))
+source = sys.argv[1] + "/tests/cuda_shim/driver.cpp"
+subprocess.run([nvcc, "-std=c++17", source, *objects, "-o", sys.argv[2]], check=True)
+"""
 
 
 def ask(*command: str) -> str:
@@ -22,69 +34,87 @@ def ask(*command: str) -> str:
     return ""
 
 
-def prepare(args: argparse.Namespace, folder: Path) -> None:
-    """Ours, and the peers that were brought, unpacked or built into folder, importable from it."""
-    environment = os.environ.copy()
+def prepare(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Ours, and the peers that were brought, unpacked or built into folder, importable from it.
+
+    Lines on what could not be built.
+    """
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
-        environment |= {"SSIMLOSS_CUDA_ARCHS": f"{major}{minor}", "TORCH_CUDA_ARCH_LIST": f"{major}.{minor}"}
+        os.environ |= {"SSIMLOSS_CUDA_ARCHS": f"{major}{minor}", "TORCH_CUDA_ARCH_LIST": f"{major}.{minor}"}
     wheels = sorted(args.peers.glob("*.whl")) if args.peers else []
     builds = []
 
-    def build(*command: str, where: Path) -> None:
+    def build(what: str, *command: str, where: Path) -> None:
         log = (folder / f"build{len(builds)}.log").open("w+")
-        builds.append((subprocess.Popen(command, cwd=where, env=environment, stdout=log, stderr=log), log))
+        builds.append((what, subprocess.Popen(command, cwd=where, stdout=log, stderr=log), log))
 
     if args.wheel:
         wheels.append(args.wheel)
     elif not args.installed:
         base = ["--build-base", str(folder / "base"), "--build-lib", str(folder)]
-        build(sys.executable, "setup.py", "-q", "build", *base, where=ROOT)
+        build("ssimloss", sys.executable, "setup.py", "-q", "build", *base, where=ROOT)
     if args.fused_ssim:
         source = shutil.copytree(args.fused_ssim, folder / "source")  # its build writes beside its sources
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
-        build(*pip, "--no-build-isolation", "--target", str(folder), str(source), where=folder)
+        pip += ["--no-build-isolation", "--target", str(folder), str(source)]
+        build("fused-ssim", *pip, where=folder)
     for wheel in wheels:
         zipfile.ZipFile(wheel).extractall(folder)
-    for process, log in builds:
-        if process.wait():
+    failed, end = [], time.monotonic() + BUILD_SECONDS
+    for what, process, log in builds:
+        try:
+            code = process.wait(max(end - time.monotonic(), 1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = f"none after {BUILD_SECONDS} s"
+        if code:
+            failed.append(f"{what} was not built, exit status {code}")
             log.seek(0)
-            print(f"{' '.join(process.args)} failed:\n{log.read()[-3000:]}", flush=True)
+            print(f"{failed[-1]}:\n{log.read()[-3000:]}", flush=True)
     sys.path.insert(0, str(folder))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    return failed
+
+
+def outcome(seconds: float, *command: str) -> str:
+    """passed, FAILED or out of time, with the last line of what the command said; prints the end of it."""
+    # Not the package in the sources' folder, where no library may lie, but the one made ready.
+    environment = os.environ | {"PYTHONSAFEPATH": "1"}
+    with tempfile.TemporaryFile("w+") as said:
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT, timeout=seconds
+            )
+            result = "passed" if done.returncode == 0 else f"FAILED ({done.returncode})"
+        except subprocess.TimeoutExpired:
+            result = f"out of time, {seconds:g} s"
+        except OSError as error:
+            return f"not run: {error}"
+        said.seek(0)
+        text = said.read().strip()
+    print(text[-8000:], flush=True)
+    return f"{result}: {(text.splitlines() or [''])[-1].strip('= ')[:200]}"
 
 
 def tests() -> Iterator[str]:
     """Lines on what tests/test_gpu.py says, and compute-sanitizer of tests/cuda_shim/driver.cpp."""
-    # Not the package in the sources' folder, where no library may lie, but the one made ready.
-    environment = os.environ | {"PYTHONSAFEPATH": "1"}
-
-    def outcome(seconds: float, *command: str) -> tuple[str, str]:
-        try:
-            done = subprocess.run(
-                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds
-            )
-        except subprocess.TimeoutExpired:
-            return f"out of time, {seconds} s", ""
-        except OSError as error:
-            return f"not run: {error}", ""
-        print(done.stdout[-6000:], done.stderr[-3000:], flush=True)
-        return "passed" if done.returncode == 0 else "FAILED", done.stdout
-
     pytest = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rs", "-p", "no:cacheprovider"]
-    result, said = outcome(110, *pytest, "tests/test_gpu.py")
-    yield f"tests/test_gpu.py: {result}: {(said.strip().splitlines() or [''])[-1].strip('= ')}"
     if not torch.cuda.is_available():
+        yield f"tests/test_gpu.py: {outcome(110, *pytest, 'tests/test_gpu.py')}"
         return
     with tempfile.TemporaryDirectory() as folder:
-        driver = str(Path(folder) / "driver")
-        sources = sorted(map(str, (ROOT / "csrc/cuda").glob("*.cu")))
-        flags = ["-std=c++17", "-O2", "-lineinfo", "-arch=native", "--threads=0"]
-        built, _ = outcome(
-            50, "nvcc", *flags, "-x", "cu", "tests/cuda_shim/driver.cpp", *sources, "-o", driver
-        )
+        driver = Path(folder) / "driver"
+        build = subprocess.Popen([sys.executable, "-c", DRIVER, str(ROOT), str(driver)])
+        yield f"tests/test_gpu.py: {outcome(110, *pytest, 'tests/test_gpu.py')}"
+        try:
+            build.wait(60)
+        except subprocess.TimeoutExpired:
+            build.kill()
+            build.wait()
+        sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
         for tool in ("memcheck", "racecheck"):
-            found = f"not run, the driver's build: {built}"
-            if built == "passed":
-                found, _ = outcome(40, "compute-sanitizer", "--tool", tool, "--error-exitcode", "9", driver)
+            found = "not run: its driver was not built"
+            if build.returncode == 0:
+                found = outcome(40, sanitizer, "--tool", tool, "--error-exitcode", "9", str(driver))
             yield f"compute-sanitizer {tool}: {found}"

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,3 +67,17 @@ def shim_build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str],
         return tmp_path_factory.mktemp(f"shim-{kind}")
 
     return functools.cache(lambda kind, main: shim.build(folder(kind), kind, main=main))
+
+
+@pytest.fixture
+def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """launched(call) -> the kernels that the call launches under the shim, in order."""
+    trace = tmp_path / "launches.txt"
+    monkeypatch.setenv("SHIM_TRACE", str(trace))
+
+    def names(call: Callable[[], object]) -> list[str]:
+        trace.write_text("")
+        call()
+        return re.findall(r"[a-z]+(?=_kernel)", trace.read_text())
+
+    return names

@@ -19,19 +19,22 @@ KINDS = {
 
 
 def build(folder: Path, kind: str, *, main: str, cuda: Path = CUDA) -> Path:
-    """The kernels in `cuda` with tests/cuda_shim/`main`: an executable, or of ops.cpp a library.
+    """The kernels in `cuda` with tests/cuda_shim/`main`: an executable, or of ops.cpp a library, which is
+    also the Python module `kernels` of kernels.cpp.
 
     `cuda` may be a copy elsewhere that was changed. Object files that `folder` has are used as they are.
     """
     folder.mkdir(parents=True, exist_ok=True)
     common = [*os.environ.get("CXX", "g++").split(), "-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror"]
     common += ["-Wno-unknown-pragmas", f"-I{SHIM}", *KINDS[kind]]
-    torch = ["-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+    # -O0: mostly headers of others. pybind11 is the one that torch brings.
+    torch = ["-O0", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
     torch += [f"-isystem{path}" for path in [*include_paths(), sysconfig.get_paths()["include"]]]
     commands, objects = [], []
-    for source in [*sorted(cuda.glob("*.cu")), SHIM / "shim.cpp", SHIM / main]:
+    bindings = [SHIM / main, SHIM / "kernels.cpp"] if main == "ops.cpp" else [SHIM / main]
+    for source in [*bindings, *sorted(cuda.glob("*.cu")), SHIM / "shim.cpp"]:
         objects.append(folder / f"{source.stem}.o")
-        own = torch if source.stem == "ops" else []
+        own = torch if source.stem in ("ops", "kernels") else []
         if source.stem == "shim" and kind == "tsan":  # the machine, not the program
             own = ["-DSHIM_TSAN", "-fno-sanitize=thread"]
         if not objects[-1].exists():

@@ -4,9 +4,11 @@ The fast paths live in registers: no spill, no local memory. Skipped by name whe
 """
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -19,8 +21,8 @@ NVCC = shutil.which("nvcc")
 pytestmark = pytest.mark.skipif(NVCC is None, reason="no nvcc on the PATH")
 
 # One scale of 11 taps, and what every loss runs on. positions_kernel keeps arrays over the scales in local
-# memory, product_kernel one over the levels.
-FAST = re.compile(r"strip_kernel|gradient_kernel|scale_kernel|pool_kernel|combine_kernel|finish_kernel")
+# memory.
+FAST = re.compile(r"(strip|levels|gradient|scale|pool|combine|finish)_kernel")
 REGISTERS, SHARED, THREADS, BLOCKS = 65536, 233472, 2048, 32  # of one multiprocessor of sm_90
 
 
@@ -84,6 +86,44 @@ def test_every_architecture_compiles_without_a_warning(logs: list[str], usages: 
     expected = {f"sm_{arch}" for arch in setup_py().cuda_architectures(NVCC)}
     for kernel in {usage.kernel for usage in usages}:
         assert {usage.arch for usage in usages if usage.kernel == kernel} == expected
+
+
+NVCC_THAT_COUNTS = """#!/bin/bash
+cd "$(dirname "$0")"
+if [ "$1" = --version ]; then cat version; exit; fi
+echo >>calls; touch "${@: -1}"
+"""
+
+
+def test_what_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One source once, and again where it, a header, the architectures or nvcc itself changed."""
+    build, nvcc = setup_py(), tmp_path / "nvcc"
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    nvcc.write_text(NVCC_THAT_COUNTS)
+    nvcc.chmod(0o755)
+    csrc = tmp_path / "csrc"
+    (csrc / "cuda").mkdir(parents=True)
+    source, header, version = csrc / "cuda" / "one.cu", csrc / "one.h", tmp_path / "version"
+    for path in (source, header, version):
+        path.write_text("Build 1")
+
+    def compiled(archs: str = "75 90") -> int:
+        """How often, when asked twice."""
+        (tmp_path / "calls").write_text("")
+        for _ in range(2):
+            build.compile_cuda(str(nvcc), archs.split())
+        return len((tmp_path / "calls").read_text().splitlines())
+
+    assert compiled() == 1
+    assert compiled() == 0
+    assert compiled("90") == 1
+    version.write_text("Build 2")
+    assert compiled("90") == 1
+    log, now = tmp_path / "build" / "cuda" / "one.log", time.time()
+    for changed in (source, header):
+        for path, age in ((source, 100), (header, 100), (log, 50), (changed, 10)):
+            os.utime(path, (now - age, now - age))
+        assert compiled("90") == 1
 
 
 def test_fast_paths_live_in_registers(usages: list[Usage]) -> None:

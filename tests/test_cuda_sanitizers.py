@@ -62,6 +62,9 @@ BUGS = {
         LAST_COLUMN, "return col0 + own;", *SSIM, "asan", "heap-buffer-overflow"
     ),
     "no barrier between the scales": Bug(f"if (j > 0) {BARRIER}", "", *MIX, "plain", "differs"),
+    "no barrier after the levels' sums": Bug(
+        f"1, ssim, l1);\n  {BARRIER}", "1, ssim, l1);", "dyadic", "mix_dyadic zeros x", "plain", "not finite"
+    ),
     "halo one row short": Bug(
         "rows = tile_height + 2 * radius", "rows = tile_height + 2 * radius - 1", *MIX, "plain", "differs"
     ),

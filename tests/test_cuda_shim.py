@@ -25,6 +25,7 @@ from cases import (
     pair,
     relative_error,
     value_and_gradients,
+    wanted_by,
 )
 
 from ssimloss import SSIMLoss, autograd, ops
@@ -234,6 +235,57 @@ def test_every_schedule_gives_the_same_bits(
             results[-1] += [loss, *grads]
     for result in results[1:]:
         assert all(torch.equal(*same) for same in zip(result, results[0], strict=True))
+
+
+@pytest.mark.parametrize("want", ["", "x", "y", "xy"])
+def test_ssim_is_one_launch_and_its_mean(want: str, launched: Callable) -> None:
+    leaves = wanted_by(want, *pair(2, 3, 40, 400))
+    assert launched(lambda: CASES["l1_ssim"].fused(*leaves)) == ["strip", "finish"]
+
+
+@pytest.mark.parametrize("want", ["", "x", "y", "xy"])
+@pytest.mark.parametrize("name", ["ms_ssim", "mix_dyadic"])
+@pytest.mark.parametrize(
+    ("levels", "shape", "expected"),
+    [
+        (1, (2, 3, 40, 400), ["strip", "combine"]),
+        (5, (2, 3, 165, 198), ["strip", "levels", "combine"]),
+        (5, (1, 65, 17, 17), ["strip", "levels", "combine", "finish"]),  # the mean of many planes
+        (7, (1, 1, 65, 70), ["strip", "pool", "pool", "levels", "levels", "combine"]),
+    ],
+    ids=str,
+)
+def test_launches_of_the_dyadic_form(
+    levels: int, shape: tuple[int, ...], expected: list[str], name: str, want: str, launched: Callable
+) -> None:
+    """The levels come out of the launch that reads the finest one; value and gradients of all in three."""
+    leaves = wanted_by(want, *pair(*shape))
+    loss: list[torch.Tensor] = []
+
+    def forward() -> None:
+        loss.append(CASES[name].fused(*leaves, weights=(1 / levels,) * levels, padding="zeros"))
+
+    assert launched(forward) == expected
+    if want:  # the gradients came with the value
+        assert launched(loss[0].backward) == ["scale"] * len(want)
+
+
+@pytest.mark.parametrize("remainder", range(16))
+@pytest.mark.parametrize(("padding", "want"), [("zeros", ""), ("zeros", "xy"), ("reflect", "y")])
+def test_every_pattern_of_odd_sides(
+    padding: str, want: str, remainder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the padding pixels of four halvings lie depends on the sides modulo 16; with seams."""
+    height = 48 if padding == "zeros" else 96
+    x, y = pair(1, 2, height + remainder, 352 + (11 * remainder + 3) % 16)
+    case, options = exactly("mix_dyadic"), dict(padding=padding, weights=(0.1, 0.2, 0.3, 0.2, 0.2))
+    for multiprocessors in ("1", "132"):
+        monkeypatch.setenv("SHIM_SMS", multiprocessors)
+        if want:
+            assert_same(case, x, y, want=want, **options, **F32)
+        else:
+            error = relative_error(case.fused(x, y, **options), case.spec(x.double(), y.double(), **options))
+            assert error < F32["value"]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,6 +4,7 @@
 logic is tested without a device in test_cuda_shim.py.
 """
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -338,3 +339,20 @@ def test_benchmark_script(tmp_path: Path) -> None:
         assert f"| {row} |" in written
     assert "### Bars" in written and "tests/test_gpu.py: " in written
     assert "fused-ssim: not importable" in written  # never installed in CI: the missing are named
+
+
+def test_a_contender_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours too: the others and the table are there all the same."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    gpu = importlib.import_module("gpu")
+
+    def broken(x: Tensor, y: Tensor) -> Tensor:
+        raise RuntimeError("this one\nhas two lines")
+
+    task = gpu.Task({gpu.OURS: broken, gpu.L1: torch.nn.functional.l1_loss}, 11, 1)
+    x, y = pair(1, 1, 20, 20)
+    notes: list[str] = []
+    rows = gpu.rows_of(gpu.Cpu(), task, x, y, 0.001, notes)
+    assert list(rows) == [gpu.L1] and notes == ["ssimloss left out: RuntimeError: this one"]
+    assert any("| SSIM | F.l1_loss |" in line for line in gpu.table("", {"SSIM": (rows, None)}, x))
+    assert any("not measured" in line for line in gpu.bars({(gpu.SHAPES[0], x.dtype, "SSIM"): rows}))

@@ -1,5 +1,10 @@
 // The dyadic form: the pyramid, every level's value and gradient, then what multiplies them together.
+//
+// Launches where the strips take the levels, for up to five: the finest, the coarser ones, combine; and one
+// more (finish) for the mean of more than `planes_to_fold` planes. A launch a level would wait for the
+// slowest block of each: the four coarser ones have too few blocks to fill a GPU alone.
 #include <algorithm>
+#include <cmath>
 
 #include "pyramid.cuh"
 #include "similarity.h"
@@ -28,7 +33,7 @@ struct Layout {
   Similarity levels[cuda_max_levels];
   int64_t pieces[cuda_max_levels];
   double count[cuda_max_levels];
-  double *factors, *losses;
+  double* losses;
   void* offsets;
   size_t bytes;
 };
@@ -46,10 +51,10 @@ Layout layout(const DyadicCall& call, void* workspace) {
   const int64_t planes = p.batch * p.channels;
   const DType type = arithmetic(p.x.dtype);
   const size_t size = type == DType::float64 ? 8 : 4;
-  all.factors = room.take<double>(size_t(planes * call.levels) * sizeof(double));
   all.losses = room.take<double>(size_t(planes) * 2 * sizeof(double));
   all.offsets = room.take(size_t(planes) * size);
   size_t maps = 0;
+  Problem problems[cuda_max_levels];
   for (int j = 0; j < call.levels; ++j) {
     if (j > 0) {
       p.height = p.height / 2 + p.height % 2, p.width = p.width / 2 + p.width % 2;
@@ -69,7 +74,7 @@ Layout layout(const DyadicCall& call, void* workspace) {
     p.luminance = j + 1 == call.levels;
     const int64_t crop = crop_of(p);
     all.count[j] = double(p.height - 2 * crop) * double(p.width - 2 * crop);
-    all.pieces[j] = pieces(p);
+    problems[j] = p;
     Similarity& level = all.levels[j];
     level = {p,
              call.grad_scale * call.finest.ssim_weight / all.count[j],
@@ -78,11 +83,18 @@ Layout layout(const DyadicCall& call, void* workspace) {
              j > 0 ? all.offsets : nullptr,
              nullptr,
              nullptr};
-    level.sums = room.take<double>(size_t(planes * all.pieces[j]) * 2 * sizeof(double));
     maps = std::max(maps, maps_bytes(p));
   }
+  if (strip_takes(problems[0])) {
+    strip_level_pieces(problems, call.levels, all.pieces);
+  } else {
+    for (int j = 0; j < call.levels; ++j) all.pieces[j] = pieces(problems[j]);
+  }
   void* shared_maps = room.take(maps);
-  for (int j = 0; j < call.levels; ++j) all.levels[j].maps = shared_maps;
+  for (int j = 0; j < call.levels; ++j) {
+    all.levels[j].sums = room.take<double>(size_t(planes * all.pieces[j]) * 2 * sizeof(double));
+    all.levels[j].maps = shared_maps;
+  }
   all.bytes = room.used();
   return all;
 }
@@ -110,65 +122,76 @@ void pool(const Problem& fine, const Problem& coarse, void* offsets, void* strea
   }
 }
 
+constexpr int64_t planes_to_fold = 64, most_loss_blocks = 1 << 16;
+
 template <class E, class T>
-void combine(const Layout& all, const DyadicCall& call, bool to_y, void* stream) {
+void combine(const Layout& all, const DyadicCall& call, void* stream) {
   const Problem& p = all.levels[0].problem;
   const int64_t planes = p.batch * p.channels;
   CombineParams params{};
   params.levels = call.levels;
-  params.planes = planes;
+  for (int j = 0; j < call.levels; ++j) {
+    params.sums[j] = all.levels[j].sums, params.pieces[j] = all.pieces[j];
+    params.count[j] = all.count[j], params.weights[j] = call.weights[j];
+  }
+  params.ssim_weight = p.ssim_weight, params.l1_weight = p.l1_weight;
+  const int64_t averaged = call.per_image ? p.channels : planes;
+  const bool folded = averaged <= planes_to_fold;
+  if (call.loss) {
+    params.outputs = folded ? planes / averaged : planes;
+    params.planes_an_output = folded ? averaged : 1;
+    params.losses = folded ? call.loss : all.losses;
+    params.losses_double = !folded || p.x.dtype == DType::float64;
+    params.loss_stride = folded ? 1 : 2;
+    params.loss_blocks = int(std::min(params.outputs, most_loss_blocks));
+  }
   params.channels = int(p.channels), params.height = int(p.height), params.width = int(p.width);
   params.l1_gain = p.l1_weight != 0 ? call.grad_scale * p.l1_weight / all.count[0] : 0;
-  params.negative = to_y;
   params.padding = p.padding;
   params.radius = p.windows[0].radius;
   for (int t = 0; t <= params.radius; ++t) params.taps[t] = p.windows[0].weights[t];
   params.incoming_double = call.incoming.dtype == DType::float64,
   params.incoming_stride = call.incoming.stride;
-  const int64_t step = images_a_launch(p, p.height, p.width, 256);
+  // Five blocks a multiprocessor, as many as run at once (48 registers).
+  const int64_t blocks = 5 * current_device().multiprocessors;
+  params.rows = int(std::min(p.height, (planes * p.height + blocks - 1) / blocks));
+  const int64_t in_image = (p.height + params.rows - 1) / params.rows * p.channels;
+  const int64_t step =
+      wants_gradient(p) ? std::max<int64_t>(1, (most_blocks - most_loss_blocks) / in_image) : p.batch;
   for (int64_t first = 0; first < p.batch; first += step) {
-    const Images fine = to_y ? p.grad_y : p.grad_x;
-    params.fine = view(from_image(fine, first));
+    params.fine[0] = view(from_image(p.grad_x, first)), params.fine[1] = view(from_image(p.grad_y, first));
     params.x = view(from_image(p.x, first)), params.y = view(from_image(p.y, first));
     params.incoming = from_image(call.incoming, first).data;
-    params.factors = all.factors + first * p.channels;
+    params.first_plane = first * p.channels;
     for (int j = 1; j < call.levels; ++j) {
       const Problem& level = all.levels[j].problem;
-      params.coarse[j] = from_image(to_y ? level.grad_y : level.grad_x, first).data;
+      params.coarse[0][j] = from_image(level.grad_x, first).data;
+      params.coarse[1][j] = from_image(level.grad_y, first).data;
     }
-    const int64_t blocks = (p.height * p.width + 255) / 256;
-    launch("combine_kernel", &combine_kernel<E, T>, std::min(step, p.batch - first) * p.channels * blocks,
-           256, 0, stream, params);
+    const int64_t images = std::min(step, p.batch - first);
+    launch("combine_kernel", &combine_kernel<E, T>,
+           params.loss_blocks + (wants_gradient(p) ? images * in_image : 0), combine_threads, combine_shared,
+           stream, params);
+    params.loss_blocks = 0;
   }
+  if (call.loss && !folded)
+    finish(all.losses, averaged, planes / averaged, 1 / double(averaged), 0, call.loss, arithmetic(p.x.dtype),
+           stream);
 }
 
 template <class E, class T>
 void run(const Layout& all, const DyadicCall& call, void* stream) {
-  const int64_t planes = all.levels[0].problem.batch * all.levels[0].problem.channels;
+  const Similarity* levels = all.levels;
+  const bool strips = strip_takes(levels[0].problem);
+  int pooled = strips ? strip_finest(levels, call.levels, all.offsets, stream) : 0;
   for (int j = 0; j < call.levels; ++j) {
-    Similarity level = all.levels[j];
-    if (j == 1) pool<E, T>(all.levels[0].problem, level.problem, all.offsets, stream);
-    if (j > 1) pool<T, T>(all.levels[j - 1].problem, level.problem, all.offsets, stream);
-    similarity(level, stream);
+    const Problem& p = levels[j].problem;
+    if (j == 1 && pooled < j) pool<E, T>(levels[0].problem, p, all.offsets, stream);
+    if (j > 1 && pooled < j) pool<T, T>(levels[j - 1].problem, p, all.offsets, stream);
+    if (!strips) similarity(levels[j], stream);
   }
-  ProductParams params{};
-  params.planes = planes;
-  params.levels = call.levels, params.channels = int(all.levels[0].problem.channels);
-  for (int j = 0; j < call.levels; ++j) {
-    params.sums[j] = all.levels[j].sums, params.pieces[j] = all.pieces[j];
-    params.count[j] = all.count[j], params.weights[j] = call.weights[j];
-  }
-  params.ssim_weight = call.finest.ssim_weight, params.l1_weight = call.finest.l1_weight;
-  params.incoming = call.incoming.data;
-  params.incoming_double = call.incoming.dtype == DType::float64,
-  params.incoming_stride = call.incoming.stride;
-  const bool gradient = wants_gradient(all.levels[0].problem);
-  params.factors = gradient ? all.factors : nullptr;
-  params.losses = all.losses;
-  launch("product_kernel", &product_kernel, planes, 32, 0, stream, params);
-  if (!gradient) return;
-  combine<E, T>(all, call, false, stream);
-  if (all.levels[0].problem.grad_y.data) combine<E, T>(all, call, true, stream);
+  if (strips) strip_coarser(levels, call.levels, stream);
+  combine<E, T>(all, call, stream);
 }
 
 template <class E, class T>
@@ -203,9 +226,8 @@ void dyadic_cuda(const DyadicCall& call, void* workspace, void* stream) {
       case DType::bfloat16: run<Brain, float>(all, call, stream); break;
     }
   }
-  if (!call.loss) return;
-  const int64_t outputs = call.per_image ? p.batch : 1, averaged = call.per_image ? p.channels : planes;
-  finish(all.losses, averaged, outputs, 1 / double(averaged), 0, call.loss, arithmetic(p.x.dtype), stream);
+  if (!call.loss || planes > 0) return;
+  finish(nullptr, 0, call.per_image ? p.batch : 1, NAN, 0, call.loss, arithmetic(p.x.dtype), stream);
 }
 
 void scale_cuda(const ScaleCall& call, void* stream) {

@@ -98,4 +98,26 @@ __device__ inline T cover(int i, int size, Padding padding, const T* taps, int r
   return is_edge(i, size, padding) ? T(0.5) * sum : sum;
 }
 
+// What the dyadic form takes off d before it halves it, where the plane is nearly uniform: rounding a halved
+// uniform difference to float32 would cost the digits of its variation. The middle of three values of d, if
+// all three are nearly that; d in units of 1.
+template <class T, class E>
+__device__ T offset_of(const E* x, const E* y, const View& of_x, const View& of_y, int height, int width,
+                       double inverse_range) {
+  T v[3];
+  for (int i = 0; i < 3; ++i) {
+    const int64_t row = int64_t(height) * (2 * i + 1) / 6, col = int64_t(width) * (2 * i + 1) / 6;
+    v[i] = (T(wide(x[row * of_x.h + col * of_x.w])) - T(wide(y[row * of_y.h + col * of_y.w]))) *
+           T(inverse_range);
+  }
+  T low = v[0], high = v[0], sum = 0;
+  for (int i = 0; i < 3; ++i) {
+    low = v[i] < low ? v[i] : low, high = v[i] > high ? v[i] : high;
+    sum += v[i];
+  }
+  const T middle = sum - low - high;
+  const T size = middle < 0 ? -middle : middle;
+  return (high - low) * T(16) < size && size <= T(2) ? middle : T(0);
+}
+
 }  // namespace ssimloss

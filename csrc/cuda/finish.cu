@@ -10,7 +10,6 @@
 #include "sums.cuh"
 
 namespace ssimloss {
-namespace {
 
 struct FinishParams {
   const double* sums;  // [outputs][count][2]
@@ -33,8 +32,6 @@ __global__ void finish_kernel(FinishParams p) {
     static_cast<float*>(p.out)[blockIdx.x] = float(loss);
   }
 }
-
-}  // namespace
 
 void finish(const double* sums, int64_t count, int64_t outputs, double ssim_mean, double l1_mean, void* out,
             DType dtype, void* stream) {

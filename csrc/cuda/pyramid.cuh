@@ -1,14 +1,14 @@
-// The dyadic form's own kernels: the halved images, the product of the levels' means, and the gradient of
-// the finest level from the gradients of all.
+// The dyadic form's own kernels: halved images where the strips do not make them, and what becomes of the
+// levels' sums and gradients.
 //
 //   pool     a thread owns one pixel of a level: the 2 x 2 means of m = x + y and d = x - y of the level
-//   above.
-//            Reads 4 pixels of two images, writes one of each: 8 bytes an element of the finer level, 2
-//            written
-//   product  a warp owns a plane: adds the levels' partial sums in a fixed order, then the logarithms of
-//            ssim_math's dyadic form; gives the plane's loss and every level's factor
-//   combine  a thread owns one pixel of the finest level: gradient * factor + that of the pixels above it
-//            / 4, / 16, ... (the adjoint of pool). 4 bytes read (8 + 4 more for l1), 4 written
+//            above. Reads 4 pixels of two images, writes one of each: 8 bytes an element of the finer level,
+//            2 written
+//   combine  its first blocks own the losses: the levels' partial sums in a fixed order, the logarithms of
+//            ssim_math's dyadic form, the mean over planes. The others own some rows of one plane of the
+//            finest level each; they work the levels' factors out for themselves (a few thousand bytes from
+//            the L2 cache; there are few of them) and give gradient * factor + that of the pixels above it
+//            / 4, / 16, ... (the adjoint of pool): 4 bytes read (8 + 4 more for l1), 4 written a gradient
 #pragma once
 
 #include "cuda.h"
@@ -18,36 +18,15 @@
 
 namespace ssimloss {
 
-// d is stored less a value of its plane where the plane is nearly uniform: rounding a halved uniform
-// difference to float32 would cost the digits of its variation.
 struct PoolParams {
   View x, y;  // images, or m and d
-  View m, d;  // out
+  View m, d;  // out, d less the plane's offset (elements.cuh)
   bool pyramid;
   int64_t planes;
   int channels, height, width;  // of x and y
   double inverse_range;
   void* offsets;  // [planes]: written by the first level, read by all
 };
-
-// The middle of three values of d, if all three are nearly that.
-template <class E, class T>
-__device__ T offset_of(const PoolParams& p, const E* x, const E* y) {
-  T v[3];
-  for (int i = 0; i < 3; ++i) {
-    const int64_t row = int64_t(p.height) * (2 * i + 1) / 6, col = int64_t(p.width) * (2 * i + 1) / 6;
-    v[i] =
-        (T(wide(x[row * p.x.h + col * p.x.w])) - T(wide(y[row * p.y.h + col * p.y.w]))) * T(p.inverse_range);
-  }
-  T low = v[0], high = v[0], sum = 0;
-  for (int i = 0; i < 3; ++i) {
-    low = v[i] < low ? v[i] : low, high = v[i] > high ? v[i] : high;
-    sum += v[i];
-  }
-  const T middle = sum - low - high;
-  const T size = middle < 0 ? -middle : middle;
-  return (high - low) * T(16) < size && size <= T(2) ? middle : T(0);
-}
 
 template <class E, class T>
 __global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolParams p) {
@@ -60,7 +39,8 @@ __global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolP
   const E* x = p.x.plane<E>(image, channel);
   const E* y = p.y.plane<E>(image, channel);
   T* offsets = static_cast<T*>(p.offsets);
-  const T offset = p.pyramid ? offsets[plane] : offset_of<E, T>(p, x, y);
+  const T offset =
+      p.pyramid ? offsets[plane] : offset_of<T>(x, y, p.x, p.y, p.height, p.width, p.inverse_range);
   if (!p.pyramid && at == 0) offsets[plane] = offset;
 
   const int row = int(at / width), col = int(at % width);
@@ -80,64 +60,27 @@ __global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolP
   p.d.plane<T>(image, channel)[row * p.d.h + col * p.d.w] = T(0.25) * ((d[0] + d[1]) + (d[2] + d[3]));
 }
 
-struct ProductParams {
-  int64_t planes;
-  int levels, channels;
+struct CombineParams {
+  int levels;
   const double* sums[cuda_max_levels];  // [planes][pieces][2]
   int64_t pieces[cuda_max_levels];
   double count[cuda_max_levels];  // positions of a plane
   double weights[cuda_max_levels];
   double ssim_weight, l1_weight;
-  const void* incoming;
-  bool incoming_double;
-  int64_t incoming_stride;
-  double* factors;  // [levels][planes]: incoming * the product's derivative with respect to m_j; or null
-  double* losses;   // [planes][2]: the plane's loss, 0
-};
-
-__global__ void __launch_bounds__(32) product_kernel(const __grid_constant__ ProductParams p) {
-  const int64_t plane = blockIdx.x;
-  double logs = 0, l1 = 0, slopes[cuda_max_levels];
-  for (int level = 0; level < p.levels; ++level) {
-    const double* sums = p.sums[level] + 2 * plane * p.pieces[level];
-    double ssim = 0, level_l1 = 0;
-    for (int64_t i = threadIdx.x; i < p.pieces[level]; i += 32)
-      ssim += sums[2 * i], level_l1 += sums[2 * i + 1];
-    ssim = sum_warp(ssim), level_l1 = sum_warp(level_l1);
-    // As log_mean of ../options.h.
-    constexpr double knee = 0.05;
-    const double e = ssim / p.count[level], m = 1 - e;
-    const double value = m > knee ? log1p(-e) : log(knee) + (m - knee) / knee;
-    const double slope = m > knee ? 1 / m : (m <= knee ? 1 / knee : m);  // m if NaN
-    logs += p.weights[level] * value;
-    slopes[level] = p.weights[level] * slope;
-    if (level == 0 && p.l1_weight != 0) l1 = p.l1_weight * (level_l1 / p.count[0]);
-  }
-  if (threadIdx.x != 0) return;
-  p.losses[2 * plane] = l1 + p.ssim_weight * -expm1(logs), p.losses[2 * plane + 1] = 0;
-  if (!p.factors) return;
-  double incoming = 1;
-  if (p.incoming) {
-    const int64_t at = plane / p.channels * p.incoming_stride;
-    incoming = p.incoming_double ? static_cast<const double*>(p.incoming)[at]
-                                 : double(static_cast<const float*>(p.incoming)[at]);
-  }
-  const double product = exp(logs);
-  for (int level = 0; level < p.levels; ++level)
-    p.factors[level * p.planes + plane] = incoming * product * slopes[level];
-}
-
-struct CombineParams {
-  View fine;  // in and out
-  int levels;
-  int64_t planes;
-  int channels, height, width;
-  const void* coarse[cuda_max_levels];  // [planes][height][width] of levels 1, 2, ...
-  const double* factors;                // [levels][planes]
+  // Losses, each the mean of as many planes; every loss_stride-th number of `losses` is one.
+  int64_t outputs, planes_an_output;
+  void* losses;
+  bool losses_double;
+  int loss_stride;
+  int loss_blocks;
+  // Gradients of planes [first_plane, ...).
+  int64_t first_plane;
+  int channels, height, width, rows;       // rows a block
+  View fine[2];                            // in and out: the gradients to x and y; the second may be absent
+  const void* coarse[2][cuda_max_levels];  // [planes][height][width] of levels 1, 2, ...
   // l1: its gradient is sign(x - y) * gain * incoming * cover; gain 0 without.
   View x, y;
   double l1_gain;
-  bool negative;  // the gradient to y
   Padding padding;
   int radius;
   double taps[cuda_max_radius + 1];
@@ -146,39 +89,130 @@ struct CombineParams {
   int64_t incoming_stride;
 };
 
-template <class E, class T>
-__global__ void __launch_bounds__(256) combine_kernel(const __grid_constant__ CombineParams p) {
-  const int64_t blocks_a_plane = (int64_t(p.height) * p.width + 255) / 256;
-  const int64_t plane = blockIdx.x / blocks_a_plane;
-  const int64_t at = blockIdx.x % blocks_a_plane * 256 + threadIdx.x;
-  if (at >= int64_t(p.height) * p.width) return;
-  const int64_t image = plane / p.channels, channel = plane % p.channels;
-  const int row0 = int(at / p.width), col0 = int(at % p.width);
-  E& fine = p.fine.plane<E>(image, channel)[row0 * p.fine.h + col0 * p.fine.w];
-  T gradient = T(wide(fine)) * T(p.factors[plane]);
-  int row = row0, col = col0, height = p.height, width = p.width;
-  T share = 1;
-  for (int level = 1; level < p.levels; ++level) {
-    row = (row + height % 2) / 2, col = (col + width % 2) / 2;
-    height = height / 2 + height % 2, width = width / 2 + width % 2;
-    share *= T(0.25);
-    const T* coarse = static_cast<const T*>(p.coarse[level]) + plane * height * width;
-    gradient += share * T(p.factors[level * p.planes + plane]) * coarse[int64_t(row) * width + col];
+constexpr int combine_threads = 256;
+constexpr int sum_lanes = 8;  // add up the pieces of one level and plane
+constexpr int sums_at_once = combine_threads / sum_lanes;
+static_assert(sums_at_once >= 2 * cuda_max_levels);
+constexpr size_t combine_shared = 2 * sums_at_once * sizeof(double);
+
+// The mean ssim and l1 terms of levels of planes [first, first + planes), into ssim[planes][levels] and, of
+// the finest, l1[planes]. A barrier must follow.
+__device__ inline void means_of(const CombineParams& p, int64_t first, int planes, double* ssim, double* l1) {
+  const int sum = int(threadIdx.x) / sum_lanes, plane = sum / p.levels, level = sum % p.levels;
+  const bool exists = plane < planes;
+  double of_ssim = 0, of_l1 = 0;
+  if (exists) {
+    const double* sums = p.sums[level] + 2 * (first + plane) * p.pieces[level];
+#pragma unroll 4
+    for (int64_t i = threadIdx.x % sum_lanes; i < p.pieces[level]; i += sum_lanes)
+      of_ssim += sums[2 * i], of_l1 += sums[2 * i + 1];
   }
-  if (p.l1_gain != 0) {
-    T gain = T(p.l1_gain) * T(cover(row0, p.height, p.padding, p.taps, p.radius) *
-                              cover(col0, p.width, p.padding, p.taps, p.radius));
-    if (p.incoming) {
-      const int64_t of = image * p.incoming_stride;
-      gain *= p.incoming_double ? T(static_cast<const double*>(p.incoming)[of])
-                                : T(static_cast<const float*>(p.incoming)[of]);
+#pragma unroll
+  for (int step = sum_lanes / 2; step > 0; step /= 2) {
+    of_ssim += __shfl_down_sync(0xffffffffu, of_ssim, step, sum_lanes);
+    of_l1 += __shfl_down_sync(0xffffffffu, of_l1, step, sum_lanes);
+  }
+  if (!exists || threadIdx.x % sum_lanes != 0) return;
+  ssim[sum] = of_ssim / p.count[level];
+  if (level == 0) l1[plane] = of_l1 / p.count[0];
+}
+
+struct LogMeanOf {  // as log_mean of ../options.h
+  double value, slope;
+};
+__device__ inline LogMeanOf log_mean_of(double e) {
+  constexpr double knee = 0.05;
+  const double m = 1 - e;
+  if (m > knee) return {log1p(-e), 1 / m};
+  return {log(knee) + (m - knee) / knee, m <= knee ? 1 / knee : m};  // m if NaN
+}
+
+__device__ inline double log_product(const CombineParams& p, const double* ssim) {  // [levels]
+  double logs = 0;
+  for (int level = 0; level < p.levels; ++level) logs += p.weights[level] * log_mean_of(ssim[level]).value;
+  return logs;
+}
+
+__device__ inline void loss_of(const CombineParams& p, int64_t output, double* ssim, double* l1) {
+  const int at_once = sums_at_once / p.levels;
+  double loss = 0, nothing = 0;
+  for (int64_t done = 0; done < p.planes_an_output; done += at_once) {
+    const int64_t left = p.planes_an_output - done;
+    const int planes = left < at_once ? int(left) : at_once;
+    means_of(p, output * p.planes_an_output + done, planes, ssim, l1);
+    __syncthreads();
+    if (int(threadIdx.x) < planes) {
+      loss += p.ssim_weight * -expm1(log_product(p, ssim + int(threadIdx.x) * p.levels));
+      if (p.l1_weight != 0) loss += p.l1_weight * l1[threadIdx.x];
     }
-    const T d = T(wide(p.x.plane<E>(image, channel)[row0 * p.x.h + col0 * p.x.w])) -
-                T(wide(p.y.plane<E>(image, channel)[row0 * p.y.h + col0 * p.y.w]));
-    const T by = d > 0 ? gain : (d < 0 ? -gain : d * gain);  // sign(0) = 0, sign(NaN) = NaN
-    gradient += p.negative ? -by : by;
+    __syncthreads();
   }
-  narrow(gradient, fine);
+  sum_block(loss, nothing, ssim);
+  if (threadIdx.x != 0) return;
+  loss /= double(p.planes_an_output);
+  if (p.losses_double) {
+    static_cast<double*>(p.losses)[output * p.loss_stride] = loss;
+  } else {
+    static_cast<float*>(p.losses)[output * p.loss_stride] = float(loss);
+  }
+}
+
+template <class E, class T>
+__global__ void __launch_bounds__(combine_threads) combine_kernel(const __grid_constant__ CombineParams p) {
+  double *ssim = reinterpret_cast<double*>(ssimloss_shared), *l1 = ssim + sums_at_once;
+  if (int(blockIdx.x) < p.loss_blocks) {
+    for (int64_t output = blockIdx.x; output < p.outputs; output += p.loss_blocks)
+      loss_of(p, output, ssim, l1);
+    return;
+  }
+  const int block = int(blockIdx.x) - p.loss_blocks, blocks_a_plane = (p.height + p.rows - 1) / p.rows;
+  const int plane = block / blocks_a_plane, first_row = block % blocks_a_plane * p.rows;
+  const int image = plane / p.channels, channel = plane % p.channels;
+
+  // The product's derivative with respect to each level's mean, times the share of a pixel in its pixels.
+  double incoming = 1;
+  if (p.incoming) {
+    const int64_t at = image * p.incoming_stride;
+    incoming = p.incoming_double ? static_cast<const double*>(p.incoming)[at]
+                                 : double(static_cast<const float*>(p.incoming)[at]);
+  }
+  means_of(p, p.first_plane + plane, 1, ssim, l1);
+  __syncthreads();
+  T* factors = reinterpret_cast<T*>(l1);  // [levels]; the l1 term's mean has no use here
+  if (int(threadIdx.x) < p.levels) {
+    const int level = int(threadIdx.x);
+    const double slope = p.weights[level] * log_mean_of(ssim[level]).slope;
+    factors[level] = T(incoming * exp(log_product(p, ssim)) * slope / double(int64_t(1) << 2 * level));
+  }
+  __syncthreads();
+
+  const int rows = p.height - first_row < p.rows ? p.height - first_row : p.rows;
+  for (unsigned at = threadIdx.x; at < unsigned(rows) * unsigned(p.width); at += combine_threads) {
+    const int row0 = first_row + int(at / unsigned(p.width)), col0 = int(at % unsigned(p.width));
+    T by_l1 = 0;
+    if (p.l1_gain != 0) {
+      const T gain = T(p.l1_gain) * T(incoming) *
+                     T(cover(row0, p.height, p.padding, p.taps, p.radius) *
+                       cover(col0, p.width, p.padding, p.taps, p.radius));
+      const T d = T(wide(p.x.plane<E>(image, channel)[row0 * p.x.h + col0 * p.x.w])) -
+                  T(wide(p.y.plane<E>(image, channel)[row0 * p.y.h + col0 * p.y.w]));
+      by_l1 = d > 0 ? gain : (d < 0 ? -gain : d * gain);  // sign(0) = 0, sign(NaN) = NaN
+    }
+#pragma unroll
+    for (int of_y = 0; of_y < 2; ++of_y) {
+      if (!p.fine[of_y].data) continue;
+      E& fine = p.fine[of_y].plane<E>(image, channel)[row0 * p.fine[of_y].h + col0 * p.fine[of_y].w];
+      T gradient = T(wide(fine)) * factors[0];
+      int row = row0, col = col0, height = p.height, width = p.width;
+      for (int level = 1; level < p.levels; ++level) {
+        row = (row + height % 2) / 2, col = (col + width % 2) / 2;
+        height = height / 2 + height % 2, width = width / 2 + width % 2;
+        const T* coarse = static_cast<const T*>(p.coarse[of_y][level]) + int64_t(plane) * height * width;
+        gradient += factors[level] * coarse[int64_t(row) * width + col];
+      }
+      narrow(gradient + (of_y ? -by_l1 : by_l1), fine);
+    }
+  }
 }
 
 struct ScaleParams {

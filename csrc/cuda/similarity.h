@@ -24,6 +24,11 @@ void similarity(const Similarity&, void* stream);
 bool strip_takes(const Problem&);  // one scale, 11 taps, not float64, no windowed l1 in a map
 int64_t strip_pieces(const Problem&);
 void strip_similarity(const Similarity&, void* stream);
+// The levels of the dyadic form where the strips take the finest: that one, which also makes the images of
+// up to four coarser ones (the answer: how many) and the offsets of all; then the coarser ones.
+void strip_level_pieces(const Problem* levels, int count, int64_t* pieces);
+int strip_finest(const Similarity* levels, int count, void* offsets, void* stream);
+void strip_coarser(const Similarity* levels, int count, void* stream);
 int64_t tile_pieces(const Problem&);
 size_t tile_maps_bytes(const Problem&);
 void tile_similarity(const Similarity&, void* stream);

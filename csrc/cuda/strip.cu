@@ -1,7 +1,8 @@
-// Which strips and bands, and the launch of strip.cuh's kernels.
+// Which strips and bands, and the launches of strip.cuh's kernels.
 #include "strip.cuh"
 
 #include <algorithm>
+#include <climits>
 #include <cstdlib>
 
 #include "similarity.h"
@@ -9,65 +10,43 @@
 namespace ssimloss {
 namespace {
 
-struct Plan {
-  int strips, bands, band_rows;
-};
+int64_t strips_of(const Problem& p) { return (p.width + strip_own - 1) / strip_own; }
 
-// The least time: rounds of blocks that the device runs at once, times a block's work.
-Plan plan_of(const Problem& p) {
-  const bool two_gradients = p.grad_y.data, map_gradient = p.grad_map.data;
-  const int64_t at_once = (two_gradients || map_gradient ? 1 : 2) * current_device().multiprocessors;
-  const int64_t margin = wants_gradient(p) ? 2 * strip_radius : strip_radius;
-  const int64_t strips = (p.width + strip_own - 1) / strip_own;
-  Plan best{};
+int64_t pieces_of(const Problem& p, int64_t band_rows) {
+  return strips_of(p) * ((p.height + band_rows - 1) / band_rows);
+}
+
+// Rows of the bands of all `levels` of one launch, for the least time: rounds of blocks that the device runs
+// at once, times a block's work. The first level is the tallest.
+int64_t band_rows_of(const Problem* levels, int count, bool pools) {
+  const Problem& p = levels[0];
+  const int64_t at_once =
+      strip_blocks(p.grad_y.data ? 2 : 1, p.grad_map.data) * current_device().multiprocessors;
+  int64_t beyond = wants_gradient(p) ? 4 * strip_radius : 2 * strip_radius;
+  if (pools) beyond += strip_rows - 1;  // see strip_pool.cuh
+  int64_t best = 0;
   double least = 0;
   for (int64_t bands = 1; bands <= 4096; ++bands) {
     const int64_t rows = (p.height + bands - 1) / bands;
-    if (bands > 1 && rows < 8) break;
-    const int64_t blocks = p.batch * p.channels * strips * bands;
+    if (bands > 1 && rows < strip_rows) break;
+    int64_t blocks = 0;
+    for (int j = 0; j < count; ++j) blocks += p.batch * p.channels * pieces_of(levels[j], rows);
     const double rounds = double((blocks + at_once - 1) / at_once);
     // A block's chunks, and what starting one costs in chunks.
-    const double time = rounds * (double((rows + 2 * margin + strip_rows - 1) / strip_rows) + 1.5);
-    if (best.bands && time >= least) continue;
-    least = time;
-    best = {int(strips), int((p.height + rows - 1) / rows), int(rows)};
+    const double time = rounds * (double((rows + beyond + strip_rows - 1) / strip_rows) + 1.5);
+    if (best && time >= least) continue;
+    least = time, best = rows;
   }
   return best;
 }
 
-template <int Gradients, bool Maps>
-void start(const StripParams& params, int64_t blocks, void* stream) {
-  launch("strip_kernel", &strip_kernel<Gradients, Maps>, blocks, strip_threads, strip_shared, stream, params);
-}
-
-template <bool Maps>
-void with_gradients(const StripParams& params, int64_t blocks, void* stream) {
-  if (params.grad_y.data) return start<2, Maps>(params, blocks, stream);
-  if (params.grad_x.data) return start<1, Maps>(params, blocks, stream);
-  start<0, Maps>(params, blocks, stream);
-}
-
-}  // namespace
-
-bool strip_takes(const Problem& p) {
-  const bool maps = p.loss_map.data || p.grad_map.data;
-  return p.scales == 1 && p.windows[0].radius == strip_radius && p.x.dtype != DType::float64 &&
-         !(maps && p.l1_windowed && p.l1_weight != 0);
-}
-
-int64_t strip_pieces(const Problem& p) {
-  const Plan plan = plan_of(p);
-  return int64_t(plan.strips) * plan.bands;
-}
-
-void strip_similarity(const Similarity& s, void* stream) {
+void set_params(const Similarity& s, int64_t band_rows, StripParams& params) {
   const Problem& p = s.problem;
-  const Plan plan = plan_of(p);
-  StripParams params{};
   params.channels = int(p.channels), params.height = int(p.height), params.width = int(p.width);
-  params.dtype = p.x.dtype, params.pyramid = p.sum_difference;
+  params.dtype = p.x.dtype;
   params.padding = p.padding;
-  params.strips = plan.strips, params.bands = plan.bands, params.band_rows = plan.band_rows;
+  params.strips = int(strips_of(p)), params.band_rows = int(band_rows);
+  params.bands = int((p.height + band_rows - 1) / band_rows);
   params.channel_first = p.x.stride_c == 1 && p.channels > 1;
   params.in_fours = in_fours(p.x) && in_fours(p.y) && in_fours(p.grad_x) && in_fours(p.grad_y);
   for (int t = 0; t <= strip_radius; ++t) params.taps[t] = float(p.windows[0].weights[t]);
@@ -84,21 +63,113 @@ void strip_similarity(const Similarity& s, void* stream) {
   params.l1 = p.l1_weight != 0, params.l1_windowed = p.l1_windowed;
   params.grad_map_dtype = p.grad_map.dtype;
   params.incoming_double = s.incoming.dtype == DType::float64, params.incoming_stride = s.incoming.stride;
+}
 
-  const int64_t pieces = int64_t(plan.strips) * plan.bands, in_image = pieces * p.channels;
-  const int64_t images =
-      std::min(p.batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, in_image)));
-  for (int64_t first = 0; first < p.batch; first += images) {
-    params.x = view(from_image(p.x, first)), params.y = view(from_image(p.y, first));
-    params.grad_x = view(from_image(p.grad_x, first)), params.grad_y = view(from_image(p.grad_y, first));
-    params.loss_map = view(from_image(p.loss_map, first));
-    params.grad_map = view(from_image(p.grad_map, first));
-    params.incoming = from_image(s.incoming, first).data;
-    params.offsets = s.offsets ? static_cast<const float*>(s.offsets) + first * p.channels : nullptr;
-    params.sums = s.sums ? s.sums + 2 * first * in_image : nullptr;
-    const int64_t blocks = std::min(images, p.batch - first) * in_image;
-    const bool maps = params.loss_map.data || params.grad_map.data;
-    maps ? with_gradients<true>(params, blocks, stream) : with_gradients<false>(params, blocks, stream);
+// The pointers of image [first, ...).
+void set_images(const Similarity& s, int64_t first, StripParams& params) {
+  const Problem& p = s.problem;
+  params.x = view(from_image(p.x, first)), params.y = view(from_image(p.y, first));
+  params.grad_x = view(from_image(p.grad_x, first)), params.grad_y = view(from_image(p.grad_y, first));
+  params.loss_map = view(from_image(p.loss_map, first));
+  params.grad_map = view(from_image(p.grad_map, first));
+  params.incoming = from_image(s.incoming, first).data;
+  params.offsets = s.offsets ? static_cast<const float*>(s.offsets) + first * p.channels : nullptr;
+  params.sums = s.sums ? s.sums + 2 * first * p.channels * int64_t(params.strips) * params.bands : nullptr;
+}
+
+// start(params, first image, blocks) for as many images at a time as a grid has room for.
+template <class Start>
+void each_launch(const Similarity* levels, int count, bool pools, Start start) {
+  Problem problems[levels_at_once] = {};
+  for (int j = 0; j < count; ++j) problems[j] = levels[j].problem;
+  const int64_t rows = band_rows_of(problems, count, pools);
+  LevelsParams params{};
+  int64_t of_image[levels_at_once], all = 0;
+  for (int j = 0; j < count; ++j) {
+    set_params(levels[j], rows, params.level[j]);
+    all += of_image[j] = pieces_of(problems[j], rows) * problems[j].channels;
+  }
+  const int64_t batch = problems[0].batch;
+  const int64_t at_most = std::min(batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, all)));
+  for (int64_t first = 0; first < batch; first += at_most) {
+    const int64_t images = std::min(at_most, batch - first);
+    int64_t blocks = 0;
+    for (int j = 0; j < levels_at_once; ++j) {
+      params.first_block[j] = j < count ? int(blocks) : INT_MAX;
+      if (j >= count) continue;
+      set_images(levels[j], first, params.level[j]);
+      blocks += images * of_image[j];
+    }
+    start(params, first, blocks);
+  }
+}
+
+template <bool Maps, bool Pools>
+void start_strip(const StripParams& params, int64_t blocks, void* stream) {
+  const auto kernel = params.grad_y.data   ? &strip_kernel<2, Maps, Pools>
+                      : params.grad_x.data ? &strip_kernel<1, Maps, Pools>
+                                           : &strip_kernel<0, Maps, Pools>;
+  launch("strip_kernel", kernel, blocks, strip_threads, Pools ? strip_shared_pooling : strip_shared, stream,
+         params);
+}
+
+}  // namespace
+
+bool strip_takes(const Problem& p) {
+  const bool maps = p.loss_map.data || p.grad_map.data;
+  return p.scales == 1 && p.windows[0].radius == strip_radius && p.x.dtype != DType::float64 &&
+         !(maps && p.l1_windowed && p.l1_weight != 0);
+}
+
+int64_t strip_pieces(const Problem& p) { return pieces_of(p, band_rows_of(&p, 1, false)); }
+
+void strip_similarity(const Similarity& s, void* stream) {
+  each_launch(&s, 1, false, [&](const LevelsParams& params, int64_t, int64_t blocks) {
+    const StripParams& one = params.level[0];
+    const bool maps = one.loss_map.data || one.grad_map.data;
+    maps ? start_strip<true, false>(one, blocks, stream) : start_strip<false, false>(one, blocks, stream);
+  });
+}
+
+void strip_level_pieces(const Problem* levels, int count, int64_t* pieces) {
+  for (int first = 0; first < count;) {
+    const int together = first == 0 ? 1 : std::min(levels_at_once, count - first);
+    const int64_t rows = band_rows_of(levels + first, together, first == 0);
+    for (const int end = first + together; first < end; ++first)
+      pieces[first] = pieces_of(levels[first], rows);
+  }
+}
+
+int strip_finest(const Similarity* levels, int count, void* offsets, void* stream) {
+  const int pooled = std::min(count - 1, pooled_levels);
+  each_launch(levels, 1, true, [&](const LevelsParams& params, int64_t first, int64_t blocks) {
+    StripParams finest = params.level[0];
+    PooledLevels& to = finest.pooled;
+    int height = finest.height, width = finest.width;
+    for (int j = 0; j < pooled_levels; ++j) {
+      to.shift_h |= (height & 1) << j, to.shift_w |= (width & 1) << j;
+      to.height[j] = height = (height + 1) / 2, to.width[j] = width = (width + 1) / 2;
+      if (j >= pooled) continue;
+      const Problem& coarse = levels[j + 1].problem;
+      to.m[j] = static_cast<float*>(from_image(coarse.x, first).data);
+      to.d[j] = static_cast<float*>(from_image(coarse.y, first).data);
+    }
+    to.count = pooled;
+    to.offsets = static_cast<float*>(offsets) + first * finest.channels;
+    start_strip<false, true>(finest, blocks, stream);
+  });
+  return pooled;
+}
+
+void strip_coarser(const Similarity* levels, int count, void* stream) {
+  for (int done = 1; done < count; done += levels_at_once) {
+    const int together = std::min(levels_at_once, count - done);
+    each_launch(levels + done, together, false, [&](const LevelsParams& params, int64_t, int64_t blocks) {
+      const auto kernel = params.level[0].grad_y.data   ? &levels_kernel<2>
+                          : params.level[0].grad_x.data ? &levels_kernel<1>
+                                                        : &levels_kernel<0>;
+      launch("levels_kernel", kernel, blocks, strip_threads, strip_shared, stream, params);
+    });
   }
 }
 

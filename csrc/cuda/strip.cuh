@@ -26,20 +26,24 @@
 #pragma once
 
 #include "launch.cuh"
-#include "strip_block.cuh"
+#include "strip_pool.cuh"
 #include "sums.cuh"
 
 namespace ssimloss {
 
 #include "../ssim_math.h"
 
-template <int Gradients, bool Maps>
-class Strip : StripBlock {
+// Blocks that a multiprocessor runs at once. Two leave 168 registers a thread, too few for the gradients of a
+// map: they would spill 8 to 116 bytes.
+constexpr int strip_blocks(int gradients, bool maps) { return maps && gradients ? 1 : 2; }
+
+template <int Gradients, bool Maps, bool Pools = false>
+class Strip : StripPool {
   static constexpr int margin = Gradients ? r : 0;
   static constexpr int maps = Gradients == 2 ? 4 : 3;
 
  public:
-  using StripBlock::StripBlock;
+  using StripPool::StripPool;
 
   __device__ __forceinline__ void run() {
     float pending[4][2 * r], pending_maps[4][2 * r];
@@ -49,13 +53,15 @@ class Strip : StripBlock {
       for (int q = 0; q < 4; ++q) pending[q][j] = pending_maps[q][j] = 0.f;
     }
     if (threadIdx.x < 2 * groups) bases[threadIdx.x] = 0.f;
-    if (p.l1 && threadIdx.x < own) covers[threadIdx.x] = l1_cover(col0 + int(threadIdx.x), p.width);
+    if (l1() && threadIdx.x < own) covers[threadIdx.x] = l1_cover(col0 + int(threadIdx.x), p.width);
     float base_m = 0.f, base_d = 0.f, sum_ssim = 0.f, sum_l1 = 0.f;
-    const int begin = row0 - margin - r, end = row1() + margin + r;
+    int begin = row0 - margin - r, end = row1() + margin + r;
+    if (Pools) start_pool(begin, end);
     for (int row = begin - R; row < end; row += R) {  // the first time only fills: once in the code
       if (row >= begin) {
         __pipeline_wait_prior(0);
         __syncthreads();
+        if (Pools) pool(row);
         moments_along(row, sum_l1);
         __syncthreads();
       }
@@ -87,7 +93,7 @@ class Strip : StripBlock {
         const float* from =
             column + (first + i < p.height ? first + i - row : p.height - 1 - row) * raw_pitch;
         const float a = from[0], b = from[R * raw_pitch];
-        m[i] = reading(0, 0.f)(a, b), d[i] = reading(1, 0.f)(p.pyramid ? b : a, b);
+        m[i] = reading(0, 0.f)(a, b), d[i] = reading(1, 0.f)(coarser ? b : a, b);
       }
       base_m = finite_or_zero(middle(m[0], m[1], m[2]));
       base_d = finite_or_zero(middle(d[0], d[1], d[2]));
@@ -101,7 +107,7 @@ class Strip : StripBlock {
 #pragma unroll 1
     for (int q = 0; q < 2; ++q) {
       const Reading value = reading(q, q ? base_d : base_m);
-      const float* a = p.pyramid && q ? y : x;
+      const float* a = coarser && q ? y : x;
       float mean[8], square[8];
 #pragma unroll
       for (int i = 0; i < 8; ++i) mean[i] = square[i] = 0.f;
@@ -119,7 +125,7 @@ class Strip : StripBlock {
           for (int i = 0; i < 8; ++i) {
             const int t = at - i - r;
             if (t < -r || t > r) continue;
-            const float w = p.taps[t < 0 ? -t : t];
+            const float w = common.taps[t < 0 ? -t : t];
             mean[i] = fmaf(w, v, mean[i]);
             square[i] = fmaf(w, vv, square[i]);
           }
@@ -134,7 +140,7 @@ class Strip : StripBlock {
         *reinterpret_cast<Four<float>*>(to + (q + 2) * R * pitch + 4 * half) = squares;
       }
     }
-    if (!Gradients && p.l1 && row + lane >= row0 && row + lane < row1()) add_l1(row + lane, x, sum_l1);
+    if (!Gradients && l1() && row + lane >= row0 && row + lane < row1()) add_l1(row + lane, x, sum_l1);
   }
 
   // The l1 term of the own pixels among the 8 columns.
@@ -154,10 +160,10 @@ class Strip : StripBlock {
                                        float& base_m, float& base_d, float& sum_ssim) {
     const int column = int(threadIdx.x), col = col0 - r + column;
     if (column / 32 * 32 >= col1() - col0 + r + margin) return;  // the whole warp: beyond the image
-    const bool valid = p.padding == Padding::valid;
+    const bool valid = common.padding == Padding::valid;
     const int crop = valid ? r : 0;
     // Where positions are that matter here. Under reflect those outside mirror those inside.
-    const bool reflect = p.padding == Padding::reflect;
+    const bool reflect = common.padding == Padding::reflect;
     const int top = reflect || row0 - margin > crop ? row0 - margin : crop;
     const int bottom = reflect || row1() + margin < p.height - crop ? row1() + margin : p.height - crop;
     const bool col_exists = reflect || (col >= crop && col < p.width - crop);
@@ -165,12 +171,13 @@ class Strip : StripBlock {
 
     change_base(bases[column / 8], bases[groups + column / 8], pending, pending_maps, base_m, base_d);
 
-    Column at{col,
-              col_exists,
-              col_own,
-              base_m,
-              base_d - pad_d(),
-              (Gradients ? p.ssim_gain * incoming() : 0.f) * (is_edge(col, p.width, p.padding) ? 2.f : 1.f)};
+    Column at{
+        col,
+        col_exists,
+        col_own,
+        base_m,
+        base_d - pad_d(),
+        (Gradients ? p.ssim_gain * incoming() : 0.f) * (is_edge(col, p.width, common.padding) ? 2.f : 1.f)};
     float* slot = slots + column;
     // Nearly always all rows are positions and own ones: then nothing is asked for each.
     const bool plain = row - r >= (top > row0 ? top : row0) + reflect &&  // reflect: not the edges
@@ -209,7 +216,7 @@ class Strip : StripBlock {
       const Moments<float> mu{done[0] + at.mean_m, done[1] + at.mean_d,
                               not_negative(fmaf(-done[0], done[0], done[2])),
                               not_negative(fmaf(-done[1], done[1], done[3]))};
-      Dissimilarity<float> e = dissimilarity<true>(mu, p.c1, p.c2);
+      Dissimilarity<float> e = dissimilarity<true>(mu, common.c1, common.c2);
       e.e_l *= p.luminance, e.inverse_a *= p.luminance, e.l = 1.f - e.e_l;
       const float loss = not_negative(fmaf(e.e_cs, e.l, e.e_l));
       const bool counted = at.own && (Plain || (line >= row0 && line < row1()));
@@ -218,7 +225,7 @@ class Strip : StripBlock {
       if (Gradients) {
         float g = at.gain;
         if (Maps) g *= incoming_at(line, at.col);
-        if (!Plain && is_edge(line, p.height, p.padding)) g *= 2.f;
+        if (!Plain && is_edge(line, p.height, common.padding)) g *= 2.f;
         const Coefficients<float> c = coefficients<true, float>(mu, e, -done[0], -done[1], g * e.cs, g * e.l);
         map[0] = at.exists ? c.b_m : 0.f;
         map[1] = at.exists ? c.b_d : 0.f;
@@ -235,13 +242,13 @@ class Strip : StripBlock {
   // A transposed filter: v is the last of 11 rows for the output that is returned, the first for the
   // newest pending one.
   __device__ __forceinline__ float push(float v, float (&pending)[2 * r]) const {
-    const float done = fmaf(p.taps[r], v, pending[0]);
+    const float done = fmaf(common.taps[r], v, pending[0]);
 #pragma unroll
     for (int j = 0; j < 2 * r - 1; ++j) {
       const int t = r - 1 - j;
-      pending[j] = fmaf(p.taps[t < 0 ? -t : t], v, pending[j + 1]);
+      pending[j] = fmaf(common.taps[t < 0 ? -t : t], v, pending[j + 1]);
     }
-    pending[2 * r - 1] = p.taps[r] * v;
+    pending[2 * r - 1] = common.taps[r] * v;
     return done;
   }
 
@@ -252,7 +259,7 @@ class Strip : StripBlock {
     base_m = new_m, base_d = new_d;
 #pragma unroll
     for (int j = 0; j < 2 * r; ++j) {
-      const float reached = p.reached[j];
+      const float reached = common.reached[j];
 #pragma unroll
       for (int q = 0; q < 2; ++q) {
         const float old = pending[q][j];
@@ -267,9 +274,9 @@ class Strip : StripBlock {
   }
 
   __device__ __forceinline__ void write_loss(int row, int col, float loss) const {
-    const int crop = p.padding == Padding::valid ? r : 0;
+    const int crop = common.padding == Padding::valid ? r : 0;
     float total = p.ssim_weight * loss;
-    if (p.l1) {
+    if (l1()) {
       with_type([&](auto* tag) {
         using E = std::remove_pointer_t<decltype(tag)>;
         const float x = wide(p.x.plane<E>(image, channel)[row * p.x.h + col * p.x.w]);
@@ -319,16 +326,17 @@ class Strip : StripBlock {
           const int t = at - i - r;
           if (t < -r || t > r) continue;
 #pragma unroll
-          for (int q = 0; q < maps; ++q) out[q][i] = fmaf(p.taps[t < 0 ? -t : t], map[q], out[q][i]);
+          for (int q = 0; q < maps; ++q) out[q][i] = fmaf(common.taps[t < 0 ? -t : t], map[q], out[q][i]);
         }
       }
     }
-    const Pixel pixel{row,
-                      reading(0, base_m),
-                      reading(1, base_d),
-                      p.padding == Padding::reflect && is_edge(row, p.height, p.padding) ? 0.5f : 1.f,
-                      p.l1 ? l1_cover(row, p.height) : 0.f,
-                      p.l1 ? p.l1_gain * incoming() : 0.f};
+    const Pixel pixel{
+        row,
+        reading(0, base_m),
+        reading(1, base_d),
+        common.padding == Padding::reflect && is_edge(row, p.height, common.padding) ? 0.5f : 1.f,
+        l1() ? l1_cover(row, p.height) : 0.f,
+        l1() ? p.l1_gain * incoming() : 0.f};
     with_type([&](auto* tag) { write_gradient(tag, pixel, col, out, sum_l1); });
   }
 
@@ -344,8 +352,9 @@ class Strip : StripBlock {
                                                  float& sum_l1) const {
     const E* x = p.x.plane<E>(image, channel) + pixel.row * p.x.h;
     const E* y = p.y.plane<E>(image, channel) + pixel.row * p.y.h;
-    E* grad_x = p.grad_x.plane<E>(image, channel) + pixel.row * p.grad_x.h;
-    E* grad_y = Gradients == 2 ? p.grad_y.plane<E>(image, channel) + pixel.row * p.grad_y.h : nullptr;
+    const auto row_of = [&](const View& gradient) {  // worked out where it is needed: registers
+      return gradient.plane<E>(image, channel) + pixel.row * gradient.h;
+    };
     if (p.in_fours && col + 8 <= col1()) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -360,8 +369,8 @@ class Strip : StripBlock {
           narrow(of_x, to_x.v[u]);
           if (Gradients == 2) narrow(of_y, to_y.v[u]);
         }
-        *reinterpret_cast<Four<E>*>(grad_x + first) = to_x;
-        if (Gradients == 2) *reinterpret_cast<Four<E>*>(grad_y + first) = to_y;
+        *reinterpret_cast<Four<E>*>(row_of(p.grad_x) + first) = to_x;
+        if (Gradients == 2) *reinterpret_cast<Four<E>*>(row_of(p.grad_y) + first) = to_y;
       }
     } else {
 #pragma unroll
@@ -370,8 +379,8 @@ class Strip : StripBlock {
         float of_x, of_y;
         gradient_at(pixel, col + i, wide(x[(col + i) * p.x.w]), wide(y[(col + i) * p.y.w]), out, i, of_x,
                     of_y, sum_l1);
-        narrow(of_x, grad_x[(col + i) * p.grad_x.w]);
-        if (Gradients == 2) narrow(of_y, grad_y[(col + i) * p.grad_y.w]);
+        narrow(of_x, row_of(p.grad_x)[(col + i) * p.grad_x.w]);
+        if (Gradients == 2) narrow(of_y, row_of(p.grad_y)[(col + i) * p.grad_y.w]);
       }
     }
   }
@@ -379,15 +388,15 @@ class Strip : StripBlock {
   __device__ __forceinline__ void gradient_at(const Pixel& pixel, int col, float x, float y,
                                               const float (&out)[maps][8], int i, float& of_x, float& of_y,
                                               float& sum_l1) const {
-    const float by_m = pixel.m(x, y) * out[0][i], by_d = pixel.d(p.pyramid ? y : x, y) * out[1][i];
+    const float by_m = pixel.m(x, y) * out[0][i], by_d = pixel.d(coarser ? y : x, y) * out[1][i];
     of_x = (out[2][i] - by_m) + by_d;
     if (Gradients == 2) of_y = (out[maps - 1][i] - by_m) - by_d;
-    if (p.padding == Padding::reflect) {
-      const float edge = is_edge(col, p.width, p.padding) ? 0.5f * pixel.edge : pixel.edge;
+    if (common.padding == Padding::reflect) {
+      const float edge = is_edge(col, p.width, common.padding) ? 0.5f * pixel.edge : pixel.edge;
       of_x *= edge;
       if (Gradients == 2) of_y *= edge;
     }
-    if (!p.l1) return;
+    if (!l1()) return;
     const float difference = x - y;  // not d and its base: its sign counts
     const float covered = pixel.cover * covers[col - col0];
     sum_l1 += fabsf(difference * p.inverse_range) * covered;
@@ -410,10 +419,22 @@ class Strip : StripBlock {
   }
 };
 
-template <int Gradients, bool Maps>
-__global__ void __launch_bounds__(strip_threads, Gradients == 2 || (Maps && Gradients) ? 1 : 2)
+// One level, or with Pools the finest of the dyadic form, which makes the coarser ones.
+template <int Gradients, bool Maps, bool Pools>
+__global__ void __launch_bounds__(strip_threads, strip_blocks(Gradients, Maps))
     strip_kernel(const __grid_constant__ StripParams params) {
-  Strip<Gradients, Maps>(params, ssimloss_shared).run();
+  Strip<Gradients, Maps, Pools>(params, params, false, int(blockIdx.x), ssimloss_shared).run();
+}
+
+// Coarser levels of the dyadic form, side by side.
+template <int Gradients>
+__global__ void __launch_bounds__(strip_threads, strip_blocks(Gradients, false))
+    levels_kernel(const __grid_constant__ LevelsParams params) {
+  int level = 0;
+#pragma unroll
+  for (int j = 1; j < levels_at_once; ++j) level += int(blockIdx.x) >= params.first_block[j];
+  const int piece = int(blockIdx.x) - params.first_block[level];
+  Strip<Gradients, false>(params.level[level], params.level[0], true, piece, ssimloss_shared).run();
 }
 
 }  // namespace ssimloss

@@ -9,10 +9,19 @@ namespace ssimloss {
 
 constexpr int strip_radius = 5, strip_rows = 8, strip_threads = 192;
 
+// The levels of the dyadic form that come out of the launch that reads the finest one: strip_pool.cuh.
+constexpr int pooled_levels = 4;
+struct PooledLevels {
+  float *m[pooled_levels], *d[pooled_levels];  // out: [planes][height][width] of levels 1, 2, ...
+  int height[pooled_levels], width[pooled_levels];
+  int count;             // of levels to be written
+  int shift_h, shift_w;  // bit j: the side of level j is odd, its first pixels are padding
+  float* offsets;        // out, see StripParams
+};
+
 struct StripParams {
-  View x, y;  // images; or in a pyramid m and d
+  View x, y;  // images; of a coarser level m and d
   DType dtype;
-  bool pyramid;
   View grad_x, grad_y;  // the first is always there where a gradient is wanted
   View loss_map;
   View grad_map;
@@ -32,8 +41,16 @@ struct StripParams {
   const void* incoming;
   bool incoming_double;
   int64_t incoming_stride;
-  const float* offsets;  // pyramid: what was taken off d, per plane
+  const float* offsets;  // of a coarser level: what was taken off d, per plane
   double* sums;          // [planes][pieces][2]
+  PooledLevels pooled;
+};
+
+// The coarser levels of the dyadic form, in one launch.
+constexpr int levels_at_once = 4;
+struct LevelsParams {
+  StripParams level[levels_at_once];
+  int first_block[levels_at_once];  // of levels that are not there: beyond the grid
 };
 
 constexpr int strip_own = strip_threads - 16;  // columns of the gradient; a multiple of 8
@@ -54,13 +71,16 @@ __device__ __forceinline__ float finite_or_zero(float v) { return v - v == 0 ? v
 
 class StripBlock {
  public:
-  __device__ __forceinline__ StripBlock(const StripParams& params, unsigned char* shared) : p(params) {
+  // A coarser level of the dyadic form is float32 m and d, in units of 1, without l1 and `incoming`; said by
+  // a constant, so that the kernels keep only what they need.
+  __device__ __forceinline__ StripBlock(const StripParams& params, const StripParams& common_, bool coarser_,
+                                        int piece, unsigned char* shared)
+      : p(params), common(common_), coarser(coarser_) {
     raw = reinterpret_cast<float*>(shared);
     slots = raw + 2 * R * raw_pitch;
     bases = slots + 4 * R * pitch;
     covers = bases + 2 * groups;
     const int pieces = p.strips * p.bands;
-    int piece = int(blockIdx.x);
     if (p.channel_first) {
       channel = piece % p.channels, piece /= p.channels;
       image = piece / pieces, piece %= pieces;
@@ -75,7 +95,8 @@ class StripBlock {
   static constexpr int R = strip_rows, r = strip_radius, pitch = strip_pitch, raw_pitch = strip_raw_pitch;
   static constexpr int groups = strip_groups, own = strip_own;
 
-  const StripParams& p;
+  const StripParams &p, &common;  // common: for what is the same in all levels, at a constant place
+  const bool coarser;
   float* raw;     // [2][R][raw_pitch]: columns from col0 - 12
   float* slots;   // [4][R][pitch]: columns from col0 - 5; moments, then maps
   float* bases;   // [2][groups]
@@ -97,14 +118,15 @@ class StripBlock {
     return 4 * (int(threadIdx.x) / 8 % (groups / 4)) + int(threadIdx.x) % 4;
   }
 
-  // What zero padding is in d: of a pyramid, less what was taken off. Read anew each time: registers.
+  // What zero padding is in d: of a coarser level, less what was taken off. Read anew each time: registers.
   __device__ __forceinline__ float pad_d() const {
-    return p.pyramid ? -p.offsets[int64_t(image) * p.channels + channel] : 0.f;
+    return coarser ? -p.offsets[int64_t(image) * p.channels + channel] : 0.f;
   }
 
   // f(a pointer of the images' type)
   template <class F>
   __device__ __forceinline__ void with_type(F f) const {
+    if (coarser) return f(static_cast<float*>(nullptr));
     switch (p.dtype) {
       case DType::float16: return f(static_cast<Half*>(nullptr));
       case DType::bfloat16: return f(static_cast<Brain*>(nullptr));
@@ -126,7 +148,7 @@ class StripBlock {
 #pragma unroll 1
     for (int line = int(threadIdx.x) / 64; line < R; line += at_once) {
       int from = row + line;
-      if (p.padding == Padding::reflect) from = mirrored(from, p.height);
+      if (common.padding == Padding::reflect) from = mirrored(from, p.height);
       const bool exists = from >= 0 && from < p.height;
       const E *x = plane_x + (exists ? from : 0) * p.x.h, *y = plane_y + (exists ? from : 0) * p.y.h;
       float *to_x = raw + line * raw_pitch, *to_y = to_x + R * raw_pitch;
@@ -170,7 +192,7 @@ class StripBlock {
   template <class E>
   __device__ __forceinline__ void fill_one(const E* x, const E* y, int col, bool exists, float* to_x,
                                            float* to_y) const {
-    if (p.padding == Padding::reflect) col = mirrored(col, p.width);
+    if (common.padding == Padding::reflect) col = mirrored(col, p.width);
     if (exists && col >= 0 && col < p.width) {
       copy_one(x + col * p.x.w, to_x);
       copy_one(y + col * p.y.w, to_y);
@@ -179,8 +201,8 @@ class StripBlock {
     }
   }
 
-  // m (q = 0) or d (q = 1), in units of the data range, less its base: from x and y, but a pyramid's m is x
-  // and its d is y (then `b` is multiplied by 0: a NaN reaches the whole plane anyway).
+  // m (q = 0) or d (q = 1), in units of the data range, less its base: from x and y, but a coarser level's m
+  // is x and its d is y (then `b` is multiplied by 0: a NaN reaches the whole plane anyway).
   struct Reading {
     float by_b, scale, base;
     __device__ __forceinline__ float operator()(float a, float b) const {
@@ -188,16 +210,17 @@ class StripBlock {
     }
   };
   __device__ __forceinline__ Reading reading(int q, float base) const {
-    if (p.pyramid) return {0.f, 1.f, base};
+    if (coarser) return {0.f, 1.f, base};
     return {q ? -1.f : 1.f, p.inverse_range, base};
   }
 
+  __device__ __forceinline__ bool l1() const { return !coarser && p.l1; }
   __device__ __forceinline__ float l1_cover(int i, int size) const {
-    return p.l1_windowed ? cover(i, size, p.padding, p.taps, r) : 1.f;
+    return p.l1_windowed ? cover(i, size, common.padding, common.taps, r) : 1.f;
   }
 
   __device__ __forceinline__ float incoming() const {
-    if (!p.incoming) return 1.f;
+    if (coarser || !p.incoming) return 1.f;
     const int64_t at = image * p.incoming_stride;
     return p.incoming_double ? float(static_cast<const double*>(p.incoming)[at])
                              : static_cast<const float*>(p.incoming)[at];
@@ -205,8 +228,8 @@ class StripBlock {
 
   // grad_map at a position, 0 where there is none; mirrored under reflect.
   __device__ __forceinline__ float incoming_at(int row, int col) const {
-    const int crop = p.padding == Padding::valid ? r : 0;
-    if (p.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
+    const int crop = common.padding == Padding::valid ? r : 0;
+    if (common.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
     if (row < crop || row >= p.height - crop || col < crop || col >= p.width - crop) return 0.f;
     const View& map = p.grad_map;
     return float(read_as(map.data, p.grad_map_dtype,

@@ -248,6 +248,12 @@ void run_all() {
     }
     o.l1_weight = 0, o.per_image = true, o.shape = {2, 1, 50, 47};
     run("ms_ssim " + border, o);
+    if (padding != Padding::zeros) continue;
+    o.weights = std::vector<double>(6, 1.0 / 6),
+    o.shape = {1, 1, 45, 187};  // more levels than one launch makes
+    run("ms_ssim six levels", o);
+    o.weights = {0.5, 0.5}, o.shape = {1, 65, 5, 6}, o.per_image = false;  // the mean of many planes
+    run("ms_ssim many planes", o);
   }
   run_scale(DType::float32, Layout::channels_last);
 }

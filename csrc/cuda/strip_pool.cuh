@@ -1,0 +1,117 @@
+// The dyadic form's coarser levels, made by the blocks of strip.cuh from the rows of the finest one that
+// they have in shared memory anyway.
+//
+// Pooling windows never overlap: with the padding pixel before an odd side, 16 x 16 pixels of the finest
+// level make one of level 4 and all that lies between; call them a cell. Cell k has the rows from 16 k -
+// shift, bit j of shift being 1 where the side of level j is odd. The last cell ends with the image.
+//   rows     a band owns the cells with 16 k in it. Its chunks begin at a multiple of 8 less shift, so that
+//            a chunk is half a cell and the bands need no alignment; up to 7 rows more are read
+//   columns  a strip owns the cells whose first column is in it: its 12 or fewer cells, 8 threads each,
+//            for m and for d, are the block's 192 threads; a thread has two columns
+// For each element, m and d together, an even width: 2 shared-memory reads of 8 bytes, 9 FP32 and about 30
+// other instructions; 2.7 bytes written.
+#pragma once
+
+#include "strip_block.cuh"
+
+namespace ssimloss {
+
+constexpr int strip_cells = strip_own / 16 + 1;
+static_assert(strip_threads == 2 * 8 * strip_cells && strip_own % 16 == 0);
+constexpr size_t strip_shared_pooling = strip_shared + (2 * strip_cells + 1) * sizeof(float);
+
+class StripPool : protected StripBlock {
+ protected:
+  using StripBlock::StripBlock;
+
+  // [begin, end): the rows that the block reads, to be widened. The plane's offset of d into shared memory.
+  __device__ __forceinline__ void start_pool(int& begin, int& end) const {
+    const int shift = p.pooled.shift_h;
+    const int first = (row0 + 15) / 16 * 16 - shift, last = (row1() + 15) / 16 * 16 - shift;
+    begin = first < begin ? first : begin, end = last > end ? last : end;
+    begin -= (begin + shift) & 7;
+    if (threadIdx.x != 0) return;
+    with_type([&](auto* tag) {
+      using E = std::remove_pointer_t<decltype(tag)>;
+      const float offset = offset_of<float>(p.x.plane<E>(image, channel), p.y.plane<E>(image, channel), p.x,
+                                            p.y, p.height, p.width, p.inverse_range);
+      carried()[2 * strip_cells] = offset;
+      if (row0 == 0 && col0 == 0) p.pooled.offsets[int64_t(image) * p.channels + channel] = offset;
+    });
+  }
+
+  // Rows [row, row + R) are in `raw`.
+  __device__ __forceinline__ void pool(int row) const {
+    const PooledLevels& to = p.pooled;
+    const int from_cell = row + to.shift_h, cell_row = from_cell & ~15;
+    if (cell_row < row0 || cell_row >= row1()) return;
+    const int task = int(threadIdx.x) % (8 * strip_cells), pair = task % 8;
+    const bool of_d = int(threadIdx.x) >= 8 * strip_cells;
+    const int before = col0 == 0 ? 0 : (col0 + to.shift_w + 15) / 16;  // cells of the strips before this one
+    const int cell_col = 16 * (before + task / 8) - to.shift_w, col = cell_col + 2 * pair;
+    const bool is_own = cell_col < col1();
+    const float base = of_d ? carried()[2 * strip_cells] : 0.f;
+    const Reading value = reading(of_d, base);
+
+    float one[4] = {};
+    const float* from = raw + 12 + col - col0;
+    if (is_own && row >= 0 && col >= 0 && (col - col0) % 2 == 0) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const Two *x = reinterpret_cast<const Two*>(from + 2 * i * raw_pitch), *y = x + R * raw_pitch / 2;
+        const Two x0 = x[0], x1 = x[raw_pitch / 2], y0 = y[0], y1 = y[raw_pitch / 2];
+        one[i] = 0.25f * ((value(x0.a, y0.a) + value(x0.b, y0.b)) + (value(x1.a, y1.a) + value(x1.b, y1.b)));
+      }
+    } else if (is_own) {  // padding, or an odd width
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        float v[4];
+#pragma unroll
+        for (int u = 0; u < 4; ++u) {
+          const int line = 2 * i + u / 2, at = line * raw_pitch + u % 2;
+          const bool pixel = row + line >= 0 && col + u % 2 >= 0;
+          v[u] = pixel ? value(from[at], from[at + R * raw_pitch]) : -base;
+        }
+        one[i] = 0.25f * ((v[0] + v[1]) + (v[2] + v[3]));
+      }
+    }
+    // The pixels of a level that come from this chunk, from the first row on, if this thread has one of them.
+    const auto write = [&](int level, const float* v, int rows) {
+      const int part = (1 << level) - 1;
+      int to_row = (row + (to.shift_h & part)) >> level;
+      const int to_col = (col + (to.shift_w & part)) >> level;
+      if (!is_own || pair % (1 << (level - 1)) || level > to.count || to_col < 0) return;
+      const int64_t plane = int64_t(image) * p.channels + channel;
+      const int width = to.width[level - 1];
+      float* at = (of_d ? to.d[level - 1] : to.m[level - 1]) +
+                  ((plane * to.height[level - 1] + to_row) * width + to_col);
+      for (int i = 0; i < rows; ++i, ++to_row, at += width) {
+        if (to_row >= 0) *at = v[i];
+      }
+    };
+    write(1, one, 4);
+    const float two[2] = {0.25f * (beside(one[0], 1) + beside(one[1], 1)),
+                          0.25f * (beside(one[2], 1) + beside(one[3], 1))};
+    write(2, two, 2);
+    const float three = 0.25f * (beside(two[0], 2) + beside(two[1], 2));
+    write(3, &three, 1);
+    float& upper = carried()[int(threadIdx.x) / 8];  // half of a cell, from one chunk to the next
+    const float half = beside(three, 4);
+    const float four = 0.25f * (upper + half);
+    if (from_cell & 8) write(4, &four, 1);
+    __syncwarp();
+    if (pair == 0) upper = half;
+  }
+
+ private:
+  struct alignas(8) Two {
+    float a, b;
+  };
+  // The sum with the neighbour's.
+  __device__ __forceinline__ static float beside(float v, int lanes) {
+    return v + __shfl_xor_sync(0xffffffffu, v, lanes);
+  }
+  __device__ __forceinline__ float* carried() const { return covers + own; }
+};
+
+}  // namespace ssimloss
