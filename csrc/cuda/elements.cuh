@@ -67,6 +67,22 @@ __device__ inline double read_as(const void* data, DType dtype, int64_t at) {
   }
 }
 
+__device__ __forceinline__ float lesser(float a, float b) { return fminf(a, b); }  // a NaN does not count
+__device__ __forceinline__ float greater(float a, float b) { return fmaxf(a, b); }
+__device__ __forceinline__ double lesser(double a, double b) { return fmin(a, b); }
+__device__ __forceinline__ double greater(double a, double b) { return fmax(a, b); }
+template <class T>
+__device__ __forceinline__ T middle(T a, T b, T c) {  // of three
+  return greater(lesser(a, b), lesser(greater(a, b), c));
+}
+__device__ __forceinline__ int clamped(int v, int low, int high) {
+  return v < low ? low : (v > high ? high : v);
+}
+template <class T>
+__device__ __forceinline__ T finite_or_zero(T v) {
+  return v - v == T(0) ? v : T(0);
+}
+
 // torch's "reflect", the edge not repeated; for indices up to 2 (size - 1) outside, beyond them >= size.
 __device__ inline int mirrored(int i, int size) {
   i = i < 0 ? -i : i;

@@ -44,14 +44,6 @@ constexpr size_t strip_shared =
     (2 * strip_rows * strip_raw_pitch + 4 * strip_rows * strip_pitch + 2 * strip_groups + strip_own) *
     sizeof(float);
 
-__device__ __forceinline__ float middle(float a, float b, float c) {  // of three; a NaN does not count
-  return fmaxf(fminf(a, b), fminf(fmaxf(a, b), c));
-}
-__device__ __forceinline__ int clamped(int v, int low, int high) {
-  return v < low ? low : (v > high ? high : v);
-}
-__device__ __forceinline__ float finite_or_zero(float v) { return v - v == 0 ? v : 0.f; }
-
 class StripBlock {
  public:
   __device__ __forceinline__ StripBlock(const StripParams& params, unsigned char* shared) : p(params) {

@@ -1,0 +1,411 @@
+// SSIM under one window of up to 33 taps, value and gradient in one launch, where strip.cuh does not reach:
+// other sizes than 11 taps, float64, and windowed l1 in a map.
+//
+// A block owns a strip of columns and a band of rows of one plane. It streams down the band in chunks of K
+// rows, K = 8, or 4 for windows of up to 7 taps. Everything lies in shared memory, the pixels and the maps in
+// rings of the rows that a window reaches; two barriers a chunk:
+//   A  moments_down    means and variances of m and d of K rows of a column, from the ring of pixels
+//      maps_along      the maps of the chunk before, K columns of a row blurred into the ring of maps
+//   B  fill            cp.async of the next K rows of x and y, as they are, into the ring of pixels
+//      positions       the same means and variances along the row, K columns a thread; the formula; maps
+//      gradient_down   of the chunk before: K rows of a column, from the ring of maps and from x and y, read
+//                      again (they are in the L2 cache by then)
+// A warp takes 32 columns of one of these at a time, so that in A and in B all warps have work.
+//
+// Variances go by the law of total variance relative to a value inside every window of a thread, as in
+// ../cpu/fir.h. Means and the maps' a are relative to the base of their cell of K x K pixels: the middle of
+// three pixels, so that no single huge one or NaN spreads; who reads over cells moves them to one base.
+//
+// For each element and one gradient, W own columns and radius r, K = 8 (h = 1 + 4 r / W, g = 1 + 2 r / W):
+//   FMA: (2 r + 1) (4 h + 4 g + 6), and (1 + r / 4) (4 h + 4 g + 4) pointwise ones, and about 40
+//   shared memory: accesses of 4 bytes (2 h + 3) (1 + r / 4) read, 4 h written; accesses of 16 bytes
+//     (1 + r / 4) (4 g + 3) / 4 read, 3 (g + 1) / 4 written; taps (7 accesses of 16 bytes an output of 8)
+//   bytes: 8 read and 4 written in DRAM, 8 read again in L2, 8 (h - 1) of the neighbouring strips
+// all of it times (rows + 4 r) / rows of a band. Machine instructions:
+// benchmarks/results/cuda-estimate-2026-11-25.md.
+#pragma once
+
+#include "launch.cuh"
+#include "ring_fir.cuh"
+#include "sums.cuh"
+
+namespace ssimloss {
+
+#include "../ssim_math.h"
+
+template <int K, int Gradients, class T>
+class Ring : RingBlock<K, T> {
+  using Block = RingBlock<K, T>;
+  using Block::p, Block::s, Block::raw, Block::moments, Block::maps, Block::ring, Block::bases, Block::taps,
+      Block::image, Block::channel, Block::row0, Block::row1, Block::col0, Block::col1, Block::crop,
+      Block::groups, Block::warp, Block::lane, Block::reading, Block::fill;
+  static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, a_m + a_d, a_m - a_d
+
+ public:
+  using Block::Block;
+
+  __device__ __forceinline__ void run() {
+    const int first = row0 - s.margin;  // row of positions
+    const int chunks = (row1 - row0 + (Gradients ? s.lag : 0) + K - 1) / K;
+    fill(first - p.radius, 0, 2 * p.radius + K);
+    __pipeline_wait_prior(0);
+    __syncthreads();
+    const int down = divided(K * groups + 2 * p.radius, 32), across = divided(K * groups, 32);
+    const int own = Gradients ? divided(col1 - col0, 32) : 0;
+    int slot = 0, before = 0, kept = 0,
+        kept_before = 0;  // of this chunk in the rings and the bases; the last
+#pragma unroll 1
+    for (int n = 0; n < chunks + (Gradients > 0); ++n) {
+      const int row = first + K * n;
+      const bool now = n < chunks;
+#pragma unroll 1
+      for (int task = warp(); task < down + own; task += ring_threads / 32) {
+        if (task < down) {
+          if (now) moments_down(row, slot, kept, 32 * task + lane());
+        } else if (Gradients && n > 0) {
+          maps_along(before, kept_before, task - down);
+        }
+      }
+      __syncthreads();
+      if (n + 1 < chunks) fill(row + K + p.radius, next(slot, 2 * p.radius + K, s.capacity), K);
+#pragma unroll 1
+      for (int task = warp(); task < across + own; task += ring_threads / 32) {
+        if (task < across) {
+          if (now) positions(row, kept, task);
+        } else if (Gradients && n > 0) {
+          gradient_down(row - K + s.margin - s.lag, next(before, K, s.capacity), kept_before,
+                        32 * (task - across) + lane());
+        }
+      }
+      __pipeline_wait_prior(0);
+      __syncthreads();
+      before = slot, slot = next(slot, K, s.capacity);
+      kept_before = kept, kept = next(kept, 1, s.chunks);
+    }
+    if (!p.sums) return;
+    sum_block(sum_ssim, sum_l1, reinterpret_cast<double*>(raw));
+    if (threadIdx.x != 0) return;
+    const int piece = row0 / p.band_rows * p.strips + col0 / p.own;
+    double* sums = p.sums + 2 * ((int64_t(image) * p.channels + channel) * p.strips * p.bands + piece);
+    sums[0] = sum_ssim, sums[1] = sum_l1;
+  }
+
+ private:
+  double sum_ssim = 0, sum_l1 = 0;
+
+  __device__ __forceinline__ static int divided(int a, int b) { return (a + b - 1) / b; }
+  __device__ __forceinline__ static int next(int slot, int by, int size) {
+    return slot + by < size ? slot + by : slot + by - size;
+  }
+  // The cell of a group's bases: in the middle of its windows, for positions; and for the gradient.
+  __device__ __forceinline__ int cell_of(int group) const { return group + (p.radius + (K - 1) / 2) / K; }
+  __device__ __forceinline__ int own_cell_of(int group) const { return cell_of(cell_of(group)); }
+
+  // In the phases along rows a thread has a row of the chunk and a group of K columns. For K = 8, 8 lanes
+  // have two rows of four groups.
+  __device__ __forceinline__ int row_of_lane() const {
+    return K == 8 ? lane() / 8 * 2 + lane() / 4 % 2 : lane() / 8;
+  }
+  __device__ __forceinline__ int group_of_lane(int task) const {
+    return K == 8 ? 4 * task + lane() % 4 : 8 * task + lane() % 8;
+  }
+
+  // ---- Moments of rows [row, row + K) of one column of moments, whose windows begin at slot `slot`.
+  __device__ __forceinline__ void moments_down(int row, int slot, int kept, int column) {
+    if (column >= K * groups + 2 * p.radius) return;
+    const int shift = s.reach - s.margin - p.radius;
+    const T *x = raw + shift + column, *y = x + s.capacity * s.raw_pitch;
+    const auto at = [&](int i) { return next(slot, i, s.capacity) * s.raw_pitch; };
+
+    const auto value = reading(0, 0);
+    const T base_m = centre<K>(p.radius, [&](int i) { return value.m(x[at(i)], y[at(i)]); });
+    const T base_d = centre<K>(p.radius, [&](int i) { return value.d(x[at(i)], y[at(i)]); });
+    T cell_m[3], cell_d[3];
+    const int cell = column / K, col = col0 - s.reach;
+    const int filled = shift + K * groups + 2 * p.radius;
+    const int last = (filled < p.width - col ? filled : p.width - col) - 1;
+#pragma unroll
+    for (int u = 0; u < 3; ++u) {
+      constexpr int step = K / 4;  // to pixels 1, 4, 6 of 8 or 0, 2, 3 of 4
+      const int off = u == 0 ? step - 1 : (u == 1 ? 2 * step : 3 * step);
+      const int i = clamped(clamped(row + off, 0, p.height - 1) - row + p.radius, 0, 2 * p.radius + K - 1);
+      const T* from = raw + at(i) + clamped(shift + K * cell + off, -col, last);
+      cell_m[u] = value.m(from[0], from[s.capacity * s.raw_pitch]);
+      cell_d[u] = value.d(from[0], from[s.capacity * s.raw_pitch]);
+    }
+    const T near_m = finite_or_zero(middle(cell_m[0], cell_m[1], cell_m[2]));
+    const T near_d = finite_or_zero(middle(cell_d[0], cell_d[1], cell_d[2]));
+    if (column % K == 0) {
+      bases[(2 * kept) * s.cells + cell] = near_m;
+      bases[(2 * kept + 1) * s.cells + cell] = near_d;
+    }
+
+    const auto relative = reading(base_m, base_d);
+    T out[4][K];
+    fir<K>(p, taps, out, [&](int i, auto N, auto& v) {
+      const int from = at(i);
+#pragma unroll
+      for (int u = 0; u < N.value; ++u) {
+        const T a = x[from + u * s.raw_pitch], b = y[from + u * s.raw_pitch];
+        const T m = relative.m(a, b), d = relative.d(a, b);
+        v[0][u] = m, v[1][u] = d, v[2][u] = m * m, v[3][u] = d * d;
+      }
+    });
+    T* to = moments + column;
+    const int each = K * s.moment_pitch;
+#pragma unroll
+    for (int o = 0; o < K; ++o, to += s.moment_pitch) {
+      to[0] = out[0][o] + (base_m - near_m);
+      to[each] = out[1][o] + (base_d - near_d);
+      to[2 * each] = variance(out[0][o], out[2][o]);
+      to[3 * each] = variance(out[1][o], out[3][o]);
+    }
+    if (!p.l1) return;
+    if (p.l1_windowed) {
+      T mean[1][K];
+      fir<K>(p, taps, mean, [&](int i, auto N, auto& v) {
+        const int from = at(i);
+#pragma unroll
+        for (int u = 0; u < N.value; ++u) {
+          const T d = value.d(x[from + u * s.raw_pitch], y[from + u * s.raw_pitch]);
+          v[0][u] = d < 0 ? -d : d;  // NaN stays NaN
+        }
+      });
+      to = moments + 4 * each + column;
+#pragma unroll
+      for (int o = 0; o < K; ++o) to[o * s.moment_pitch] = mean[0][o];
+    } else {
+      const int own = column - s.margin - p.radius;
+      if (own < 0 || own >= col1 - col0) return;
+#pragma unroll 1
+      for (int o = 0; o < K; ++o) {
+        if (row + o < row0 || row + o >= row1) continue;
+        const T d = value.d(x[at(o + p.radius)], y[at(o + p.radius)]);
+        sum_l1 += double(d < 0 ? -d : d);
+      }
+    }
+  }
+
+  __device__ __forceinline__ T variance(T mean, T square) const {
+    return p.radius == 0 ? T(0) : not_negative(square - mean * mean);
+  }
+
+  // ---- Losses, and maps where a gradient is wanted, at K columns of one row of positions.
+  __device__ __forceinline__ void positions(int first_row, int kept, int task) {
+    const int line = row_of_lane(), group = group_of_lane(task), row = first_row + line;
+    if (group >= groups) return;
+    const T *cells_m = bases + 2 * kept * s.cells + group, *cells_d = cells_m + s.cells;
+    const T near_m = cells_m[cell_of(0)], near_d = cells_d[cell_of(0)];
+    const T* from = moments + line * s.moment_pitch + K * group;
+    const int each = K * s.moment_pitch;
+    const T centre_m = centre<K>(p.radius, [&](int i) { return from[i] + (cells_m[i / K] - near_m); });
+    const T centre_d = centre<K>(p.radius, [&](int i) { return from[each + i] + (cells_d[i / K] - near_d); });
+    T out[4][K];
+    fir<K>(p, taps, out, [&](int i, auto N, auto& v) {
+      const T by_m = (cells_m[i / K] - near_m) - centre_m, by_d = (cells_d[i / K] - near_d) - centre_d;
+      const Some<T, N.value> mean_m = some<N.value>(from + i), mean_d = some<N.value>(from + each + i);
+      const Some<T, N.value> var_m = some<N.value>(from + 2 * each + i), var_d = some<N.value>(from + 3 * each + i);
+#pragma unroll
+      for (int u = 0; u < N.value; ++u) {
+        const T m = mean_m.v[u] + by_m, d = mean_d.v[u] + by_d;
+        v[0][u] = m, v[1][u] = d, v[2][u] = m * m + var_m.v[u], v[3][u] = d * d + var_d.v[u];
+      }
+    });
+    T l1[1][K];
+    if (p.l1 && p.l1_windowed) {
+      fir<K>(p, taps, l1, [&](int i, auto N, auto& v) {
+        const auto part = some<N.value>(from + 4 * each + i);
+#pragma unroll
+        for (int u = 0; u < N.value; ++u) v[0][u] = part.v[u];
+      });
+    }
+
+    const T mean_m = near_m + centre_m, mean_d = (near_d + centre_d) - this->pad_d();
+    // Where positions are that matter here. Under reflect those outside mirror those inside.
+    const bool reflect = p.padding == Padding::reflect;
+    const bool row_exists = reflect || (row >= crop && row < p.height - crop);
+    const bool row_own = row_exists && row >= row0 && row < row1;
+    const T row_gain =
+        Gradients ? this->incoming() * (is_edge(row, p.height, p.padding) ? T(2) : T(1)) : T(0);
+    T block_ssim = 0, block_l1 = 0;
+    T* to = maps + line * s.map_pitch + K * group;
+    const int each_map = K * s.map_pitch;
+#pragma unroll
+    for (int half = 0; half < K; half += 4) {
+      Some<T, 4> map[M], l1_gain;
+#pragma unroll
+      for (int u = 0; u < 4; ++u) {
+        const int o = half + u, col = col0 - s.margin + K * group + o;
+        const bool exists = row_exists && (reflect || (col >= crop && col < p.width - crop));
+        const bool own = row_own && exists && col >= col0 && col < col1;
+        const Moments<T> mu{out[0][o] + mean_m, out[1][o] + mean_d, variance(out[0][o], out[2][o]),
+                            variance(out[1][o], out[3][o])};
+        Dissimilarity<T> e = dissimilarity<true>(mu, p.c1, p.c2);
+        e.e_l *= p.luminance, e.inverse_a *= p.luminance, e.l = T(1) - e.e_l;
+        const T loss = not_negative(e.e_cs * e.l + e.e_l);
+        if (own) {
+          block_ssim += loss;
+          if (p.l1 && p.l1_windowed) block_l1 += l1[0][o];
+          if (p.loss_map.data) write_loss(row, col, loss, l1[0][o]);
+        }
+        if (!Gradients) continue;
+        T gain = is_edge(col, p.width, p.padding) ? T(2) * row_gain : row_gain;
+        if (p.grad_map.data) gain *= this->incoming_at(row, col);
+        const T g = p.ssim_gain * gain;
+        const Coefficients<T> c =
+            coefficients<true, T>(mu, e, -(out[0][o] + centre_m), -(out[1][o] + centre_d), g * e.cs, g * e.l);
+        map[0].v[u] = exists ? c.b_m : T(0);
+        map[1].v[u] = exists ? c.b_d : T(0);
+        map[2].v[u] = exists ? c.a_m + c.a_d : T(0);
+        if (Gradients == 2) map[M - 1].v[u] = exists ? c.a_m - c.a_d : T(0);
+        l1_gain.v[u] = exists ? p.l1_gain * gain : T(0);
+      }
+#pragma unroll
+      for (int q = 0; Gradients && q < M; ++q) *reinterpret_cast<Some<T, 4>*>(to + q * each_map + half) = map[q];
+      if (Gradients && p.l1 && p.l1_windowed) *reinterpret_cast<Some<T, 4>*>(to + M * each_map + half) = l1_gain;
+    }
+    sum_ssim += double(block_ssim), sum_l1 += double(block_l1);
+  }
+
+  __device__ __forceinline__ void write_loss(int row, int col, T loss, T windowed_l1) const {
+    T total = p.ssim_weight * loss;
+    if (p.l1) {
+      T l1 = windowed_l1;
+      if (!p.l1_windowed) {
+        this->with_type([&](auto* tag) {
+          using E = std::remove_pointer_t<decltype(tag)>;
+          const T x = wide(p.x.template plane<E>(image, channel)[row * p.x.h + col * p.x.w]);
+          const T y = wide(p.y.template plane<E>(image, channel)[row * p.y.h + col * p.y.w]);
+          l1 = (x < y ? y - x : x - y) * p.inverse_range;
+        });
+      }
+      total += p.l1_weight * l1;
+    }
+    p.loss_map.template plane<T>(image, channel)[(row - crop) * p.loss_map.h + (col - crop) * p.loss_map.w] = total;
+  }
+
+  // ---- The maps of one row, blurred at K own columns, into the ring; the chunk's first row is slot `slot`.
+  __device__ __forceinline__ void maps_along(int slot, int kept, int task) {
+    const int line = row_of_lane(), group = group_of_lane(task);
+    if (K * group >= col1 - col0) return;
+    const T *cells_m = bases + 2 * kept * s.cells + cell_of(group), *cells_d = cells_m + s.cells;
+    const T base_m = cells_m[cell_of(0)], base_d = cells_d[cell_of(0)];
+    const T* from = maps + line * s.map_pitch + K * group;
+    const int each = K * s.map_pitch, each_ring = s.capacity * s.ring_pitch;
+    T* to = ring + next(slot, line, s.capacity) * s.ring_pitch + K * group;
+    T out[M][K];
+    fir<K>(p, taps, out, [&](int i, auto N, auto& v) {
+      Some<T, N.value> part[M];
+#pragma unroll
+      for (int q = 0; q < M; ++q) part[q] = some<N.value>(from + q * each + i);
+      move<N.value>(part, cells_m[i / K] - base_m, cells_d[i / K] - base_d, v);
+    });
+#pragma unroll
+    for (int q = 0; q < M; ++q) put(out[q], to + q * each_ring);
+    if (!(p.l1 && p.l1_windowed)) return;
+    T l1[1][K];
+    fir<K>(p, taps, l1, [&](int i, auto N, auto& v) {
+      const auto part = some<N.value>(from + M * each + i);
+#pragma unroll
+      for (int u = 0; u < N.value; ++u) v[0][u] = part.v[u];
+    });
+    put(l1[0], to + M * each_ring);
+  }
+
+  // Maps as inputs, with their a moved by a difference of bases.
+  template <int N, class V>
+  __device__ __forceinline__ static void move(const Some<T, N> (&part)[M], T by_m, T by_d, V& v) {
+#pragma unroll
+    for (int u = 0; u < N; ++u) {
+      const T b_m = part[0].v[u], b_d = part[1].v[u];
+      v[0][u] = b_m, v[1][u] = b_d;
+      v[2][u] = by_m * b_m + (part[2].v[u] - by_d * b_d);
+      if (Gradients == 2) v[M - 1][u] = by_m * b_m + (by_d * b_d + part[M - 1].v[u]);
+    }
+  }
+
+  __device__ __forceinline__ static void put(const T (&from)[K], T* to) {
+#pragma unroll
+    for (int half = 0; half < K; half += 4) {
+      Some<T, 4> four;
+#pragma unroll
+      for (int u = 0; u < 4; ++u) four.v[u] = from[half + u];
+      *reinterpret_cast<Some<T, 4>*>(to + half) = four;
+    }
+  }
+
+  // ---- The gradient at rows [row, row + K) of one own column, from the ring of maps: input i is `lag` - i
+  // rows above the first one of the last chunk, whose bases are `kept`.
+  __device__ __forceinline__ void gradient_down(int row, int slot, int kept, int column) {
+    if (column >= col1 - col0 || row + K <= row0) return;
+    const T* cells = bases + own_cell_of(column / K);
+    const auto chunk_of = [&](int i) {  // where the bases of input i are
+      const int back = (s.lag + K - 1 - i) / K;
+      return (kept >= back ? kept - back : kept - back + s.chunks) * 2 * s.cells;
+    };
+    const int middle_chunk = chunk_of(p.radius + (K - 1) / 2);
+    const T base_m = cells[middle_chunk], base_d = cells[middle_chunk + s.cells];
+    const T* from = ring + column;
+    const int each = s.capacity * s.ring_pitch;
+    const auto at = [&](int i) { return next(slot, i, s.capacity) * s.ring_pitch; };
+    T out[M][K], l1[1][K];
+    fir<K>(p, taps, out, [&](int i, auto N, auto& v) {
+      const int first = at(i), chunk = chunk_of(i);
+      Some<T, N.value> part[M];
+#pragma unroll
+      for (int q = 0; q < M; ++q) {
+#pragma unroll
+        for (int u = 0; u < N.value; ++u) part[q].v[u] = from[q * each + first + u * s.ring_pitch];
+      }
+      move<N.value>(part, cells[chunk] - base_m, cells[chunk + s.cells] - base_d, v);
+    });
+    if (p.l1 && p.l1_windowed) {
+      fir<K>(p, taps, l1, [&](int i, auto N, auto& v) {
+        const int first = at(i);
+#pragma unroll
+        for (int u = 0; u < N.value; ++u) v[0][u] = from[M * each + first + u * s.ring_pitch];
+      });
+    }
+    this->with_type(
+        [&](auto* tag) { write_gradient(tag, row, col0 + column, reading(base_m, base_d), out, l1[0]); });
+  }
+
+  template <class E, class Reading>
+  __device__ __forceinline__ void write_gradient(E*, int row, int col, const Reading& value,
+                                                 const T (&out)[M][K], const T (&windowed_l1)[K]) const {
+    const E* x = p.x.template plane<E>(image, channel) + row * p.x.h + col * p.x.w;
+    const E* y = p.y.template plane<E>(image, channel) + row * p.y.h + col * p.y.w;
+    E* grad_x = p.grad_x.template plane<E>(image, channel) + row * p.grad_x.h + col * p.grad_x.w;
+    E* grad_y = p.grad_y.template plane<E>(image, channel) + row * p.grad_y.h + col * p.grad_y.w;
+    const T col_edge = is_edge(col, p.width, p.padding) ? T(0.5) : T(1);
+    const T pixel_gain = p.l1 && !p.l1_windowed ? p.l1_gain * this->incoming() : T(0);
+#pragma unroll
+    for (int o = 0; o < K; ++o) {
+      if (row + o >= row0 && row + o < row1) {
+        const T a = wide(*x), b = wide(*y);
+        const T by_m = value.m(a, b) * out[0][o], by_d = value.d(a, b) * out[1][o];
+        const T edge = is_edge(row + o, p.height, p.padding) ? T(0.5) * col_edge : col_edge;
+        T of_x = edge * ((out[2][o] - by_m) + by_d), of_y = edge * ((out[M - 1][o] - by_m) - by_d);
+        if (p.l1) {
+          T gain = p.l1_windowed ? edge * windowed_l1[o] : pixel_gain;
+          if (!p.l1_windowed && p.grad_map.data) gain *= this->incoming_at(row + o, col);
+          const T difference = a - b;
+          // sign(0) = 0, sign(NaN) = NaN
+          const T by = difference > 0 ? gain : (difference < 0 ? -gain : difference * gain);
+          of_x += by, of_y -= by;
+        }
+        narrow(of_x, *grad_x);
+        if (Gradients == 2) narrow(of_y, *grad_y);
+      }
+      x += p.x.h, y += p.y.h, grad_x += p.grad_x.h, grad_y += p.grad_y.h;
+    }
+  }
+};
+
+template <int K, int Gradients, class T>
+__global__ void __launch_bounds__(ring_threads, sizeof(T) == 8 ? 1 : 2)
+    ring_kernel(const __grid_constant__ RingParams<T> params) {
+  Ring<K, Gradients, T>(params, ssimloss_shared).run();
+}
+
+}  // namespace ssimloss
