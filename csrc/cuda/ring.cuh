@@ -46,40 +46,42 @@ class Ring : RingBlock<K, T> {
 
   __device__ __forceinline__ void run() {
     const int first = row0 - s.margin;  // row of positions
-    const int chunks = (row1 - row0 + (Gradients ? s.lag : 0) + K - 1) / K;
-    fill(first - p.radius, 0, 2 * p.radius + K);
-    __pipeline_wait_prior(0);
-    __syncthreads();
+    const int chunks = divided(row1 - row0 + (Gradients ? s.lag : 0), K);
     const int down = divided(K * groups + 2 * p.radius, 32), across = divided(K * groups, 32);
     const int own = Gradients ? divided(col1 - col0, 32) : 0;
-    int slot = 0, before = 0, kept = 0,
-        kept_before = 0;  // of this chunk in the rings and the bases; the last
+    int slot = 0, kept = 0;                // of this chunk in the rings, and of its bases
+    int slot_before = 0, kept_before = 0;  // of the chunk before
 #pragma unroll 1
-    for (int n = 0; n < chunks + (Gradients > 0); ++n) {
+    for (int n = -1; n < chunks + (Gradients > 0); ++n) {  // the first time only fills: once in the code
       const int row = first + K * n;
-      const bool now = n < chunks;
+      const bool now = n >= 0 && n < chunks, before = Gradients && n > 0;
 #pragma unroll 1
       for (int task = warp(); task < down + own; task += ring_threads / 32) {
         if (task < down) {
           if (now) moments_down(row, slot, kept, 32 * task + lane());
-        } else if (Gradients && n > 0) {
-          maps_along(before, kept_before, task - down);
+        } else if (before) {
+          maps_along(slot_before, kept_before, task - down);
         }
       }
       __syncthreads();
-      if (n + 1 < chunks) fill(row + K + p.radius, next(slot, 2 * p.radius + K, s.capacity), K);
+      if (n + 1 < chunks) {
+        const int reached = n < 0 ? -p.radius : p.radius;
+        fill(row + K + reached, n < 0 ? 0 : next(slot, 2 * p.radius + K, s.capacity),
+             n < 0 ? 2 * p.radius + K : K);
+      }
 #pragma unroll 1
       for (int task = warp(); task < across + own; task += ring_threads / 32) {
         if (task < across) {
           if (now) positions(row, kept, task);
-        } else if (Gradients && n > 0) {
-          gradient_down(row - K + s.margin - s.lag, next(before, K, s.capacity), kept_before,
+        } else if (before) {
+          gradient_down(row - K + s.margin - s.lag, next(slot_before, K, s.capacity), kept_before,
                         32 * (task - across) + lane());
         }
       }
       __pipeline_wait_prior(0);
       __syncthreads();
-      before = slot, slot = next(slot, K, s.capacity);
+      if (n < 0) continue;
+      slot_before = slot, slot = next(slot, K, s.capacity);
       kept_before = kept, kept = next(kept, 1, s.chunks);
     }
     if (!p.sums) return;
@@ -115,11 +117,11 @@ class Ring : RingBlock<K, T> {
     if (column >= K * groups + 2 * p.radius) return;
     const int shift = s.reach - s.margin - p.radius;
     const T *x = raw + shift + column, *y = x + s.capacity * s.raw_pitch;
-    const auto at = [&](int i) { return next(slot, i, s.capacity) * s.raw_pitch; };
+    const auto place = [&](int i) { return next(slot, i, s.capacity) * s.raw_pitch; };
 
     const auto value = reading(0, 0);
-    const T base_m = centre<K>(p.radius, [&](int i) { return value.m(x[at(i)], y[at(i)]); });
-    const T base_d = centre<K>(p.radius, [&](int i) { return value.d(x[at(i)], y[at(i)]); });
+    const T base_m = centre<K>(p.radius, [&](int i) { return value.m(x[place(i)], y[place(i)]); });
+    const T base_d = centre<K>(p.radius, [&](int i) { return value.d(x[place(i)], y[place(i)]); });
     T cell_m[3], cell_d[3];
     const int cell = column / K, col = col0 - s.reach;
     const int filled = shift + K * groups + 2 * p.radius;
@@ -129,7 +131,7 @@ class Ring : RingBlock<K, T> {
       constexpr int step = K / 4;  // to pixels 1, 4, 6 of 8 or 0, 2, 3 of 4
       const int off = u == 0 ? step - 1 : (u == 1 ? 2 * step : 3 * step);
       const int i = clamped(clamped(row + off, 0, p.height - 1) - row + p.radius, 0, 2 * p.radius + K - 1);
-      const T* from = raw + at(i) + clamped(shift + K * cell + off, -col, last);
+      const T* from = raw + place(i) + clamped(shift + K * cell + off, -col, last);
       cell_m[u] = value.m(from[0], from[s.capacity * s.raw_pitch]);
       cell_d[u] = value.d(from[0], from[s.capacity * s.raw_pitch]);
     }
@@ -143,7 +145,7 @@ class Ring : RingBlock<K, T> {
     const auto relative = reading(base_m, base_d);
     T out[4][K];
     fir<K>(p, taps, out, [&](int i, auto N, auto& v) {
-      const int from = at(i);
+      const int from = place(i);
 #pragma unroll
       for (int u = 0; u < N.value; ++u) {
         const T a = x[from + u * s.raw_pitch], b = y[from + u * s.raw_pitch];
@@ -164,7 +166,7 @@ class Ring : RingBlock<K, T> {
     if (p.l1_windowed) {
       T mean[1][K];
       fir<K>(p, taps, mean, [&](int i, auto N, auto& v) {
-        const int from = at(i);
+        const int from = place(i);
 #pragma unroll
         for (int u = 0; u < N.value; ++u) {
           const T d = value.d(x[from + u * s.raw_pitch], y[from + u * s.raw_pitch]);
@@ -180,7 +182,7 @@ class Ring : RingBlock<K, T> {
 #pragma unroll 1
       for (int o = 0; o < K; ++o) {
         if (row + o < row0 || row + o >= row1) continue;
-        const T d = value.d(x[at(o + p.radius)], y[at(o + p.radius)]);
+        const T d = value.d(x[place(o + p.radius)], y[place(o + p.radius)]);
         sum_l1 += double(d < 0 ? -d : d);
       }
     }
@@ -204,7 +206,8 @@ class Ring : RingBlock<K, T> {
     fir<K>(p, taps, out, [&](int i, auto N, auto& v) {
       const T by_m = (cells_m[i / K] - near_m) - centre_m, by_d = (cells_d[i / K] - near_d) - centre_d;
       const Some<T, N.value> mean_m = some<N.value>(from + i), mean_d = some<N.value>(from + each + i);
-      const Some<T, N.value> var_m = some<N.value>(from + 2 * each + i), var_d = some<N.value>(from + 3 * each + i);
+      const Some<T, N.value> var_m = some<N.value>(from + 2 * each + i),
+                             var_d = some<N.value>(from + 3 * each + i);
 #pragma unroll
       for (int u = 0; u < N.value; ++u) {
         const T m = mean_m.v[u] + by_m, d = mean_d.v[u] + by_d;
@@ -229,13 +232,17 @@ class Ring : RingBlock<K, T> {
         Gradients ? this->incoming() * (is_edge(row, p.height, p.padding) ? T(2) : T(1)) : T(0);
     T block_ssim = 0, block_l1 = 0;
     T* to = maps + line * s.map_pitch + K * group;
-    const int each_map = K * s.map_pitch;
+    const int each_map = K * s.map_pitch, first_col = col0 - s.margin + K * group;
+    if (Gradients && p.grad_map.data) {
+#pragma unroll 1
+      for (int o = 0; o < K; ++o) to[o] = this->incoming_at(row, first_col + o);
+    }
 #pragma unroll
     for (int half = 0; half < K; half += 4) {
       Some<T, 4> map[M], l1_gain;
 #pragma unroll
       for (int u = 0; u < 4; ++u) {
-        const int o = half + u, col = col0 - s.margin + K * group + o;
+        const int o = half + u, col = first_col + o;
         const bool exists = row_exists && (reflect || (col >= crop && col < p.width - crop));
         const bool own = row_own && exists && col >= col0 && col < col1;
         const Moments<T> mu{out[0][o] + mean_m, out[1][o] + mean_d, variance(out[0][o], out[2][o]),
@@ -246,11 +253,13 @@ class Ring : RingBlock<K, T> {
         if (own) {
           block_ssim += loss;
           if (p.l1 && p.l1_windowed) block_l1 += l1[0][o];
-          if (p.loss_map.data) write_loss(row, col, loss, l1[0][o]);
         }
-        if (!Gradients) continue;
+        if (!Gradients) {
+          map[0].v[u] = p.ssim_weight * loss + (p.l1 && p.l1_windowed ? p.l1_weight * l1[0][o] : T(0));
+          continue;
+        }
         T gain = is_edge(col, p.width, p.padding) ? T(2) * row_gain : row_gain;
-        if (p.grad_map.data) gain *= this->incoming_at(row, col);
+        if (p.grad_map.data) gain *= to[o];
         const T g = p.ssim_gain * gain;
         const Coefficients<T> c =
             coefficients<true, T>(mu, e, -(out[0][o] + centre_m), -(out[1][o] + centre_d), g * e.cs, g * e.l);
@@ -261,27 +270,37 @@ class Ring : RingBlock<K, T> {
         l1_gain.v[u] = exists ? p.l1_gain * gain : T(0);
       }
 #pragma unroll
-      for (int q = 0; Gradients && q < M; ++q) *reinterpret_cast<Some<T, 4>*>(to + q * each_map + half) = map[q];
-      if (Gradients && p.l1 && p.l1_windowed) *reinterpret_cast<Some<T, 4>*>(to + M * each_map + half) = l1_gain;
+      for (int q = 0; q < (Gradients ? M : 1); ++q) {
+        if (Gradients || p.loss_map.data) *reinterpret_cast<Some<T, 4>*>(to + q * each_map + half) = map[q];
+      }
+      if (Gradients && p.l1 && p.l1_windowed)
+        *reinterpret_cast<Some<T, 4>*>(to + M * each_map + half) = l1_gain;
     }
     sum_ssim += double(block_ssim), sum_l1 += double(block_l1);
+    if (Gradients || !p.loss_map.data || !row_own) return;
+    T* loss_map = p.loss_map.template plane<T>(image, channel) + (row - crop) * p.loss_map.h;
+#pragma unroll 1
+    for (int o = 0; o < K; ++o) {
+      const int col = first_col + o;
+      if (col < crop || col >= p.width - crop || col >= col1) continue;
+      T loss = to[o];
+      if (p.l1 && !p.l1_windowed) loss += p.l1_weight * pixel_l1(row, col);
+      loss_map[(col - crop) * p.loss_map.w] = loss;
+    }
   }
 
-  __device__ __forceinline__ void write_loss(int row, int col, T loss, T windowed_l1) const {
-    T total = p.ssim_weight * loss;
-    if (p.l1) {
-      T l1 = windowed_l1;
-      if (!p.l1_windowed) {
-        this->with_type([&](auto* tag) {
-          using E = std::remove_pointer_t<decltype(tag)>;
-          const T x = wide(p.x.template plane<E>(image, channel)[row * p.x.h + col * p.x.w]);
-          const T y = wide(p.y.template plane<E>(image, channel)[row * p.y.h + col * p.y.w]);
-          l1 = (x < y ? y - x : x - y) * p.inverse_range;
-        });
-      }
-      total += p.l1_weight * l1;
-    }
-    p.loss_map.template plane<T>(image, channel)[(row - crop) * p.loss_map.h + (col - crop) * p.loss_map.w] = total;
+  __device__ __forceinline__ T pixel_l1(int row, int col) const {
+    T l1 = 0;
+    this->with_type([&](auto* tag) {
+      using E = std::remove_pointer_t<decltype(tag)>;
+      const T x = wide(*at<E>(p.x, row, col)), y = wide(*at<E>(p.y, row, col));
+      l1 = (x < y ? y - x : x - y) * p.inverse_range;
+    });
+    return l1;
+  }
+  template <class E>
+  __device__ __forceinline__ E* at(const View& images, int row, int col) const {
+    return images.template plane<E>(image, channel) + row * images.h + col * images.w;
   }
 
   // ---- The maps of one row, blurred at K own columns, into the ring; the chunk's first row is slot `slot`.
@@ -347,10 +366,10 @@ class Ring : RingBlock<K, T> {
     const T base_m = cells[middle_chunk], base_d = cells[middle_chunk + s.cells];
     const T* from = ring + column;
     const int each = s.capacity * s.ring_pitch;
-    const auto at = [&](int i) { return next(slot, i, s.capacity) * s.ring_pitch; };
+    const auto place = [&](int i) { return next(slot, i, s.capacity) * s.ring_pitch; };
     T out[M][K], l1[1][K];
     fir<K>(p, taps, out, [&](int i, auto N, auto& v) {
-      const int first = at(i), chunk = chunk_of(i);
+      const int first = place(i), chunk = chunk_of(i);
       Some<T, N.value> part[M];
 #pragma unroll
       for (int q = 0; q < M; ++q) {
@@ -361,44 +380,55 @@ class Ring : RingBlock<K, T> {
     });
     if (p.l1 && p.l1_windowed) {
       fir<K>(p, taps, l1, [&](int i, auto N, auto& v) {
-        const int first = at(i);
+        const int first = place(i);
 #pragma unroll
         for (int u = 0; u < N.value; ++u) v[0][u] = from[M * each + first + u * s.ring_pitch];
       });
     }
-    this->with_type(
-        [&](auto* tag) { write_gradient(tag, row, col0 + column, reading(base_m, base_d), out, l1[0]); });
-  }
-
-  template <class E, class Reading>
-  __device__ __forceinline__ void write_gradient(E*, int row, int col, const Reading& value,
-                                                 const T (&out)[M][K], const T (&windowed_l1)[K]) const {
-    const E* x = p.x.template plane<E>(image, channel) + row * p.x.h + col * p.x.w;
-    const E* y = p.y.template plane<E>(image, channel) + row * p.y.h + col * p.y.w;
-    E* grad_x = p.grad_x.template plane<E>(image, channel) + row * p.grad_x.h + col * p.grad_x.w;
-    E* grad_y = p.grad_y.template plane<E>(image, channel) + row * p.grad_y.h + col * p.grad_y.w;
-    const T col_edge = is_edge(col, p.width, p.padding) ? T(0.5) : T(1);
-    const T pixel_gain = p.l1 && !p.l1_windowed ? p.l1_gain * this->incoming() : T(0);
-#pragma unroll
-    for (int o = 0; o < K; ++o) {
-      if (row + o >= row0 && row + o < row1) {
-        const T a = wide(*x), b = wide(*y);
-        const T by_m = value.m(a, b) * out[0][o], by_d = value.d(a, b) * out[1][o];
-        const T edge = is_edge(row + o, p.height, p.padding) ? T(0.5) * col_edge : col_edge;
-        T of_x = edge * ((out[2][o] - by_m) + by_d), of_y = edge * ((out[M - 1][o] - by_m) - by_d);
-        if (p.l1) {
-          T gain = p.l1_windowed ? edge * windowed_l1[o] : pixel_gain;
-          if (!p.l1_windowed && p.grad_map.data) gain *= this->incoming_at(row + o, col);
-          const T difference = a - b;
-          // sign(0) = 0, sign(NaN) = NaN
-          const T by = difference > 0 ? gain : (difference < 0 ? -gain : difference * gain);
-          of_x += by, of_y -= by;
-        }
-        narrow(of_x, *grad_x);
-        if (Gradients == 2) narrow(of_y, *grad_y);
-      }
-      x += p.x.h, y += p.y.h, grad_x += p.grad_x.h, grad_y += p.grad_y.h;
+    const bool pixel_l1 = p.l1 && !p.l1_windowed;
+    T* stage = ring + column;  // of rows that nobody reads any more
+    if (pixel_l1 && p.grad_map.data) {
+#pragma unroll 1
+      for (int o = 0; o < K; ++o) stage[place(o)] = this->incoming_at(row + o, col0 + column);
     }
+
+    const auto each_own_row = [&](auto f) {
+#pragma unroll
+      for (int o = 0; o < K; ++o) {
+        if (row + o >= row0 && row + o < row1) f(o);
+      }
+    };
+    T a[K], b[K];
+    this->with_type([&](auto* tag) {
+      using E = std::remove_pointer_t<decltype(tag)>;
+      const E *x = at<E>(p.x, row, col0 + column), *y = at<E>(p.y, row, col0 + column);
+      each_own_row([&](int o) { a[o] = wide(x[o * p.x.h]), b[o] = wide(y[o * p.y.h]); });
+    });
+    const auto value = reading(base_m, base_d);
+    const T col_edge = is_edge(col0 + column, p.width, p.padding) ? T(0.5) : T(1);
+    const T pixel_gain = pixel_l1 ? p.l1_gain * this->incoming() : T(0);
+    each_own_row([&](int o) {
+      const T by_m = value.m(a[o], b[o]) * out[0][o], by_d = value.d(a[o], b[o]) * out[1][o];
+      const T edge = is_edge(row + o, p.height, p.padding) ? T(0.5) * col_edge : col_edge;
+      T of_x = edge * ((out[2][o] - by_m) + by_d), of_y = edge * ((out[M - 1][o] - by_m) - by_d);
+      if (p.l1) {
+        T gain = p.l1_windowed ? edge * l1[0][o] : pixel_gain;
+        if (pixel_l1 && p.grad_map.data) gain *= stage[place(o)];
+        const T difference = a[o] - b[o];
+        // sign(0) = 0, sign(NaN) = NaN
+        const T by = difference > 0 ? gain : (difference < 0 ? -gain : difference * gain);
+        of_x += by, of_y -= by;
+      }
+      a[o] = of_x, b[o] = of_y;
+    });
+    this->with_type([&](auto* tag) {
+      using E = std::remove_pointer_t<decltype(tag)>;
+      E* grad_x = at<E>(p.grad_x, row, col0 + column);
+      each_own_row([&](int o) { narrow(a[o], grad_x[o * p.grad_x.h]); });
+      if (Gradients != 2) return;
+      E* grad_y = at<E>(p.grad_y, row, col0 + column);
+      each_own_row([&](int o) { narrow(b[o], grad_y[o * p.grad_y.h]); });
+    });
   }
 };
 

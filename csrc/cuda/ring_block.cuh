@@ -34,7 +34,7 @@ struct RingSizes {
     raw = 0;
     moments_at = raw + 2 * capacity * raw_pitch;
     maps_at = moments_at + moments * K * moment_pitch;
-    ring = maps_at + maps * K * map_pitch;
+    ring = maps_at + (gradients ? maps : 1) * K * map_pitch;  // a loss map is gathered there
     bases = ring + maps * capacity * ring_pitch;
     taps = bases + rounded(2 * chunks * cells, 4);
     end = taps + rounded(2 * radius + 4, 4);
@@ -141,7 +141,8 @@ class RingBlock {
   __device__ __forceinline__ void fill_from(int row, int slot, int count, E*) {
     const int first = col0 - s.reach, pitch = s.raw_pitch;
     const int width = s.reach - s.margin - p.radius + K * groups + 2 * p.radius;
-    const E *plane_x = p.x.template plane<E>(image, channel), *plane_y = p.y.template plane<E>(image, channel);
+    const E *plane_x = p.x.template plane<E>(image, channel),
+            *plane_y = p.y.template plane<E>(image, channel);
 #pragma unroll 1
     for (int line = warp(); line < count; line += ring_threads / 32) {
       int from = row + line;

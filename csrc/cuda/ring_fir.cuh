@@ -17,10 +17,11 @@ __device__ __forceinline__ const Some<T, N>& some(const T* from) {
   return *reinterpret_cast<const Some<T, N>*>(from);
 }
 
-// out[q][o] = sum_k taps[k] in_q(o + k), k from 0 to 2 radius. fetch(i, N, v) sets v[q][u] = in_q(i + u), u < N, for N = 4
-// inputs from a multiple of 4 or 2 from an even one. An input is used for the outputs whose window holds
-// it and no others: 0 * NaN would be NaN. So the first and last K inputs make triangles, whose weights are
-// known places of `rim`; between them each input feeds all K outputs, with weights from shared memory.
+// out[q][o] = sum_k taps[k] in_q(o + k), k from 0 to 2 radius. fetch(i, N, v) sets v[q][u] = in_q(i + u), u <
+// N, for N = 4 inputs from a multiple of 4 or 2 from an even one. An input is used for the outputs whose
+// window holds it and no others: 0 * NaN would be NaN. So the first and last K inputs make triangles, whose
+// weights are known places of `rim`; between them each input feeds all K outputs, with weights from shared
+// memory.
 template <int K, int Q, class T, class Fetch>
 __device__ __forceinline__ void fir(const RingParams<T>& p, const T* taps, T (&out)[Q][K], Fetch fetch) {
   const int r = p.radius;
