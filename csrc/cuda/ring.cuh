@@ -261,8 +261,9 @@ class Ring : RingBlock<K, T> {
         T gain = is_edge(col, p.width, p.padding) ? T(2) * row_gain : row_gain;
         if (p.grad_map.data) gain *= to[o];
         const T g = p.ssim_gain * gain;
+        const T g_cs = p.radius > 0 ? g * e.l : T(0);  // one tap: no variance, but large terms to cancel
         const Coefficients<T> c =
-            coefficients<true, T>(mu, e, -(out[0][o] + centre_m), -(out[1][o] + centre_d), g * e.cs, g * e.l);
+            coefficients<true, T>(mu, e, -(out[0][o] + centre_m), -(out[1][o] + centre_d), g * e.cs, g_cs);
         map[0].v[u] = exists ? c.b_m : T(0);
         map[1].v[u] = exists ? c.b_d : T(0);
         map[2].v[u] = exists ? c.a_m + c.a_d : T(0);
