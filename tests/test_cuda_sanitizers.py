@@ -50,6 +50,7 @@ class Bug(NamedTuple):
 
 
 SSIM, MIX = ("strip", "ssim zeros x"), ("tiles", "mix zeros x")
+RING = ("ring", "ssim zeros taps9")
 WAIT, BARRIER = "__pipeline_wait_prior(0);", "__syncthreads();"
 LAST_COLUMN = "return col0 + own < p.width ? col0 + own : p.width;"
 BUGS = {
@@ -62,6 +63,10 @@ BUGS = {
         LAST_COLUMN, "return col0 + own;", *SSIM, "asan", "heap-buffer-overflow"
     ),
     "no barrier between the scales": Bug(f"if (j > 0) {BARRIER}", "", *MIX, "plain", "differs"),
+    "no barrier between a chunk's phases": Bug(
+        f"{BARRIER}\n      if (n + 1 < chunks)", "if (n + 1 < chunks)", *RING, "tsan", "data race"
+    ),
+    "ring of rows too short": Bug("capacity = lag + K", "capacity = lag + K - 4", *RING, "plain", "differs"),
     "halo one row short": Bug(
         "rows = tile_height + 2 * radius", "rows = tile_height + 2 * radius - 1", *MIX, "plain", "differs"
     ),
