@@ -12,9 +12,7 @@
 //                      again (they are in the L2 cache by then)
 // A warp takes 32 columns of one of these at a time, so that in A and in B all warps have work.
 //
-// Variances go by the law of total variance relative to a value inside every window of a thread, as in
-// ../cpu/fir.h. Means and the maps' a are relative to the base of their cell of K x K pixels: the middle of
-// three pixels, so that no single huge one or NaN spreads; who reads over cells moves them to one base.
+// Means, and the maps' a, are relative to the base of their cell of K x K pixels: ring_moments.cuh.
 //
 // For each element and one gradient, W own columns and radius r, K = 8 (h = 1 + 4 r / W, g = 1 + 2 r / W):
 //   FMA: (2 r + 1) (4 h + 4 g + 6), and (1 + r / 4) (4 h + 4 g + 4) pointwise ones, and about 40
@@ -26,63 +24,62 @@
 #pragma once
 
 #include "launch.cuh"
-#include "ring_fir.cuh"
+#include "ring_moments.cuh"
 #include "sums.cuh"
 
 namespace ssimloss {
 
-#include "../ssim_math.h"
-
 template <int K, int Gradients, class T>
-class Ring : RingBlock<K, T> {
-  using Block = RingBlock<K, T>;
-  using Block::p, Block::s, Block::raw, Block::moments, Block::maps, Block::ring, Block::bases, Block::taps,
-      Block::image, Block::channel, Block::row0, Block::row1, Block::col0, Block::col1, Block::crop,
-      Block::groups, Block::warp, Block::lane, Block::reading, Block::fill;
+class Ring : RingMoments<T> {
+  using Base = RingMoments<T>;
+  using Base::p, Base::s, Base::raw, Base::moments, Base::maps, Base::ring, Base::bases, Base::image,
+      Base::channel, Base::row0, Base::row1, Base::col0, Base::col1, Base::crop;
+  using Base::reading, Base::next, Base::previous, Base::divided, Base::warp, Base::lane;
   static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, a_m + a_d, a_m - a_d
 
  public:
-  using Block::Block;
+  __device__ __forceinline__ Ring(const RingParams<T>& params, unsigned char* shared)
+      : Base(params, shared), window{p.radius, this->taps, p.rim} {
+    for (int k = int(threadIdx.x); k <= 2 * p.radius; k += ring_threads) this->taps[k + 3] = p.taps[k];
+  }
 
   __device__ __forceinline__ void run() {
     const int first = row0 - s.margin;  // row of positions
     const int chunks = divided(row1 - row0 + (Gradients ? s.lag : 0), K);
-    const int down = divided(K * groups + 2 * p.radius, 32), across = divided(K * groups, 32);
-    const int own = Gradients ? divided(col1 - col0, 32) : 0;
-    int slot = 0, kept = 0;                // of this chunk in the rings, and of its bases
-    int slot_before = 0, kept_before = 0;  // of the chunk before
+    const int down_tasks = divided(K * groups() + 2 * p.radius, 32), across_tasks = divided(K * groups(), 32);
+    const int own_tasks = Gradients ? divided(col1 - col0, 32) : 0;
+    int slot = 0, kept = 0;  // of this chunk in the rings, and of its bases
 #pragma unroll 1
     for (int n = -1; n < chunks + (Gradients > 0); ++n) {  // the first time only fills: once in the code
       const int row = first + K * n;
       const bool now = n >= 0 && n < chunks, before = Gradients && n > 0;
 #pragma unroll 1
-      for (int task = warp(); task < down + own; task += ring_threads / 32) {
-        if (task < down) {
-          if (now) moments_down(row, slot, kept, 32 * task + lane());
+      for (int task = warp(); task < down_tasks + own_tasks; task += ring_threads / 32) {
+        if (task < down_tasks) {
+          if (now) down(row, slot, kept, 32 * task + lane());
         } else if (before) {
-          maps_along(slot_before, kept_before, task - down);
+          maps_along(previous(slot, K, s.capacity), previous(kept, 1, s.chunks), task - down_tasks);
         }
       }
       __syncthreads();
       if (n + 1 < chunks) {
         const int reached = n < 0 ? -p.radius : p.radius;
-        fill(row + K + reached, n < 0 ? 0 : next(slot, 2 * p.radius + K, s.capacity),
-             n < 0 ? 2 * p.radius + K : K);
+        this->fill(row + K + reached, n < 0 ? 0 : next(slot, 2 * p.radius + K, s.capacity),
+                   n < 0 ? 2 * p.radius + K : K);
       }
 #pragma unroll 1
-      for (int task = warp(); task < across + own; task += ring_threads / 32) {
-        if (task < across) {
+      for (int task = warp(); task < across_tasks + own_tasks; task += ring_threads / 32) {
+        if (task < across_tasks) {
           if (now) positions(row, kept, task);
         } else if (before) {
-          gradient_down(row - K + s.margin - s.lag, next(slot_before, K, s.capacity), kept_before,
-                        32 * (task - across) + lane());
+          gradient_down(row - K + s.margin - s.lag, slot, previous(kept, 1, s.chunks),
+                        32 * (task - across_tasks) + lane());
         }
       }
       __pipeline_wait_prior(0);
       __syncthreads();
       if (n < 0) continue;
-      slot_before = slot, slot = next(slot, K, s.capacity);
-      kept_before = kept, kept = next(kept, 1, s.chunks);
+      slot = next(slot, K, s.capacity), kept = next(kept, 1, s.chunks);
     }
     if (!p.sums) return;
     sum_block(sum_ssim, sum_l1, reinterpret_cast<double*>(raw));
@@ -93,137 +90,41 @@ class Ring : RingBlock<K, T> {
   }
 
  private:
+  const RingWindow<T> window;
   double sum_ssim = 0, sum_l1 = 0;
 
-  __device__ __forceinline__ static int divided(int a, int b) { return (a + b - 1) / b; }
-  __device__ __forceinline__ static int next(int slot, int by, int size) {
-    return slot + by < size ? slot + by : slot + by - size;
-  }
-  // The cell of a group's bases: in the middle of its windows, for positions; and for the gradient.
-  __device__ __forceinline__ int cell_of(int group) const { return group + (p.radius + (K - 1) / 2) / K; }
+  __device__ __forceinline__ int groups() const { return divided(col1 - col0 + 2 * s.margin, K); }  // needed
+  __device__ __forceinline__ int cell_of(int group) const { return Base::template cell_of<K>(window, group); }
   __device__ __forceinline__ int own_cell_of(int group) const { return cell_of(cell_of(group)); }
 
-  // In the phases along rows a thread has a row of the chunk and a group of K columns. For K = 8, 8 lanes
-  // have two rows of four groups.
-  __device__ __forceinline__ int row_of_lane() const {
-    return K == 8 ? lane() / 8 * 2 + lane() / 4 % 2 : lane() / 8;
-  }
-  __device__ __forceinline__ int group_of_lane(int task) const {
-    return K == 8 ? 4 * task + lane() % 4 : 8 * task + lane() % 8;
-  }
-
-  // ---- Moments of rows [row, row + K) of one column of moments, whose windows begin at slot `slot`.
-  __device__ __forceinline__ void moments_down(int row, int slot, int kept, int column) {
-    if (column >= K * groups + 2 * p.radius) return;
+  // ---- Moments of rows [row, row + K) of one column, whose windows begin at slot `slot`.
+  __device__ __forceinline__ void down(int row, int slot, int kept, int column) {
+    if (column >= K * groups() + 2 * p.radius) return;
     const int shift = s.reach - s.margin - p.radius;
-    const T *x = raw + shift + column, *y = x + s.capacity * s.raw_pitch;
-    const auto place = [&](int i) { return next(slot, i, s.capacity) * s.raw_pitch; };
-
-    const auto value = reading(0, 0);
-    const T base_m = centre<K>(p.radius, [&](int i) { return value.m(x[place(i)], y[place(i)]); });
-    const T base_d = centre<K>(p.radius, [&](int i) { return value.d(x[place(i)], y[place(i)]); });
-    T cell_m[3], cell_d[3];
-    const int cell = column / K, col = col0 - s.reach;
-    const int filled = shift + K * groups + 2 * p.radius;
-    const int last = (filled < p.width - col ? filled : p.width - col) - 1;
-#pragma unroll
-    for (int u = 0; u < 3; ++u) {
-      constexpr int step = K / 4;  // to pixels 1, 4, 6 of 8 or 0, 2, 3 of 4
-      const int off = u == 0 ? step - 1 : (u == 1 ? 2 * step : 3 * step);
-      const int i = clamped(clamped(row + off, 0, p.height - 1) - row + p.radius, 0, 2 * p.radius + K - 1);
-      const T* from = raw + place(i) + clamped(shift + K * cell + off, -col, last);
-      cell_m[u] = value.m(from[0], from[s.capacity * s.raw_pitch]);
-      cell_d[u] = value.d(from[0], from[s.capacity * s.raw_pitch]);
-    }
-    const T near_m = finite_or_zero(middle(cell_m[0], cell_m[1], cell_m[2]));
-    const T near_d = finite_or_zero(middle(cell_d[0], cell_d[1], cell_d[2]));
-    if (column % K == 0) {
-      bases[(2 * kept) * s.cells + cell] = near_m;
-      bases[(2 * kept + 1) * s.cells + cell] = near_d;
-    }
-
-    const auto relative = reading(base_m, base_d);
-    T out[4][K];
-    fir<K>(p, taps, out, [&](int i, auto N, auto& v) {
-      const int from = place(i);
-#pragma unroll
-      for (int u = 0; u < N.value; ++u) {
-        const T a = x[from + u * s.raw_pitch], b = y[from + u * s.raw_pitch];
-        const T m = relative.m(a, b), d = relative.d(a, b);
-        v[0][u] = m, v[1][u] = d, v[2][u] = m * m, v[3][u] = d * d;
-      }
-    });
-    T* to = moments + column;
-    const int each = K * s.moment_pitch;
-#pragma unroll
-    for (int o = 0; o < K; ++o, to += s.moment_pitch) {
-      to[0] = out[0][o] + (base_m - near_m);
-      to[each] = out[1][o] + (base_d - near_d);
-      to[2 * each] = variance(out[0][o], out[2][o]);
-      to[3 * each] = variance(out[1][o], out[3][o]);
-    }
-    if (!p.l1) return;
-    if (p.l1_windowed) {
-      T mean[1][K];
-      fir<K>(p, taps, mean, [&](int i, auto N, auto& v) {
-        const int from = place(i);
-#pragma unroll
-        for (int u = 0; u < N.value; ++u) {
-          const T d = value.d(x[from + u * s.raw_pitch], y[from + u * s.raw_pitch]);
-          v[0][u] = d < 0 ? -d : d;  // NaN stays NaN
-        }
-      });
-      to = moments + 4 * each + column;
-#pragma unroll
-      for (int o = 0; o < K; ++o) to[o * s.moment_pitch] = mean[0][o];
-    } else {
-      const int own = column - s.margin - p.radius;
-      if (own < 0 || own >= col1 - col0) return;
+    this->template moments_down<K>(window, row, slot, shift, column, p.l1 && p.l1_windowed,
+                                   bases + 2 * kept * s.cells, moments);
+    const int own = column - s.margin - p.radius;
+    if (!p.l1 || p.l1_windowed || own < 0 || own >= col1 - col0) return;
 #pragma unroll 1
-      for (int o = 0; o < K; ++o) {
-        if (row + o < row0 || row + o >= row1) continue;
-        const T d = value.d(x[place(o + p.radius)], y[place(o + p.radius)]);
-        sum_l1 += double(d < 0 ? -d : d);
-      }
+    for (int o = 0; o < K; ++o) {
+      if (row + o < row0 || row + o >= row1) continue;
+      const T* at = raw + next(slot, o + p.radius, s.capacity) * s.raw_pitch + shift + column;
+      sum_l1 += double(magnitude_of(reading(0, 0).d(at[0], at[s.each_raw])));
     }
-  }
-
-  __device__ __forceinline__ T variance(T mean, T square) const {
-    return p.radius == 0 ? T(0) : not_negative(square - mean * mean);
   }
 
   // ---- Losses, and maps where a gradient is wanted, at K columns of one row of positions.
   __device__ __forceinline__ void positions(int first_row, int kept, int task) {
-    const int line = row_of_lane(), group = group_of_lane(task), row = first_row + line;
-    if (group >= groups) return;
-    const T *cells_m = bases + 2 * kept * s.cells + group, *cells_d = cells_m + s.cells;
-    const T near_m = cells_m[cell_of(0)], near_d = cells_d[cell_of(0)];
+    const int line = Base::template row_of_lane<K>(), group = Base::template group_of_lane<K>(task);
+    const int row = first_row + line;
+    if (group >= groups()) return;
     const T* from = moments + line * s.moment_pitch + K * group;
-    const int each = K * s.moment_pitch;
-    const T centre_m = centre<K>(p.radius, [&](int i) { return from[i] + (cells_m[i / K] - near_m); });
-    const T centre_d = centre<K>(p.radius, [&](int i) { return from[each + i] + (cells_d[i / K] - near_d); });
-    T out[4][K];
-    fir<K>(p, taps, out, [&](int i, auto N, auto& v) {
-      const T by_m = (cells_m[i / K] - near_m) - centre_m, by_d = (cells_d[i / K] - near_d) - centre_d;
-      const Some<T, N.value> mean_m = some<N.value>(from + i), mean_d = some<N.value>(from + each + i);
-      const Some<T, N.value> var_m = some<N.value>(from + 2 * each + i),
-                             var_d = some<N.value>(from + 3 * each + i);
-#pragma unroll
-      for (int u = 0; u < N.value; ++u) {
-        const T m = mean_m.v[u] + by_m, d = mean_d.v[u] + by_d;
-        v[0][u] = m, v[1][u] = d, v[2][u] = m * m + var_m.v[u], v[3][u] = d * d + var_d.v[u];
-      }
-    });
+    RowMoments<K, T> at;
+    this->moments_along(window, from, bases + 2 * kept * s.cells + group, at);
     T l1[1][K];
-    if (p.l1 && p.l1_windowed) {
-      fir<K>(p, taps, l1, [&](int i, auto N, auto& v) {
-        const auto part = some<N.value>(from + 4 * each + i);
-#pragma unroll
-        for (int u = 0; u < N.value; ++u) v[0][u] = part.v[u];
-      });
-    }
+    if (p.l1 && p.l1_windowed) this->blur_along(window, from + 4 * s.each_moment, l1);
 
-    const T mean_m = near_m + centre_m, mean_d = (near_d + centre_d) - this->pad_d();
+    const T mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - this->pad_d();
     // Where positions are that matter here. Under reflect those outside mirror those inside.
     const bool reflect = p.padding == Padding::reflect;
     const bool row_exists = reflect || (row >= crop && row < p.height - crop);
@@ -245,8 +146,7 @@ class Ring : RingBlock<K, T> {
         const int o = half + u, col = first_col + o;
         const bool exists = row_exists && (reflect || (col >= crop && col < p.width - crop));
         const bool own = row_own && exists && col >= col0 && col < col1;
-        const Moments<T> mu{out[0][o] + mean_m, out[1][o] + mean_d, variance(out[0][o], out[2][o]),
-                            variance(out[1][o], out[3][o])};
+        const Moments<T> mu{at.mean_m[o] + mean_m, at.mean_d[o] + mean_d, at.s_mm[o], at.s_dd[o]};
         Dissimilarity<T> e = dissimilarity<true>(mu, p.c1, p.c2);
         e.e_l *= p.luminance, e.inverse_a *= p.luminance, e.l = T(1) - e.e_l;
         const T loss = not_negative(e.e_cs * e.l + e.e_l);
@@ -262,8 +162,8 @@ class Ring : RingBlock<K, T> {
         if (p.grad_map.data) gain *= to[o];
         const T g = p.ssim_gain * gain;
         const T g_cs = p.radius > 0 ? g * e.l : T(0);  // one tap: no variance, but large terms to cancel
-        const Coefficients<T> c =
-            coefficients<true, T>(mu, e, -(out[0][o] + centre_m), -(out[1][o] + centre_d), g * e.cs, g_cs);
+        const Coefficients<T> c = coefficients<true, T>(mu, e, -(at.mean_m[o] + at.centre_m),
+                                                        -(at.mean_d[o] + at.centre_d), g * e.cs, g_cs);
         map[0].v[u] = exists ? c.b_m : T(0);
         map[1].v[u] = exists ? c.b_d : T(0);
         map[2].v[u] = exists ? c.a_m + c.a_d : T(0);
@@ -294,19 +194,19 @@ class Ring : RingBlock<K, T> {
     T l1 = 0;
     this->with_type([&](auto* tag) {
       using E = std::remove_pointer_t<decltype(tag)>;
-      const T x = wide(*at<E>(p.x, row, col)), y = wide(*at<E>(p.y, row, col));
+      const T x = wide(*pixel<E>(p.x, row, col)), y = wide(*pixel<E>(p.y, row, col));
       l1 = (x < y ? y - x : x - y) * p.inverse_range;
     });
     return l1;
   }
   template <class E>
-  __device__ __forceinline__ E* at(const View& images, int row, int col) const {
+  __device__ __forceinline__ E* pixel(const View& images, int row, int col) const {
     return images.template plane<E>(image, channel) + row * images.h + col * images.w;
   }
 
   // ---- The maps of one row, blurred at K own columns, into the ring; the chunk's first row is slot `slot`.
   __device__ __forceinline__ void maps_along(int slot, int kept, int task) {
-    const int line = row_of_lane(), group = group_of_lane(task);
+    const int line = Base::template row_of_lane<K>(), group = Base::template group_of_lane<K>(task);
     if (K * group >= col1 - col0) return;
     const T *cells_m = bases + 2 * kept * s.cells + cell_of(group), *cells_d = cells_m + s.cells;
     const T base_m = cells_m[cell_of(0)], base_d = cells_d[cell_of(0)];
@@ -314,7 +214,7 @@ class Ring : RingBlock<K, T> {
     const int each = K * s.map_pitch, each_ring = s.capacity * s.ring_pitch;
     T* to = ring + next(slot, line, s.capacity) * s.ring_pitch + K * group;
     T out[M][K];
-    fir<K>(p, taps, out, [&](int i, auto N, auto& v) {
+    fir<K>(window, out, [&](int i, auto N, auto& v) {
       Some<T, N.value> part[M];
 #pragma unroll
       for (int q = 0; q < M; ++q) part[q] = some<N.value>(from + q * each + i);
@@ -324,11 +224,7 @@ class Ring : RingBlock<K, T> {
     for (int q = 0; q < M; ++q) put(out[q], to + q * each_ring);
     if (!(p.l1 && p.l1_windowed)) return;
     T l1[1][K];
-    fir<K>(p, taps, l1, [&](int i, auto N, auto& v) {
-      const auto part = some<N.value>(from + M * each + i);
-#pragma unroll
-      for (int u = 0; u < N.value; ++u) v[0][u] = part.v[u];
-    });
+    this->blur_along(window, from + M * each, l1);
     put(l1[0], to + M * each_ring);
   }
 
@@ -369,7 +265,7 @@ class Ring : RingBlock<K, T> {
     const int each = s.capacity * s.ring_pitch;
     const auto place = [&](int i) { return next(slot, i, s.capacity) * s.ring_pitch; };
     T out[M][K], l1[1][K];
-    fir<K>(p, taps, out, [&](int i, auto N, auto& v) {
+    fir<K>(window, out, [&](int i, auto N, auto& v) {
       const int first = place(i), chunk = chunk_of(i);
       Some<T, N.value> part[M];
 #pragma unroll
@@ -380,7 +276,7 @@ class Ring : RingBlock<K, T> {
       move<N.value>(part, cells[chunk] - base_m, cells[chunk + s.cells] - base_d, v);
     });
     if (p.l1 && p.l1_windowed) {
-      fir<K>(p, taps, l1, [&](int i, auto N, auto& v) {
+      fir<K>(window, l1, [&](int i, auto N, auto& v) {
         const int first = place(i);
 #pragma unroll
         for (int u = 0; u < N.value; ++u) v[0][u] = from[M * each + first + u * s.ring_pitch];
@@ -402,7 +298,7 @@ class Ring : RingBlock<K, T> {
     T a[K], b[K];
     this->with_type([&](auto* tag) {
       using E = std::remove_pointer_t<decltype(tag)>;
-      const E *x = at<E>(p.x, row, col0 + column), *y = at<E>(p.y, row, col0 + column);
+      const E *x = pixel<E>(p.x, row, col0 + column), *y = pixel<E>(p.y, row, col0 + column);
       each_own_row([&](int o) { a[o] = wide(x[o * p.x.h]), b[o] = wide(y[o * p.y.h]); });
     });
     const auto value = reading(base_m, base_d);
@@ -424,10 +320,10 @@ class Ring : RingBlock<K, T> {
     });
     this->with_type([&](auto* tag) {
       using E = std::remove_pointer_t<decltype(tag)>;
-      E* grad_x = at<E>(p.grad_x, row, col0 + column);
+      E* grad_x = pixel<E>(p.grad_x, row, col0 + column);
       each_own_row([&](int o) { narrow(a[o], grad_x[o * p.grad_x.h]); });
       if (Gradients != 2) return;
-      E* grad_y = at<E>(p.grad_y, row, col0 + column);
+      E* grad_y = pixel<E>(p.grad_y, row, col0 + column);
       each_own_row([&](int o) { narrow(b[o], grad_y[o * p.grad_y.h]); });
     });
   }

@@ -17,8 +17,10 @@ struct RingSizes {
   int groups;            // of K columns of positions
   int columns, cells;    // of moments
   int capacity, chunks;  // rows of the rings; chunks of which the bases are kept
+  int repeated;          // rows that the ring of pixels has twice, so that 4 of any slot follow one another
   int raw_pitch, moment_pitch, map_pitch, ring_pitch;
-  int moments, maps;  // kept of each place
+  int moments, maps;          // kept of each place
+  int each_raw, each_moment;  // from one quantity to the next
   int raw, moments_at, maps_at, ring, bases, taps, end;
 
   RingSizes() = default;
@@ -31,9 +33,11 @@ struct RingSizes {
     raw_pitch = rounded(columns + reach - margin - radius, 4);
     moment_pitch = odd_fours(columns), map_pitch = odd_fours(K * groups), ring_pitch = odd_fours(own);
     moments = 4 + windowed_l1, maps = gradients ? 2 + gradients + windowed_l1 : 0;
+    repeated = 0;
+    each_raw = capacity * raw_pitch, each_moment = K * moment_pitch;
     raw = 0;
-    moments_at = raw + 2 * capacity * raw_pitch;
-    maps_at = moments_at + moments * K * moment_pitch;
+    moments_at = raw + 2 * each_raw;
+    maps_at = moments_at + moments * each_moment;
     ring = maps_at + (gradients ? maps : 1) * K * map_pitch;  // a loss map is gathered there
     bases = ring + maps * capacity * ring_pitch;
     taps = bases + rounded(2 * chunks * cells, 4);
@@ -70,7 +74,7 @@ struct RingParams {
   double* sums;      // [planes][pieces][2]
 };
 
-template <int K, class T>
+template <class T>
 class RingBlock {
  public:
   __device__ __forceinline__ RingBlock(const RingParams<T>& params, unsigned char* shared)
@@ -91,8 +95,7 @@ class RingBlock {
     row1 = row0 + p.band_rows < p.height ? row0 + p.band_rows : p.height;
     col1 = col0 + p.own < p.width ? col0 + p.own : p.width;
     crop = p.padding == Padding::valid ? p.radius : 0;
-    groups = (col1 - col0 + 2 * s.margin + K - 1) / K;
-    for (int k = int(threadIdx.x); k <= 2 * p.radius; k += ring_threads) taps[k + 3] = p.taps[k];
+    filled = s.reach - s.margin - p.radius + s.columns;
   }
 
  protected:
@@ -107,7 +110,7 @@ class RingBlock {
   int image, channel;
   int row0, row1, col0, col1;  // own pixels
   int crop;                    // where positions begin
-  int groups;                  // of columns of positions that are needed
+  int filled;                  // columns of `raw` that are needed
 
   __device__ __forceinline__ static int warp() { return int(threadIdx.x) / 32; }
   __device__ __forceinline__ static int lane() { return int(threadIdx.x) % 32; }
@@ -140,7 +143,6 @@ class RingBlock {
   template <class E>
   __device__ __forceinline__ void fill_from(int row, int slot, int count, E*) {
     const int first = col0 - s.reach, pitch = s.raw_pitch;
-    const int width = s.reach - s.margin - p.radius + K * groups + 2 * p.radius;
     const E *plane_x = p.x.template plane<E>(image, channel),
             *plane_y = p.y.template plane<E>(image, channel);
 #pragma unroll 1
@@ -149,17 +151,23 @@ class RingBlock {
       if (p.padding == Padding::reflect) from = mirrored(from, p.height);
       const bool exists = from >= 0 && from < p.height;
       const E *x = plane_x + (exists ? from : 0) * p.x.h, *y = plane_y + (exists ? from : 0) * p.y.h;
-      T* to_x = raw + (slot + line < s.capacity ? slot + line : slot + line - s.capacity) * pitch;
-      T* to_y = to_x + s.capacity * pitch;
+      const int at = slot + line < s.capacity ? slot + line : slot + line - s.capacity;
+      T *to_x = raw + at * pitch, *to_y = to_x + s.each_raw;
+      const int again = at < s.repeated ? s.capacity * pitch : 0;
       const int step = p.in_fours ? 4 : 1;
 #pragma unroll 1
-      for (int k = step * lane(); k < width; k += step * 32) {
-        if (p.in_fours && exists && first + k >= 0 && first + k + 4 <= p.width) {
-          copy_four(x + (first + k), to_x + k);
-          copy_four(y + (first + k), to_y + k);
-        } else {
+      for (int k = step * lane(); k < filled; k += step * 32) {
+        const bool together = p.in_fours && exists && first + k >= 0 && first + k + 4 <= p.width;
 #pragma unroll 1
-          for (int u = k; u < k + step; ++u) fill_one(x, y, first + u, exists, to_x + u, to_y + u);
+        for (int copy = 0; copy <= again; copy += again ? again : 1) {
+          if (together) {
+            copy_four(x + (first + k), to_x + copy + k);
+            copy_four(y + (first + k), to_y + copy + k);
+          } else {
+#pragma unroll 1
+            for (int u = k; u < k + step; ++u)
+              fill_one(x, y, first + u, exists, to_x + copy + u, to_y + copy + u);
+          }
         }
       }
     }

@@ -17,14 +17,22 @@ __device__ __forceinline__ const Some<T, N>& some(const T* from) {
   return *reinterpret_cast<const Some<T, N>*>(from);
 }
 
+// The weight of input k of an output, k from 0 to 2 radius.
+template <class T>
+struct RingWindow {
+  int radius;
+  const T* taps;  // in shared memory, that of input k at k + 3: those of inputs 1, 5, 9, ... lie on 16 bytes
+  const T* rim;   // in the parameters, the first 10
+};
+
 // out[q][o] = sum_k taps[k] in_q(o + k), k from 0 to 2 radius. fetch(i, N, v) sets v[q][u] = in_q(i + u), u <
 // N, for N = 4 inputs from a multiple of 4 or 2 from an even one. An input is used for the outputs whose
 // window holds it and no others: 0 * NaN would be NaN. So the first and last K inputs make triangles, whose
 // weights are known places of `rim`; between them each input feeds all K outputs, with weights from shared
 // memory.
 template <int K, int Q, class T, class Fetch>
-__device__ __forceinline__ void fir(const RingParams<T>& p, const T* taps, T (&out)[Q][K], Fetch fetch) {
-  const int r = p.radius;
+__device__ __forceinline__ void fir(const RingWindow<T>& window, T (&out)[Q][K], Fetch fetch) {
+  const int r = window.radius;
 #pragma unroll
   for (int q = 0; q < Q; ++q) {
 #pragma unroll
@@ -47,15 +55,13 @@ __device__ __forceinline__ void fir(const RingParams<T>& p, const T* taps, T (&o
   };
   constexpr std::integral_constant<int, 4> four{};
   constexpr std::integral_constant<int, 2> two{};
-  const T* rim = p.rim;
+  const T *rim = window.rim, *taps = window.taps;
   if (K == 4 && r < 2) {  // the triangles would overlap
     add(
         0, four, [&](int u, int o) { return u >= o && u - o <= 2 * r; },
-        [&](int u, int o) { return p.taps[u - o]; });
+        [&](int u, int o) { return rim[u - o]; });
     if (r == 1) {
-      add(
-          4, two, [&](int u, int o) { return u + 4 - o <= 2; },
-          [&](int u, int o) { return p.taps[u + 4 - o]; });
+      add(4, two, [&](int u, int o) { return u + 4 - o <= 2; }, [&](int u, int o) { return rim[u + 4 - o]; });
     }
     return;
   }

@@ -1,0 +1,103 @@
+// What the launchers of ring.cuh and scales.cuh share: which strips and bands, and the parameters of a block.
+#pragma once
+
+#include <algorithm>
+
+#include "launch.cuh"
+#include "ring_block.cuh"
+#include "similarity.h"
+
+namespace ssimloss {
+
+// A block of a strip of so many columns.
+struct RingCost {
+  RingSizes sizes;
+  double chunk;  // its work, in FMA or the like
+  double extra;  // chunks beyond those of its own rows
+  int chunk_rows;
+};
+
+struct RingPlan {
+  int own = 0, strips = 0, bands = 0, band_rows = 0;  // own = 0: the device has not the shared memory
+  RingSizes sizes{};
+};
+
+inline int arithmetic_size(const Problem& p) { return p.x.dtype == DType::float64 ? 8 : 4; }
+inline int gradients_of(const Problem& p) { return wants_gradient(p) ? (p.grad_y.data ? 2 : 1) : 0; }
+
+// The least time for height x width of each plane: rounds of blocks that the device runs at once, times a
+// block's work, which is cost(own columns).
+template <class Cost>
+RingPlan ring_plan(const Problem& p, int64_t height, int64_t width, Cost cost) {
+  const Device device = current_device();
+  const int64_t planes = p.batch * p.channels;
+  RingPlan best;
+  double least = 0;
+  for (int own = ring_max_own; own >= 8; own -= 8) {
+    const int64_t strips = (width + own - 1) / own;
+    if (own > 8 && (width + own - 9) / (own - 8) == strips) continue;  // narrower ones do as well
+    const RingCost block = cost(own);
+    const int64_t shared = int64_t(block.sizes.end) * arithmetic_size(p);
+    if (shared > device.shared_per_block) continue;
+    // Of a multiprocessor, which has 1 KiB more than a block may ask for, and takes as much for each.
+    const int64_t resident =
+        std::max<int64_t>(1, std::min<int64_t>(arithmetic_size(p) == 8 ? 1 : 2,
+                                               (device.shared_per_block + 1024) / (shared + 1024)));
+    const int64_t at_once = resident * device.multiprocessors;
+    // One block alone cannot hide all of its latencies.
+    const double chunk = block.chunk * double(resident) * (resident > 1 ? 1 : 1.3);
+    for (int64_t rounds = 0; rounds <= 6; ++rounds) {  // aimed at
+      int64_t bands = rounds * at_once / std::max<int64_t>(1, planes * strips);
+      bands = std::min(std::max<int64_t>(1, bands), (height + 7) / 8);
+      const int64_t rows = std::max<int64_t>(1, (height + bands - 1) / bands);
+      bands = (height + rows - 1) / rows;
+      const double time = double((planes * strips * bands + at_once - 1) / at_once) * chunk *
+                          (double((rows + block.chunk_rows - 1) / block.chunk_rows) + block.extra);
+      if (best.own && time >= least) continue;
+      least = time;
+      best = {own, int(strips), int(bands), int(rows), block.sizes};
+    }
+  }
+  return best;
+}
+
+// All but the weights and what differs from image to image.
+template <class T>
+void set_ring(const Similarity& s, const RingPlan& plan, RingParams<T>& params) {
+  const Problem& p = s.problem;
+  params.channels = int(p.channels), params.height = int(p.height), params.width = int(p.width);
+  params.radius = p.windows[p.scales - 1].radius;
+  params.dtype = p.x.dtype, params.grad_map_dtype = p.grad_map.dtype;
+  params.pyramid = p.sum_difference, params.padding = p.padding;
+  params.own = plan.own, params.strips = plan.strips;
+  params.bands = plan.bands, params.band_rows = plan.band_rows, params.sizes = plan.sizes;
+  params.channel_first = p.x.stride_c == 1 && p.channels > 1;
+  params.in_fours = in_fours(p.x) && in_fours(p.y);
+  params.c1 = T(p.c1), params.c2 = T(p.c2), params.inverse_range = T(p.inverse_range);
+  params.luminance = p.luminance ? T(1) : T(0);
+  params.l1 = p.l1_weight != 0, params.l1_windowed = p.l1_windowed;
+  params.ssim_weight = T(p.ssim_weight), params.l1_weight = T(p.l1_weight);
+  params.ssim_gain = T(s.ssim_gain), params.l1_gain = T(s.l1_gain);
+  params.incoming_double = s.incoming.dtype == DType::float64, params.incoming_stride = s.incoming.stride;
+}
+
+// start(first image, blocks), with params set, for as many images at a time as one launch takes.
+template <class T, class Start>
+void for_images(const Similarity& s, RingParams<T>& params, Start start) {
+  const Problem& p = s.problem;
+  const int64_t in_image = int64_t(params.strips) * params.bands * p.channels;
+  const int64_t images =
+      std::min(p.batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, in_image)));
+  for (int64_t first = 0; first < p.batch; first += images) {
+    params.x = view(from_image(p.x, first)), params.y = view(from_image(p.y, first));
+    params.grad_x = view(from_image(p.grad_x, first)), params.grad_y = view(from_image(p.grad_y, first));
+    params.loss_map = view(from_image(p.loss_map, first));
+    params.grad_map = view(from_image(p.grad_map, first));
+    params.incoming = from_image(s.incoming, first).data;
+    params.offsets = s.offsets ? static_cast<const T*>(s.offsets) + first * p.channels : nullptr;
+    params.sums = s.sums ? s.sums + 2 * first * in_image : nullptr;
+    start(first, std::min(images, p.batch - first) * in_image);
+  }
+}
+
+}  // namespace ssimloss
