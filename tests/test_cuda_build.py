@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(NVCC is None, reason="no nvcc on the PATH")
 # One scale of 11 taps, and what every loss runs on. positions_kernel keeps arrays over the scales in local
 # memory, product_kernel one over the levels.
 FAST = re.compile(
-    r"strip_kernel|ring_kernel|scales_kernel|gradient_kernel|scale_kernel|pool_kernel|combine_kernel|finish_kernel"
+    r"strip_kernel|ring_kernel|scales_kernel|adjoint_kernel|gradient_kernel|scale_kernel|pool_kernel|combine_kernel|finish_kernel"
 )
 REGISTERS, SHARED, THREADS, BLOCKS = 65536, 233472, 2048, 32  # of one multiprocessor of sm_90
 

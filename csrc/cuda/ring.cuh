@@ -24,6 +24,7 @@
 #pragma once
 
 #include "launch.cuh"
+#include "ring_maps.cuh"
 #include "ring_moments.cuh"
 #include "sums.cuh"
 
@@ -32,9 +33,9 @@ namespace ssimloss {
 template <int K, int Gradients, class T>
 class Ring : RingMoments<T> {
   using Base = RingMoments<T>;
+  using Base::crop, Base::reading, Base::next, Base::previous, Base::divided, Base::warp, Base::lane;
   using Base::p, Base::s, Base::raw, Base::moments, Base::maps, Base::ring, Base::bases, Base::image,
-      Base::channel, Base::row0, Base::row1, Base::col0, Base::col1, Base::crop;
-  using Base::reading, Base::next, Base::previous, Base::divided, Base::warp, Base::lane;
+      Base::channel, Base::row0, Base::row1, Base::col0, Base::col1;
   static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, a_m + a_d, a_m - a_d
 
  public:
@@ -45,27 +46,26 @@ class Ring : RingMoments<T> {
 
   __device__ __forceinline__ void run() {
     const int first = row0 - s.margin;  // row of positions
-    const int chunks = divided(row1 - row0 + (Gradients ? s.lag : 0), K);
+    const int end = first + divided(row1 - row0 + (Gradients ? s.lag : 0), K) * K;
     const int down_tasks = divided(K * groups() + 2 * p.radius, 32), across_tasks = divided(K * groups(), 32);
     const int own_tasks = Gradients ? divided(col1 - col0, 32) : 0;
     int slot = 0, kept = 0;  // of this chunk in the rings, and of its bases
 #pragma unroll 1
-    for (int n = -1; n < chunks + (Gradients > 0); ++n) {  // the first time only fills: once in the code
-      const int row = first + K * n;
-      const bool now = n >= 0 && n < chunks, before = Gradients && n > 0;
+    for (int row = first - K; row < end + (Gradients ? K : 0); row += K) {  // the first time only fills
+      const bool now = row >= first && row < end, before = Gradients && row > first;
 #pragma unroll 1
       for (int task = warp(); task < down_tasks + own_tasks; task += ring_threads / 32) {
         if (task < down_tasks) {
           if (now) down(row, slot, kept, 32 * task + lane());
         } else if (before) {
-          maps_along(previous(slot, K, s.capacity), previous(kept, 1, s.chunks), task - down_tasks);
+          blur_maps(previous(slot, K, s.capacity), previous(kept, 1, s.chunks), task - down_tasks);
         }
       }
       __syncthreads();
-      if (n + 1 < chunks) {
-        const int reached = n < 0 ? -p.radius : p.radius;
-        this->fill(row + K + reached, n < 0 ? 0 : next(slot, 2 * p.radius + K, s.capacity),
-                   n < 0 ? 2 * p.radius + K : K);
+      if (row + K < end) {
+        const int reached = row < first ? -p.radius : p.radius;
+        this->fill(row + K + reached, row < first ? 0 : next(slot, 2 * p.radius + K, s.capacity),
+                   row < first ? 2 * p.radius + K : K);
       }
 #pragma unroll 1
       for (int task = warp(); task < across_tasks + own_tasks; task += ring_threads / 32) {
@@ -78,20 +78,21 @@ class Ring : RingMoments<T> {
       }
       __pipeline_wait_prior(0);
       __syncthreads();
-      if (n < 0) continue;
+      if (row < first) continue;
       slot = next(slot, K, s.capacity), kept = next(kept, 1, s.chunks);
     }
     if (!p.sums) return;
-    sum_block(sum_ssim, sum_l1, reinterpret_cast<double*>(raw));
+    double total[2] = {double(sum_ssim), double(sum_l1)};
+    sum_block(total[0], total[1], reinterpret_cast<double*>(raw));
     if (threadIdx.x != 0) return;
     const int piece = row0 / p.band_rows * p.strips + col0 / p.own;
     double* sums = p.sums + 2 * ((int64_t(image) * p.channels + channel) * p.strips * p.bands + piece);
-    sums[0] = sum_ssim, sums[1] = sum_l1;
+    sums[0] = total[0], sums[1] = total[1];
   }
 
  private:
   const RingWindow<T> window;
-  double sum_ssim = 0, sum_l1 = 0;
+  T sum_ssim = 0, sum_l1 = 0;
 
   __device__ __forceinline__ int groups() const { return divided(col1 - col0 + 2 * s.margin, K); }  // needed
   __device__ __forceinline__ int cell_of(int group) const { return Base::template cell_of<K>(window, group); }
@@ -109,7 +110,7 @@ class Ring : RingMoments<T> {
     for (int o = 0; o < K; ++o) {
       if (row + o < row0 || row + o >= row1) continue;
       const T* at = raw + next(slot, o + p.radius, s.capacity) * s.raw_pitch + shift + column;
-      sum_l1 += double(magnitude_of(reading(0, 0).d(at[0], at[s.each_raw])));
+      sum_l1 += magnitude_of(reading(0, 0).d(at[0], at[s.each_raw]));
     }
   }
 
@@ -122,12 +123,12 @@ class Ring : RingMoments<T> {
     RowMoments<K, T> at;
     this->moments_along(window, from, bases + 2 * kept * s.cells + group, at);
     T l1[1][K];
-    if (p.l1 && p.l1_windowed) this->blur_along(window, from + 4 * s.each_moment, l1);
+    if (p.l1 && p.l1_windowed) blur_along(window, from + 4 * s.each_moment, l1);
 
     const T mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - this->pad_d();
     // Where positions are that matter here. Under reflect those outside mirror those inside.
     const bool reflect = p.padding == Padding::reflect;
-    const bool row_exists = reflect || (row >= crop && row < p.height - crop);
+    const bool row_exists = reflect || (row >= crop() && row < p.height - crop());
     const bool row_own = row_exists && row >= row0 && row < row1;
     const T row_gain =
         Gradients ? this->incoming() * (is_edge(row, p.height, p.padding) ? T(2) : T(1)) : T(0);
@@ -144,7 +145,7 @@ class Ring : RingMoments<T> {
 #pragma unroll
       for (int u = 0; u < 4; ++u) {
         const int o = half + u, col = first_col + o;
-        const bool exists = row_exists && (reflect || (col >= crop && col < p.width - crop));
+        const bool exists = row_exists && (reflect || (col >= crop() && col < p.width - crop()));
         const bool own = row_own && exists && col >= col0 && col < col1;
         const Moments<T> mu{at.mean_m[o] + mean_m, at.mean_d[o] + mean_d, at.s_mm[o], at.s_dd[o]};
         Dissimilarity<T> e = dissimilarity<true>(mu, p.c1, p.c2);
@@ -177,16 +178,16 @@ class Ring : RingMoments<T> {
       if (Gradients && p.l1 && p.l1_windowed)
         *reinterpret_cast<Some<T, 4>*>(to + M * each_map + half) = l1_gain;
     }
-    sum_ssim += double(block_ssim), sum_l1 += double(block_l1);
+    sum_ssim += block_ssim, sum_l1 += block_l1;
     if (Gradients || !p.loss_map.data || !row_own) return;
-    T* loss_map = p.loss_map.template plane<T>(image, channel) + (row - crop) * p.loss_map.h;
+    T* loss_map = p.loss_map.template plane<T>(image, channel) + (row - crop()) * p.loss_map.h;
 #pragma unroll 1
     for (int o = 0; o < K; ++o) {
       const int col = first_col + o;
-      if (col < crop || col >= p.width - crop || col >= col1) continue;
+      if (col < crop() || col >= p.width - crop() || col >= col1) continue;
       T loss = to[o];
       if (p.l1 && !p.l1_windowed) loss += p.l1_weight * pixel_l1(row, col);
-      loss_map[(col - crop) * p.loss_map.w] = loss;
+      loss_map[(col - crop()) * p.loss_map.w] = loss;
     }
   }
 
@@ -205,49 +206,13 @@ class Ring : RingMoments<T> {
   }
 
   // ---- The maps of one row, blurred at K own columns, into the ring; the chunk's first row is slot `slot`.
-  __device__ __forceinline__ void maps_along(int slot, int kept, int task) {
+  __device__ __forceinline__ void blur_maps(int slot, int kept, int task) {
     const int line = Base::template row_of_lane<K>(), group = Base::template group_of_lane<K>(task);
     if (K * group >= col1 - col0) return;
-    const T *cells_m = bases + 2 * kept * s.cells + cell_of(group), *cells_d = cells_m + s.cells;
-    const T base_m = cells_m[cell_of(0)], base_d = cells_d[cell_of(0)];
-    const T* from = maps + line * s.map_pitch + K * group;
-    const int each = K * s.map_pitch, each_ring = s.capacity * s.ring_pitch;
-    T* to = ring + next(slot, line, s.capacity) * s.ring_pitch + K * group;
-    T out[M][K];
-    fir<K>(window, out, [&](int i, auto N, auto& v) {
-      Some<T, N.value> part[M];
-#pragma unroll
-      for (int q = 0; q < M; ++q) part[q] = some<N.value>(from + q * each + i);
-      move<N.value>(part, cells_m[i / K] - base_m, cells_d[i / K] - base_d, v);
-    });
-#pragma unroll
-    for (int q = 0; q < M; ++q) put(out[q], to + q * each_ring);
-    if (!(p.l1 && p.l1_windowed)) return;
-    T l1[1][K];
-    this->blur_along(window, from + M * each, l1);
-    put(l1[0], to + M * each_ring);
-  }
-
-  // Maps as inputs, with their a moved by a difference of bases.
-  template <int N, class V>
-  __device__ __forceinline__ static void move(const Some<T, N> (&part)[M], T by_m, T by_d, V& v) {
-#pragma unroll
-    for (int u = 0; u < N; ++u) {
-      const T b_m = part[0].v[u], b_d = part[1].v[u];
-      v[0][u] = b_m, v[1][u] = b_d;
-      v[2][u] = by_m * b_m + (part[2].v[u] - by_d * b_d);
-      if (Gradients == 2) v[M - 1][u] = by_m * b_m + (by_d * b_d + part[M - 1].v[u]);
-    }
-  }
-
-  __device__ __forceinline__ static void put(const T (&from)[K], T* to) {
-#pragma unroll
-    for (int half = 0; half < K; half += 4) {
-      Some<T, 4> four;
-#pragma unroll
-      for (int u = 0; u < 4; ++u) four.v[u] = from[half + u];
-      *reinterpret_cast<Some<T, 4>*>(to + half) = four;
-    }
+    maps_along<K, M>(window, maps + line * s.map_pitch + K * group, K * s.map_pitch,
+                     bases + 2 * kept * s.cells + cell_of(group), s.cells, cell_of(0), p.l1 && p.l1_windowed,
+                     ring + next(slot, line, s.capacity) * s.ring_pitch + K * group,
+                     s.capacity * s.ring_pitch);
   }
 
   // ---- The gradient at rows [row, row + K) of one own column, from the ring of maps: input i is `lag` - i
@@ -259,29 +224,10 @@ class Ring : RingMoments<T> {
       const int back = (s.lag + K - 1 - i) / K;
       return (kept >= back ? kept - back : kept - back + s.chunks) * 2 * s.cells;
     };
-    const int middle_chunk = chunk_of(p.radius + (K - 1) / 2);
-    const T base_m = cells[middle_chunk], base_d = cells[middle_chunk + s.cells];
-    const T* from = ring + column;
-    const int each = s.capacity * s.ring_pitch;
     const auto place = [&](int i) { return next(slot, i, s.capacity) * s.ring_pitch; };
-    T out[M][K], l1[1][K];
-    fir<K>(window, out, [&](int i, auto N, auto& v) {
-      const int first = place(i), chunk = chunk_of(i);
-      Some<T, N.value> part[M];
-#pragma unroll
-      for (int q = 0; q < M; ++q) {
-#pragma unroll
-        for (int u = 0; u < N.value; ++u) part[q].v[u] = from[q * each + first + u * s.ring_pitch];
-      }
-      move<N.value>(part, cells[chunk] - base_m, cells[chunk + s.cells] - base_d, v);
-    });
-    if (p.l1 && p.l1_windowed) {
-      fir<K>(window, l1, [&](int i, auto N, auto& v) {
-        const int first = place(i);
-#pragma unroll
-        for (int u = 0; u < N.value; ++u) v[0][u] = from[M * each + first + u * s.ring_pitch];
-      });
-    }
+    T out[M][K], l1[1][K], base_m, base_d;
+    maps_down(window, ring + column, s.capacity * s.ring_pitch, s.ring_pitch, place, cells, s.cells, chunk_of,
+              p.l1 && p.l1_windowed, out, l1, base_m, base_d);
     const bool pixel_l1 = p.l1 && !p.l1_windowed;
     T* stage = ring + column;  // of rows that nobody reads any more
     if (pixel_l1 && p.grad_map.data) {

@@ -94,7 +94,6 @@ class RingBlock {
     row0 = piece / p.strips * p.band_rows, col0 = piece % p.strips * p.own;
     row1 = row0 + p.band_rows < p.height ? row0 + p.band_rows : p.height;
     col1 = col0 + p.own < p.width ? col0 + p.own : p.width;
-    crop = p.padding == Padding::valid ? p.radius : 0;
     filled = s.reach - s.margin - p.radius + s.columns;
   }
 
@@ -109,11 +108,14 @@ class RingBlock {
   T* taps;     // that of input k at k + 3: those of inputs 1, 5, 9, ... lie on 16 bytes
   int image, channel;
   int row0, row1, col0, col1;  // own pixels
-  int crop;                    // where positions begin
   int filled;                  // columns of `raw` that are needed
 
   __device__ __forceinline__ static int warp() { return int(threadIdx.x) / 32; }
   __device__ __forceinline__ static int lane() { return int(threadIdx.x) % 32; }
+
+  __device__ __forceinline__ int crop() const {  // where positions begin
+    return p.padding == Padding::valid ? p.radius : 0;
+  }
 
   // What zero padding is in d: of a pyramid, less what was taken off.
   __device__ __forceinline__ T pad_d() const {
@@ -229,10 +231,10 @@ class RingBlock {
   // grad_map at a position, 0 where there is none; mirrored under reflect.
   __device__ __forceinline__ T incoming_at(int row, int col) const {
     if (p.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
-    if (row < crop || row >= p.height - crop || col < crop || col >= p.width - crop) return T(0);
+    if (row < crop() || row >= p.height - crop() || col < crop() || col >= p.width - crop()) return T(0);
     const View& map = p.grad_map;
     return T(read_as(map.data, p.grad_map_dtype,
-                     image * map.n + channel * map.c + (row - crop) * map.h + (col - crop) * map.w));
+                     image * map.n + channel * map.c + (row - crop()) * map.h + (col - crop()) * map.w));
   }
 };
 

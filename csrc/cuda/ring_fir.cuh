@@ -87,6 +87,16 @@ __device__ __forceinline__ void fir(const RingWindow<T>& window, T (&out)[Q][K],
         [&](int u, int o) { return rim[o - j - u]; });
 }
 
+// One quantity along a row, from windows that begin at `from`.
+template <int K, class T>
+__device__ __forceinline__ void blur_along(const RingWindow<T>& window, const T* from, T (&out)[1][K]) {
+  fir<K>(window, out, [&](int i, auto N, auto& v) {
+    const auto part = some<decltype(N)::value>(from + i);
+#pragma unroll
+    for (int u = 0; u < N.value; ++u) v[0][u] = part.v[u];
+  });
+}
+
 // A value in the middle of K windows, to take differences to; where windows are so narrow that they share
 // none, the middle one of three, so that no huge one spreads. of(i), i from 0 to K - 1 + 2 radius.
 template <int K, class Of>

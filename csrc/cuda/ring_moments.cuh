@@ -153,17 +153,6 @@ class RingMoments : public RingBlock<T> {
       to.s_dd[o] = variance(window, out[1][o], out[3][o]);
     }
   }
-
-  // One quantity alone along a row, as it is.
-  template <int K>
-  __device__ __forceinline__ static void blur_along(const RingWindow<T>& window, const T* from,
-                                                    T (&out)[1][K]) {
-    fir<K>(window, out, [&](int i, auto N, auto& v) {
-      const auto part = some<decltype(N)::value>(from + i);
-#pragma unroll
-      for (int u = 0; u < N.value; ++u) v[0][u] = part.v[u];
-    });
-  }
 };
 
 }  // namespace ssimloss

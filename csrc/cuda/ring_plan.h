@@ -15,6 +15,7 @@ struct RingCost {
   double chunk;  // its work, in FMA or the like
   double extra;  // chunks beyond those of its own rows
   int chunk_rows;
+  int most_rows = 1 << 30;  // of a band
 };
 
 struct RingPlan {
@@ -49,6 +50,7 @@ RingPlan ring_plan(const Problem& p, int64_t height, int64_t width, Cost cost) {
     for (int64_t rounds = 0; rounds <= 6; ++rounds) {  // aimed at
       int64_t bands = rounds * at_once / std::max<int64_t>(1, planes * strips);
       bands = std::min(std::max<int64_t>(1, bands), (height + 7) / 8);
+      bands = std::max(bands, (height + block.most_rows - 1) / block.most_rows);
       const int64_t rows = std::max<int64_t>(1, (height + bands - 1) / bands);
       bands = (height + rows - 1) / rows;
       const double time = double((planes * strips * bands + at_once - 1) / at_once) * chunk *

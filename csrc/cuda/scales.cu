@@ -1,5 +1,7 @@
-// The launches of scales.cuh's kernels.
+// The launches of scales.cuh's and adjoint.cuh's kernels.
 #include "scales.cuh"
+
+#include "adjoint.cuh"
 
 #include "ring_plan.h"
 
@@ -42,13 +44,50 @@ RingPlan plan_of(const Problem& p) {
   return ring_plan(p, p.height - 2 * crop, p.width - 2 * crop, [&](int own) { return cost_of(p, own); });
 }
 
+// Of the second launch, with bands of at most so many rows.
+RingCost adjoint_cost_of(const Problem& p, int own, int most_rows) {
+  const int radius = p.windows[p.scales - 1].radius, gradients = gradients_of(p);
+  RingCost cost{};
+  cost.chunk_rows = 16, cost.extra = 1, cost.most_rows = most_rows;
+  RingSizes& s = cost.sizes;
+  int taps = 0;
+  for (int j = 0; j < p.scales; ++j) {
+    const int r = p.windows[j].radius, side = r < 4 ? 4 : 8;
+    s.cells = std::max(s.cells, (own + 2 * r + 8 + side - 1) / side);
+    s.chunks = std::max(s.chunks, (adjoint_late(r) + 4) * adjoint_rows / side);
+    taps += rounded(2 * r + 4, 4);
+    const double along_and_down = (2 * r + 1) * (2.0 + gradients) * own;
+    cost.chunk += 2 * along_and_down + 25.0 * (own + 2 * r);
+    cost.extra += along_and_down * (adjoint_late(r) + 1);
+  }
+  cost.extra /= cost.chunk;
+  s.capacity = (adjoint_late(radius) + 2) * adjoint_rows;
+  s.map_pitch = RingSizes::odd_fours(own + 2 * radius), s.ring_pitch = RingSizes::odd_fours(own);
+  s.maps = 2 + gradients + (p.l1_weight != 0 && p.l1_windowed);
+  s.each_raw = most_rows * s.ring_pitch;  // of the gradient
+  s.maps_at = gradients * s.each_raw;
+  s.ring = s.maps_at + 2 * s.maps * adjoint_rows * s.map_pitch;
+  s.bases = s.ring + s.maps * s.capacity * s.ring_pitch;
+  s.taps = s.bases + rounded(2 * s.chunks * s.cells, 4);
+  s.end = s.taps + taps;
+  return cost;
+}
+
+RingPlan adjoint_plan_of(const Problem& p) {
+  RingPlan plan;
+  for (int most_rows = 128; most_rows >= 32 && plan.own < 32; most_rows /= 2) {
+    const RingPlan one =
+        ring_plan(p, p.height, p.width, [&](int own) { return adjoint_cost_of(p, own, most_rows); });
+    if (one.own > plan.own) plan = one;
+  }
+  return plan;
+}
+
 template <class T>
 void run(const Similarity& s, void* stream) {
   const Problem& p = s.problem;
   ScalesParams<T> params{};
   RingParams<T>& block = params.block;
-  set_ring(s, plan_of(p), block);
-  block.in_fours = block.in_fours && (crop_of(p) - block.sizes.reach) % 4 == 0;
   params.scales = p.scales;
   int at = 0;
   for (int j = 0; j < p.scales; ++j) {
@@ -56,25 +95,34 @@ void run(const Similarity& s, void* stream) {
     at += rounded(2 * params.radius[j] + 4, 4);
     for (int t = 0; t <= params.radius[j]; ++t) params.taps[j][t] = T(p.windows[j].weights[t]);
   }
-  const int64_t of_image = s.maps ? int64_t(tile_maps_bytes(p)) / p.batch : 0;
-  for_images(s, block, [&](int64_t first, int64_t blocks) {
-    params.maps = reinterpret_cast<T*>(static_cast<char*>(s.maps) + first * of_image);
-    const auto kernel = block.grad_y.data   ? &scales_kernel<2, T>
-                        : block.grad_x.data ? &scales_kernel<1, T>
-                                            : &scales_kernel<0, T>;
-    launch("scales_kernel", kernel, blocks, ring_threads, size_t(block.sizes.end) * sizeof(T), stream,
-           params);
-  });
+  const auto queue = [&](const char* name, const RingPlan& plan, auto value, auto one, auto both) {
+    set_ring(s, plan, block);
+    block.in_fours = block.in_fours && (crop_of(p) - plan.sizes.reach) % 4 == 0;
+    for_images(s, block, [&](int64_t first, int64_t blocks) {
+      params.maps =
+          reinterpret_cast<T*>(static_cast<char*>(s.maps) + first * int64_t(tile_maps_bytes(p)) / p.batch);
+      launch(name, block.grad_y.data ? both : (block.grad_x.data ? one : value), blocks, ring_threads,
+             size_t(block.sizes.end) * sizeof(T), stream, params);
+    });
+  };
+  queue("scales_kernel", plan_of(p), &scales_kernel<0, T>, &scales_kernel<1, T>, &scales_kernel<2, T>);
+  if (!wants_gradient(p)) return;
+  queue("adjoint_kernel", adjoint_plan_of(p), &adjoint_kernel<1, T>, &adjoint_kernel<1, T>,
+        &adjoint_kernel<2, T>);
 }
 
 }  // namespace
+
+bool scales_take(const Problem& p) {
+  return plan_of(p).own > 0 && (!wants_gradient(p) || adjoint_plan_of(p).own > 0);
+}
 
 int64_t scales_pieces(const Problem& p) {
   const RingPlan plan = plan_of(p);
   return int64_t(plan.strips) * plan.bands;
 }
 
-void scales_positions(const Similarity& s, void* stream) {
+void scales_similarity(const Similarity& s, void* stream) {
   s.problem.x.dtype == DType::float64 ? run<double>(s, stream) : run<float>(s, stream);
 }
 

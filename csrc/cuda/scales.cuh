@@ -38,27 +38,32 @@ struct ScalesParams {
   T* maps;  // [planes][map][height - 2 crop][width - 2 crop]
 };
 
+template <class T>
+__device__ __forceinline__ void load_taps(const ScalesParams<T>& all, T* to) {
+#pragma unroll 1
+  for (int j = 0; j < all.scales; ++j) {
+    const int r = all.radius[j];
+    for (int k = int(threadIdx.x); k <= 2 * r; k += ring_threads)
+      to[all.taps_at[j] + k + 3] = all.taps[j][k < r ? r - k : k - r];
+  }
+}
+
 template <int Gradients, class T>
 class Scales : RingMoments<T> {
   using Base = RingMoments<T>;
+  using Base::crop, Base::reading, Base::next, Base::divided, Base::warp, Base::lane;
   using Base::p, Base::s, Base::raw, Base::moments, Base::maps, Base::bases, Base::image, Base::channel,
-      Base::row0, Base::row1, Base::col0, Base::col1, Base::crop;
-  using Base::reading, Base::next, Base::divided, Base::warp, Base::lane;
+      Base::row0, Base::row1, Base::col0, Base::col1;
   static constexpr int R = 8;
   static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, and a or a_m and a_d; then cs
 
  public:
   __device__ __forceinline__ Scales(const ScalesParams<T>& params, unsigned char* shared)
       : Base(params.block, shared), all(params), running(this->ring) {
-    row0 += crop, col0 += crop;
-    row1 = row0 + p.band_rows < p.height - crop ? row0 + p.band_rows : p.height - crop;
-    col1 = col0 + p.own < p.width - crop ? col0 + p.own : p.width - crop;
-#pragma unroll 1
-    for (int j = 0; j < all.scales; ++j) {
-      const int r = all.radius[j];
-      for (int k = int(threadIdx.x); k <= 2 * r; k += ring_threads)
-        this->taps[all.taps_at[j] + k + 3] = all.taps[j][k < r ? r - k : k - r];
-    }
+    row0 += crop(), col0 += crop();
+    row1 = row0 + p.band_rows < p.height - crop() ? row0 + p.band_rows : p.height - crop();
+    col1 = col0 + p.own < p.width - crop() ? col0 + p.own : p.width - crop();
+    load_taps(all, this->taps);
   }
 
   __device__ __forceinline__ void run() {
@@ -97,25 +102,26 @@ class Scales : RingMoments<T> {
       if (n >= 0) slot = next(slot, R, s.capacity);
     }
     if (!p.sums) return;
-    const int tile = (row0 - crop) / p.band_rows * p.strips + (col0 - crop) / p.own,
+    const int tile = (row0 - crop()) / p.band_rows * p.strips + (col0 - crop()) / p.own,
               tiles = p.strips * p.bands;
     if (p.l1 && !p.l1_windowed) {  // every pixel, whatever the padding: shared out over the blocks
       const int64_t pixels = int64_t(p.height) * p.width;
 #pragma unroll 1
       for (int64_t i = int64_t(tile) * ring_threads + threadIdx.x; i < pixels;
            i += int64_t(tiles) * ring_threads)
-        sum_l1 += double(pixel_l1(i / p.width, i % p.width));
+        sum_l1 += pixel_l1(i / p.width, i % p.width);
     }
-    sum_block(sum_ssim, sum_l1, reinterpret_cast<double*>(raw));
+    double total[2] = {double(sum_ssim), double(sum_l1)};
+    sum_block(total[0], total[1], reinterpret_cast<double*>(raw));
     if (threadIdx.x != 0) return;
     double* sums = p.sums + 2 * ((int64_t(image) * p.channels + channel) * tiles + tile);
-    sums[0] = sum_ssim, sums[1] = sum_l1;
+    sums[0] = total[0], sums[1] = total[1];
   }
 
  private:
   const ScalesParams<T>& all;
   T* running;  // [3][R][map_pitch]: the product of what came before, at last l; the loss; the gain
-  double sum_ssim = 0, sum_l1 = 0;
+  T sum_ssim = 0, sum_l1 = 0;
 
   __device__ __forceinline__ RingWindow<T> window_of(int j) const {
     const T* own = this->taps + all.taps_at[j];
@@ -156,7 +162,7 @@ class Scales : RingMoments<T> {
     this->moments_along(window, from, cells_of<K>(parity, part) + group, at);
     const bool last = j == all.scales - 1, windowed_l1 = last && p.l1 && p.l1_windowed;
     T l1[1][K];
-    if (windowed_l1) this->blur_along(window, from + 4 * s.each_moment, l1);
+    if (windowed_l1) blur_along(window, from + 4 * s.each_moment, l1);
 
     const T mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - this->pad_d();
     const T luminance = last ? p.luminance : T(0);
@@ -221,7 +227,7 @@ class Scales : RingMoments<T> {
 #pragma unroll
       for (int q = 0; q <= M; ++q) *reinterpret_cast<Some<T, 4>*>(to + q * each + half) = map[q];
     }
-    sum_ssim += double(block_ssim), sum_l1 += double(block_l1);
+    sum_ssim += block_ssim, sum_l1 += block_l1;
   }
 
   // ---- One position of the chunk before, at its row `line`.
@@ -231,12 +237,13 @@ class Scales : RingMoments<T> {
     const T* run = running + line * s.map_pitch + column;
     if (p.loss_map.data)
       p.loss_map.template plane<T>(
-          image, channel)[(row - crop) * p.loss_map.h + (col - crop) * p.loss_map.w] = run[each];
+          image, channel)[(row - crop()) * p.loss_map.h + (col - crop()) * p.loss_map.w] = run[each];
     if (!Gradients) return;
-    const int64_t width = p.width - 2 * crop, size = width * (p.height - 2 * crop);
+    const int64_t width = p.width - 2 * crop(), size = width * (p.height - 2 * crop());
     const bool windowed_l1 = p.l1 && p.l1_windowed;
     const int64_t plane = int64_t(image) * p.channels + channel, count = all.scales * M + windowed_l1;
-    T* to = all.maps + (plane * count + (all.scales - 1) * M) * size + (row - crop) * width + (col - crop);
+    T* to =
+        all.maps + (plane * count + (all.scales - 1) * M) * size + (row - crop()) * width + (col - crop());
     if (windowed_l1) to[M * size] = p.l1_gain * run[2 * each];
     const T* from = maps + (all.scales - 1) * (M + 1) * each + line * s.map_pitch + column;
     T behind = T(1), cs = from[M * each];

@@ -27,8 +27,9 @@ void strip_similarity(const Similarity&, void* stream);
 bool ring_takes(const Problem&);  // one scale, up to 33 taps, where the device has the shared memory
 int64_t ring_pieces(const Problem&);
 void ring_similarity(const Similarity&, void* stream);
-int64_t scales_pieces(const Problem&);  // 0 where the device has not the shared memory
-void scales_positions(const Similarity&, void* stream);
+bool scales_take(const Problem&);  // where the device has the shared memory
+int64_t scales_pieces(const Problem&);
+void scales_similarity(const Similarity&, void* stream);
 int64_t tile_pieces(const Problem&);
 size_t tile_maps_bytes(const Problem&);
 void tile_similarity(const Similarity&, void* stream);

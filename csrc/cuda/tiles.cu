@@ -53,8 +53,6 @@ void run(const Similarity& s, void* stream) {
   const int64_t images =
       std::min(p.batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, in_image)));
   const int64_t tiles = tile_pieces(p);
-  const bool by_scales = scales_pieces(p) > 0;
-  if (by_scales) scales_positions(s, stream);
   for (int64_t first = 0; first < p.batch; first += images) {
     const int64_t planes = std::min(images, p.batch - first) * p.channels;
     params.x = view(from_image(p.x, first)), params.y = view(from_image(p.y, first));
@@ -66,13 +64,11 @@ void run(const Similarity& s, void* stream) {
     params.sums = s.sums ? s.sums + 2 * first * p.channels * tiles : nullptr;
     params.maps = static_cast<T*>(s.maps) + first * p.channels * all_maps(params) * map_size;
 
-    if (!by_scales) {
-      params.tiles_across = int(divided(p.width - 2 * params.crop, tile_width<T>));
-      params.tiles_down = int(divided(p.height - 2 * params.crop, tile_height));
-      const auto positions = p.scales == 1 ? &positions_kernel<E, T, 1> : &positions_kernel<E, T, max_scales>;
-      launch("positions_kernel", positions, planes * tiles, tile_threads<T>,
-             shared_bytes(params, windowed_l1 ? 5 : 4), stream, params);
-    }
+    params.tiles_across = int(divided(p.width - 2 * params.crop, tile_width<T>));
+    params.tiles_down = int(divided(p.height - 2 * params.crop, tile_height));
+    const auto positions = p.scales == 1 ? &positions_kernel<E, T, 1> : &positions_kernel<E, T, max_scales>;
+    launch("positions_kernel", positions, planes * tiles, tile_threads<T>,
+           shared_bytes(params, windowed_l1 ? 5 : 4), stream, params);
     if (!params.gradient) continue;
     params.tiles_across = int(across), params.tiles_down = int(down);
     launch("gradient_kernel", &gradient_kernel<E, T>, planes * across * down, tile_threads<T>,
@@ -83,7 +79,6 @@ void run(const Similarity& s, void* stream) {
 }  // namespace
 
 int64_t tile_pieces(const Problem& p) {
-  if (const int64_t pieces = scales_pieces(p)) return pieces;
   const int64_t crop = crop_of(p);
   return divided(p.width - 2 * crop, width_of_tile(p.x.dtype)) * divided(p.height - 2 * crop, tile_height);
 }
