@@ -12,10 +12,13 @@ RingPlan plan_of(const Problem& p) {
   const int K = cell_side(p), radius = p.windows[0].radius, gradients = gradients_of(p);
   return ring_plan(p, p.height, p.width, [&](int own) {
     const RingSizes s(K, radius, own, gradients, p.l1_weight != 0 && p.l1_windowed);
-    const double maps = gradients ? 2 + gradients : 0;
-    // Starting a block costs 1.5 chunks.
-    return RingCost{s, 4.0 * s.columns + 4.0 * K * s.groups + 2 * (maps + 1) * own,
-                    1.5 + (gradients ? double(s.lag) / K : 0), K};
+    const double taps = 2 * radius + 1, part = K == 8 ? 1 : 0.6;
+    const int own_tasks = gradients ? warps_of(own) : 0;
+    RingCost cost{s, K};
+    cost.extra = 1.5 + (gradients ? double(s.lag) / K : 0);  // starting a block costs 1.5 chunks
+    cost.phase(warps_of(s.columns), part * (46 * taps + 300), own_tasks, part * (32 * taps + 60));
+    cost.phase(warps_of(K * s.groups), part * (42 * taps + 670), own_tasks, part * (39 * taps + 400));
+    return cost;
   });
 }
 

@@ -9,18 +9,29 @@
 
 namespace ssimloss {
 
-// A block of a strip of so many columns.
+// A block of a strip of so many columns, its work in instructions as counted in
+// benchmarks/results/cuda-estimate-2026-11-25.md.
 struct RingCost {
   RingSizes sizes;
-  double chunk;  // its work, in FMA or the like
-  double extra;  // chunks beyond those of its own rows
   int chunk_rows;
   int most_rows = 1 << 30;  // of a band
+  double extra = 0;         // chunks beyond those of its own rows
+  double total = 0;         // of all warps for a chunk
+  double longest = 0;       // of the warp that is last from barrier to barrier
+
+  // One or two kinds of warps' tasks between two barriers.
+  void phase(int tasks, double each, int others = 0, double each_other = 0) {
+    constexpr int warps = ring_threads / 32;
+    total += tasks * each + others * each_other;
+    longest += (tasks + others + warps - 1) / warps * std::max(tasks ? each : 0, others ? each_other : 0);
+  }
 };
+inline int warps_of(int columns) { return (columns + 31) / 32; }
 
 struct RingPlan {
   int own = 0, strips = 0, bands = 0, band_rows = 0;  // own = 0: the device has not the shared memory
   RingSizes sizes{};
+  double time = 0;
 };
 
 inline int arithmetic_size(const Problem& p) { return p.x.dtype == DType::float64 ? 8 : 4; }
@@ -33,7 +44,6 @@ RingPlan ring_plan(const Problem& p, int64_t height, int64_t width, Cost cost) {
   const Device device = current_device();
   const int64_t planes = p.batch * p.channels;
   RingPlan best;
-  double least = 0;
   for (int own = ring_max_own; own >= 8; own -= 8) {
     const int64_t strips = (width + own - 1) / own;
     if (own > 8 && (width + own - 9) / (own - 8) == strips) continue;  // narrower ones do as well
@@ -45,8 +55,8 @@ RingPlan ring_plan(const Problem& p, int64_t height, int64_t width, Cost cost) {
         std::max<int64_t>(1, std::min<int64_t>(arithmetic_size(p) == 8 ? 1 : 2,
                                                (device.shared_per_block + 1024) / (shared + 1024)));
     const int64_t at_once = resident * device.multiprocessors;
-    // One block alone cannot hide all of its latencies.
-    const double chunk = block.chunk * double(resident) * (resident > 1 ? 1 : 1.3);
+    // Four instructions a cycle, if there are warps enough: a warp alone has one every 1.5 cycles at best.
+    const double chunk = std::max(double(resident) * block.total / 4, 1.5 * block.longest);
     for (int64_t rounds = 0; rounds <= 6; ++rounds) {  // aimed at
       int64_t bands = rounds * at_once / std::max<int64_t>(1, planes * strips);
       bands = std::min(std::max<int64_t>(1, bands), (height + 7) / 8);
@@ -55,9 +65,8 @@ RingPlan ring_plan(const Problem& p, int64_t height, int64_t width, Cost cost) {
       bands = (height + rows - 1) / rows;
       const double time = double((planes * strips * bands + at_once - 1) / at_once) * chunk *
                           (double((rows + block.chunk_rows - 1) / block.chunk_rows) + block.extra);
-      if (best.own && time >= least) continue;
-      least = time;
-      best = {own, int(strips), int(bands), int(rows), block.sizes};
+      if (best.own && time >= best.time) continue;
+      best = {own, int(strips), int(bands), int(rows), block.sizes, time};
     }
   }
   return best;

@@ -14,6 +14,8 @@ RingCost cost_of(const Problem& p, int own) {
   const int radius = p.windows[p.scales - 1].radius, gradients = gradients_of(p);
   RingCost cost{};
   cost.chunk_rows = 8, cost.extra = 1;
+  int along_tasks = 0;
+  double along = 0;  // of the scale before
   RingSizes& s = cost.sizes;
   s.margin = 0, s.reach = rounded(radius, 4);
   s.columns = own + 2 * radius;
@@ -22,8 +24,11 @@ RingCost cost_of(const Problem& p, int own) {
     const int r = p.windows[j].radius, K = r < 4 ? 4 : 8;
     s.cells = std::max(s.cells, (own + 2 * r + K - 1) / K);
     taps += rounded(2 * r + 4, 4);
-    cost.chunk += (2 * r + 1) * 4.0 * (own + 2 * r + own) + 60.0 * own;
+    const double part = K == 8 ? 1 : 0.6;
+    cost.phase(8 / K * warps_of(own + 2 * r), part * (46 * (2 * r + 1) + 300), along_tasks, along);
+    along_tasks = 8 / K * warps_of(own), along = part * (42 * (2 * r + 1) + 700);
   }
+  cost.phase(along_tasks, along, warps_of(own) * 8, 60 + 15 * p.scales);
   s.capacity = 2 * radius + 16,
   s.repeated = 3;  // so many that the next rows come while all of a chunk's are used
   s.raw_pitch = rounded(s.columns + s.reach - radius, 4);
@@ -48,7 +53,7 @@ RingPlan plan_of(const Problem& p) {
 RingCost adjoint_cost_of(const Problem& p, int own, int most_rows) {
   const int radius = p.windows[p.scales - 1].radius, gradients = gradients_of(p);
   RingCost cost{};
-  cost.chunk_rows = 16, cost.extra = 1, cost.most_rows = most_rows;
+  cost.chunk_rows = 16, cost.most_rows = most_rows;
   RingSizes& s = cost.sizes;
   int taps = 0;
   for (int j = 0; j < p.scales; ++j) {
@@ -56,11 +61,13 @@ RingCost adjoint_cost_of(const Problem& p, int own, int most_rows) {
     s.cells = std::max(s.cells, (own + 2 * r + 8 + side - 1) / side);
     s.chunks = std::max(s.chunks, (adjoint_late(r) + 4) * adjoint_rows / side);
     taps += rounded(2 * r + 4, 4);
-    const double along_and_down = (2 * r + 1) * (2.0 + gradients) * own;
-    cost.chunk += 2 * along_and_down + 25.0 * (own + 2 * r);
-    cost.extra += along_and_down * (adjoint_late(r) + 1);
+    const double part = (2.0 + gradients) / 3 * (side == 8 ? 1 : 0.6);
+    const int tasks = 16 / side * warps_of(own);
+    const double before = cost.total;
+    cost.phase(2 * tasks, part * (36 * (2 * r + 1) + 250), adjoint_rows, 150 + 95 * warps_of(own + 2 * r));
+    cost.extra += (cost.total - before) * 0.7 * adjoint_late(r);  // what comes before the first row
   }
-  cost.extra /= cost.chunk;
+  cost.extra = 1 + cost.extra / cost.total;
   s.capacity = (adjoint_late(radius) + 2) * adjoint_rows;
   s.map_pitch = RingSizes::odd_fours(own + 2 * radius), s.ring_pitch = RingSizes::odd_fours(own);
   s.maps = 2 + gradients + (p.l1_weight != 0 && p.l1_windowed);
@@ -75,10 +82,10 @@ RingCost adjoint_cost_of(const Problem& p, int own, int most_rows) {
 
 RingPlan adjoint_plan_of(const Problem& p) {
   RingPlan plan;
-  for (int most_rows = 128; most_rows >= 32 && plan.own < 32; most_rows /= 2) {
+  for (int most_rows = 256; most_rows >= 32; most_rows /= 2) {
     const RingPlan one =
         ring_plan(p, p.height, p.width, [&](int own) { return adjoint_cost_of(p, own, most_rows); });
-    if (one.own > plan.own) plan = one;
+    if (one.own > 0 && (plan.own == 0 || one.time < plan.time)) plan = one;
   }
   return plan;
 }
