@@ -15,7 +15,7 @@
 //
 // For each element, scale of radius r and one gradient, W own columns, B rows of a band, g = 1 + (2 r + 16) /
 // B:
-//   FMA: (2 r + 1) (3 g + 3), 2 (1 + r / 4) (g + 1) pointwise ones
+//   FMA: (2 r + 1) (3 g + 3), 2.5 (1 + r / 4) (g + 1) pointwise ones
 //   shared memory: accesses of 4 bytes 3 g (1 + 2 r / W) written, 3 (1 + r / 4) read, 2 for the sum; of 16
 //   bytes
 //     3 g (1 + r / 4) / 4 read, 3 g / 4 written
@@ -89,11 +89,10 @@ class Adjoint : RingMoments<T> {
     const T* own = this->taps + all.taps_at[j];
     return {all.radius[j], own, own + 3};
   }
-  __device__ __forceinline__ int cell_side(int j) const { return all.radius[j] < 4 ? 4 : 8; }
-  // The bases of cells of so many rows from the first row of scale j on.
-  __device__ __forceinline__ int bases_at(int row, int side) const {
-    return row / side % s.chunks * 2 * s.cells;
-  }
+  // Cells of scale j have 4 or 8 rows and columns; shifts, as divisions cost 20 instructions.
+  __device__ __forceinline__ int cell_shift(int j) const { return all.radius[j] < 4 ? 2 : 3; }
+  // The bases of a row of cells, counted from the first row of the scale on.
+  __device__ __forceinline__ int bases_at(int cell_row) const { return cell_row % s.chunks * 2 * s.cells; }
   __device__ __forceinline__ int capacity(int j) const { return (adjoint_late(all.radius[j]) + 2) * R; }
   __device__ __forceinline__ bool l1_of(int j) const { return p.l1 && p.l1_windowed && j == all.scales - 1; }
   __device__ __forceinline__ T* maps_of(int k, int line) const {
@@ -102,12 +101,14 @@ class Adjoint : RingMoments<T> {
 
   template <class E>
   __device__ __forceinline__ void find_bases(E*, int j, int k) {
-    const int r = all.radius[j], side = cell_side(j), cells = divided(col1 - col0 + 2 * r + 8, side);
+    const int r = all.radius[j], shift = cell_shift(j), side = 1 << shift;
+    const int cells = (col1 - col0 + 2 * r + 8 + side - 1) >> shift;
     const E *x = p.x.template plane<E>(image, channel), *y = p.y.template plane<E>(image, channel);
     const auto value = reading(0, 0);
 #pragma unroll 1
-    for (int i = lane(); i < R / side * cells; i += 32) {
-      const int row = R * k + i / cells * side, cell = i % cells;
+    for (int i = lane(); i < (R >> shift) * cells; i += 32) {
+      const int cell_row = (R >> shift) * k + i / cells, cell = i % cells;
+      const int row = cell_row << shift;
       T m[3], d[3];
 #pragma unroll
       for (int u = 0; u < 3; ++u) {
@@ -117,7 +118,7 @@ class Adjoint : RingMoments<T> {
         const T a = wide(x[at_row * p.x.h + at_col * p.x.w]), b = wide(y[at_row * p.y.h + at_col * p.y.w]);
         m[u] = value.m(a, b), d[u] = value.d(a, b);
       }
-      T* to = bases + bases_at(row, side) + cell;
+      T* to = bases + bases_at(cell_row) + cell;
       to[0] = finite_or_zero(middle(m[0], m[1], m[2]));
       to[s.cells] = finite_or_zero(middle(d[0], d[1], d[2]));
     }
@@ -125,7 +126,7 @@ class Adjoint : RingMoments<T> {
 
   template <class E>
   __device__ __forceinline__ void fill_line(E*, int j, int k, int line) {
-    const int r = all.radius[j], side = cell_side(j), row = R * k + line, each = R * s.map_pitch;
+    const int r = all.radius[j], shift = cell_shift(j), row = R * k + line, each = R * s.map_pitch;
     int from = row0 - r + row;
     if (p.padding == Padding::reflect) from = mirrored(from, p.height);
     const bool exists = from >= crop() && from < p.height - crop();
@@ -136,7 +137,7 @@ class Adjoint : RingMoments<T> {
         all.maps + (plane * count + j * M) * size + (exists ? from - crop() : 0) * width - crop();
     const E* x = p.x.template plane<E>(image, channel) + (exists ? from : 0) * p.x.h;
     const E* y = p.y.template plane<E>(image, channel) + (exists ? from : 0) * p.y.h;
-    const T* cells = bases + bases_at(row, side);
+    const T* cells = bases + bases_at(row >> shift);
     T* to = maps_of(k, line);
     const bool with_l1 = l1_of(j);
     const auto value = reading(0, 0);
@@ -149,8 +150,8 @@ class Adjoint : RingMoments<T> {
         const T* at = source + col;
         const T a = wide(x[col * p.x.w]), b = wide(y[col * p.y.w]);
         const T b_m = at[0], b_d = at[size], one = at[2 * size];
-        const T by_m = b_m * (value.m(a, b) - cells[c / side]);
-        const T by_d = b_d * (value.d(a, b) - cells[c / side + s.cells]);
+        const T by_m = b_m * (value.m(a, b) - cells[c >> shift]);
+        const T by_d = b_d * (value.d(a, b) - cells[(c >> shift) + s.cells]);
         map[0] = b_m, map[1] = b_d;
         if (Gradients == 2) {
           const T two = at[3 * size];
@@ -173,7 +174,7 @@ class Adjoint : RingMoments<T> {
     const int line = K * part + Base::template row_of_lane<K>(), rows = capacity(j);
     if (K * group >= col1 - col0) return;
     maps_along<K, M>(
-        window, maps_of(k, line) + K * group, R * s.map_pitch, bases + bases_at(R * k + K * part, K) + group,
+        window, maps_of(k, line) + K * group, R * s.map_pitch, bases + bases_at(R / K * k + part) + group,
         s.cells, Base::template cell_of<K>(window, 0), l1_of(j),
         ring + (k % (rows / R) * R + line) * s.ring_pitch + K * group, s.capacity * s.ring_pitch);
   }

@@ -15,7 +15,7 @@
 // Means, and the maps' a, are relative to the base of their cell of K x K pixels: ring_moments.cuh.
 //
 // For each element and one gradient, W own columns and radius r, K = 8 (h = 1 + 4 r / W, g = 1 + 2 r / W):
-//   FMA: (2 r + 1) (4 h + 4 g + 6), and (1 + r / 4) (4 h + 4 g + 4) pointwise ones, and about 40
+//   FMA: (2 r + 1) (4 h + 4 g + 6), and (1 + r / 4) (6 h + 5 g + 5) pointwise ones, and about 80
 //   shared memory: accesses of 4 bytes (2 h + 3) (1 + r / 4) read, 4 h written; accesses of 16 bytes
 //     (1 + r / 4) (4 g + 3) / 4 read, 3 (g + 1) / 4 written; taps (7 accesses of 16 bytes an output of 8)
 //   bytes: 8 read and 4 written in DRAM, 8 read again in L2, 8 (h - 1) of the neighbouring strips

@@ -14,7 +14,7 @@
 // A warp takes 32 columns and 8 rows (windows of up to 7 taps: 4) of one of these at a time.
 //
 // For each element and scale of radius r, W own columns, h = 1 + 2 r / W:
-//   FMA: (2 r + 1) (4 h + 4), (1 + r / 4) (4 h + 4) pointwise ones, and about 50
+//   FMA: (2 r + 1) (4 h + 4), (1 + r / 4) (6 h + 5) pointwise ones, and about 80
 //   shared memory: accesses of 4 bytes 2 h (1 + r / 4) read, 4 h written; of 16 bytes 4 (1 + r / 4) / 4 read,
 //     4 / 4 written; 4 of 4 bytes read; taps (6 accesses of 16 bytes an output of 8)
 //   bytes: 12 written; 8 h read, once for all scales
