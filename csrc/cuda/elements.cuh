@@ -7,6 +7,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "../kernels.h"
 
@@ -30,6 +31,30 @@ template <class E>
 struct alignas(4 * sizeof(E) > 16 ? 16 : 4 * sizeof(E)) Four {
   E v[4];
 };
+
+// Pixels on their way into shared memory. What is of type T already is copied while the block goes on;
+// 16 bits become float32 on the way.
+template <class E, class T>
+__device__ __forceinline__ void copy_four(const E* from, T* to) {
+  if constexpr (std::is_same_v<E, T>) {
+#pragma unroll
+    for (int u = 0; u < 4; u += 16 / int(sizeof(T))) __pipeline_memcpy_async(to + u, from + u, 16);
+  } else {
+    const Four<E> four = *reinterpret_cast<const Four<E>*>(from);
+    Four<T> wider;
+#pragma unroll
+    for (int u = 0; u < 4; ++u) wider.v[u] = wide(four.v[u]);
+    *reinterpret_cast<Four<T>*>(to) = wider;
+  }
+}
+template <class E, class T>
+__device__ __forceinline__ void copy_one(const E* from, T* to) {
+  if constexpr (std::is_same_v<E, T>) {
+    __pipeline_memcpy_async(to, from, sizeof(T));
+  } else {
+    *to = wide(*from);
+  }
+}
 
 // Images [batch, channels, height, width] on the device; strides in elements. data null: absent.
 struct View {

@@ -175,28 +175,6 @@ class RingBlock {
     }
   }
 
-  // What is of type T already is copied while the block goes on; 16 bits become float32 on the way.
-  template <class E>
-  __device__ __forceinline__ void copy_four(const E* from, T* to) const {
-    if constexpr (std::is_same_v<E, T>) {
-#pragma unroll
-      for (int u = 0; u < 4; u += 16 / int(sizeof(T))) __pipeline_memcpy_async(to + u, from + u, 16);
-    } else {
-      const Four<E> four = *reinterpret_cast<const Four<E>*>(from);
-      Four<T> wider;
-#pragma unroll
-      for (int u = 0; u < 4; ++u) wider.v[u] = wide(four.v[u]);
-      *reinterpret_cast<Four<T>*>(to) = wider;
-    }
-  }
-  template <class E>
-  __device__ __forceinline__ void copy_one(const E* from, T* to) const {
-    if constexpr (std::is_same_v<E, T>) {
-      __pipeline_memcpy_async(to, from, sizeof(T));
-    } else {
-      *to = wide(*from);
-    }
-  }
   template <class E>
   __device__ __forceinline__ void fill_one(const E* x, const E* y, int col, bool exists, T* to_x,
                                            T* to_y) const {

@@ -100,13 +100,7 @@ void for_images(const Similarity& s, RingParams<T>& params, Start start) {
   const int64_t images =
       std::min(p.batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, in_image)));
   for (int64_t first = 0; first < p.batch; first += images) {
-    params.x = view(from_image(p.x, first)), params.y = view(from_image(p.y, first));
-    params.grad_x = view(from_image(p.grad_x, first)), params.grad_y = view(from_image(p.grad_y, first));
-    params.loss_map = view(from_image(p.loss_map, first));
-    params.grad_map = view(from_image(p.grad_map, first));
-    params.incoming = from_image(s.incoming, first).data;
-    params.offsets = s.offsets ? static_cast<const T*>(s.offsets) + first * p.channels : nullptr;
-    params.sums = s.sums ? s.sums + 2 * first * in_image : nullptr;
+    set_images(s, first, in_image, params.offsets, params);
     start(first, std::min(images, p.batch - first) * in_image);
   }
 }

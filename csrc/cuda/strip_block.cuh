@@ -139,26 +139,6 @@ class StripBlock {
     }
   }
 
-  // float32 is copied while the block goes on; 16 bits become float32 on the way.
-  __device__ __forceinline__ void copy_four(const float* from, float* to) const {
-    __pipeline_memcpy_async(to, from, 16);
-  }
-  template <class E>
-  __device__ __forceinline__ void copy_four(const E* from, float* to) const {
-    const Four<E> four = *reinterpret_cast<const Four<E>*>(from);
-    Four<float> floats;
-#pragma unroll
-    for (int u = 0; u < 4; ++u) floats.v[u] = wide(four.v[u]);
-    *reinterpret_cast<Four<float>*>(to) = floats;
-  }
-  __device__ __forceinline__ void copy_one(const float* from, float* to) const {
-    __pipeline_memcpy_async(to, from, 4);
-  }
-  template <class E>
-  __device__ __forceinline__ void copy_one(const E* from, float* to) const {
-    *to = wide(*from);
-  }
-
   template <class E>
   __device__ __forceinline__ void fill_one(const E* x, const E* y, int col, bool exists, float* to_x,
                                            float* to_y) const {
