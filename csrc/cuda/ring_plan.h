@@ -5,7 +5,7 @@
 
 #include "launch.cuh"
 #include "ring_block.cuh"
-#include "similarity.h"
+#include "set_images.h"
 
 namespace ssimloss {
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "similarity.h"
+#include "set_images.h"
 
 namespace ssimloss {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "similarity.h"
+#include "set_images.h"
 
 namespace ssimloss {
 namespace {
