@@ -13,6 +13,8 @@
 
 namespace ssimloss {
 
+constexpr int max_scales = 16;
+
 using Half = __half;
 using Brain = __nv_bfloat16;
 

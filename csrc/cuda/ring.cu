@@ -8,7 +8,7 @@ namespace {
 
 int cell_side(const Problem& p) { return p.windows[0].radius < 4 ? 4 : 8; }
 
-RingPlan plan_of(const Problem& p) {
+RingPlan find_plan(const Problem& p) {
   const int K = cell_side(p), radius = p.windows[0].radius, gradients = gradients_of(p);
   return ring_plan(p, p.height, p.width, [&](int own) {
     const RingSizes s(K, radius, own, gradients, p.l1_weight != 0 && p.l1_windowed);
@@ -20,6 +20,10 @@ RingPlan plan_of(const Problem& p) {
     cost.phase(warps_of(K * s.groups), part * (42 * taps + 670), own_tasks, part * (39 * taps + 400));
     return cost;
   });
+}
+
+RingPlan plan_of(const Problem& p) {
+  return remembered(0, p, [&] { return find_plan(p); });
 }
 
 template <int K, int Gradients, class T>

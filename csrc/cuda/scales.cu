@@ -46,7 +46,9 @@ RingCost cost_of(const Problem& p, int own) {
 
 RingPlan plan_of(const Problem& p) {
   const int64_t crop = crop_of(p);
-  return ring_plan(p, p.height - 2 * crop, p.width - 2 * crop, [&](int own) { return cost_of(p, own); });
+  return remembered(1, p, [&] {
+    return ring_plan(p, p.height - 2 * crop, p.width - 2 * crop, [&](int own) { return cost_of(p, own); });
+  });
 }
 
 // Of the second launch, with bands of at most so many rows.
@@ -80,7 +82,7 @@ RingCost adjoint_cost_of(const Problem& p, int own, int most_rows) {
   return cost;
 }
 
-RingPlan adjoint_plan_of(const Problem& p) {
+RingPlan find_adjoint_plan(const Problem& p) {
   RingPlan plan;
   for (int most_rows = 256; most_rows >= 32; most_rows /= 2) {
     const RingPlan one =
@@ -88,6 +90,10 @@ RingPlan adjoint_plan_of(const Problem& p) {
     if (one.own > 0 && (plan.own == 0 || one.time < plan.time)) plan = one;
   }
   return plan;
+}
+
+RingPlan adjoint_plan_of(const Problem& p) {
+  return remembered(2, p, [&] { return find_adjoint_plan(p); });
 }
 
 template <class T>
