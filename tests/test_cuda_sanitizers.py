@@ -18,8 +18,18 @@ pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the shim
 Build = Callable[[str, str], Path]
 
 
-def run(driver: Path, part: str = "", schedule: str = "forward") -> subprocess.CompletedProcess:
-    environment = {"SHIM_SCHEDULE": schedule, "TSAN_OPTIONS": "halt_on_error=1"}
+# Of a block, in bytes: an H100's, and Turing's, where the default five scales are left to tiles.cuh.
+SHARED, LITTLE_SHARED = "232448", "65536"
+
+
+def run(
+    driver: Path, part: str = "", schedule: str = "forward", shared: str = SHARED
+) -> subprocess.CompletedProcess:
+    environment = {
+        "SHIM_SCHEDULE": schedule,
+        "SHIM_SHARED": shared,
+        "TSAN_OPTIONS": "halt_on_error=1",
+    }
     return subprocess.run([driver, part], env=environment, capture_output=True, text=True, timeout=200)
 
 
@@ -40,6 +50,15 @@ def test_every_call_is_clean(shim_build: Build, kind: str, schedule: str) -> Non
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(("kind", "schedule"), [("asan", "5"), ("tsan", "6")])
+def test_calls_on_a_device_with_little_shared_memory_are_clean(
+    shim_build: Build, kind: str, schedule: str
+) -> None:
+    done = run(shim_build(kind, "driver.cpp"), "default", schedule, LITTLE_SHARED)
+    assert done.returncode == 0 and done.stderr == "", done.stderr[:5000] + done.stdout[-1000:]
+    assert done.stdout.count("\n") == 3
+
+
 class Bug(NamedTuple):
     old: str  # in one of the kernels' headers; its first occurrence becomes `new`
     new: str
@@ -47,10 +66,13 @@ class Bug(NamedTuple):
     part: str  # of the driver's cases
     kind: str
     seen: str  # in what the sanitizer says; or "differs" or "not finite", in what was computed
+    shared: str = SHARED
 
 
-SSIM, MIX = ("strip", "ssim zeros x"), ("tiles", "mix zeros x")
+SSIM, MIX = ("strip", "ssim zeros x"), ("tiles", "mix zeros default")
+RING, SCALES = ("ring", "ssim zeros taps9"), ("scales", "mix zeros x")
 WAIT, BARRIER = "__pipeline_wait_prior(0);", "__syncthreads();"
+STEP = "if (!now || step == all.scales) __pipeline_wait_prior(0);"
 LAST_COLUMN = "return col0 + own < p.width ? col0 + own : p.width;"
 BUGS = {
     "no barrier after the fill": Bug(f"{WAIT}\n        {BARRIER}", WAIT, *SSIM, "tsan", "data race"),
@@ -61,12 +83,33 @@ BUGS = {
     "gradient written beyond the image": Bug(
         LAST_COLUMN, "return col0 + own;", *SSIM, "asan", "heap-buffer-overflow"
     ),
-    "no barrier between the scales": Bug(f"if (j > 0) {BARRIER}", "", *MIX, "plain", "differs"),
     "no barrier after the levels' sums": Bug(
         f"1, ssim, l1);\n  {BARRIER}", "1, ssim, l1);", "dyadic", "mix_dyadic zeros x", "plain", "not finite"
     ),
+    "no barrier between the scales": Bug(
+        f"if (j > 0) {BARRIER}", "", *MIX, "plain", "differs", LITTLE_SHARED
+    ),
+    "no barrier between a chunk's phases": Bug(
+        f"{BARRIER}\n      if (row + K < end)", "if (row + K < end)", *RING, "tsan", "data race"
+    ),
+    "ring of rows too short": Bug("capacity = lag + K", "capacity = lag + K - 4", *RING, "plain", "differs"),
     "halo one row short": Bug(
-        "rows = tile_height + 2 * radius", "rows = tile_height + 2 * radius - 1", *MIX, "plain", "differs"
+        "rows = tile_height + 2 * radius",
+        "rows = tile_height + 2 * radius - 1",
+        *MIX,
+        "plain",
+        "differs",
+        LITTLE_SHARED,
+    ),
+    "no barrier between the steps of a chunk": Bug(
+        f"{STEP}\n        {BARRIER}", STEP, *SCALES, "tsan", "data race"
+    ),
+    "no barrier between a scale's chunks": Bug(
+        f"{BARRIER}\n      }}\n    }}\n    this->with_type",
+        "}\n    }\n    this->with_type",
+        *SCALES,
+        "plain",
+        "not finite",
     ),
 }
 
@@ -82,13 +125,13 @@ def test_planted_bug_is_seen(name: str, shim_build: Build, tmp_path: Path) -> No
     assert holding, f"{bug.old!r} is no longer there: plant the bug elsewhere"
     holding[0].write_text(holding[0].read_text().replace(bug.old, bug.new, 1))
     driver = shim.build(objects, bug.kind, main="driver.cpp", cuda=csrc / "cuda")
-    expected = run(good, bug.part)
+    expected = run(good, bug.part, shared=bug.shared)
     assert expected.returncode == 0
     if bug.seen == "differs":
-        runs = [run(driver, bug.part, schedule) for schedule in ("forward", "reverse", "7")]
+        runs = [run(driver, bug.part, schedule, bug.shared) for schedule in ("forward", "reverse", "7")]
         assert any(done.stdout != expected.stdout for done in runs)
         return
-    done = run(driver, bug.part, "reverse")
+    done = run(driver, bug.part, "reverse", bug.shared)
     assert done.returncode != 0
     assert ("NOT FINITE" in done.stdout) if bug.seen == "not finite" else (bug.seen in done.stderr), (
         done.stderr

@@ -6,6 +6,7 @@ autograd and the tests of the CPU back end run on them as they are.
 """
 
 import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +84,56 @@ test_window_size_down_to_the_window = test_kernels.test_window_size_down_to_the_
 def test_windows_up_to_65_taps(name: str, padding: str, taps: int) -> None:
     x, y = pair(1, 2, taps + 9, taps + 34)
     assert_same(exactly(name), x, y, window_size=taps, padding=padding, **F32)
+
+
+def launches(trace: Path) -> list[str]:
+    """The similarity kernels that were started since, of those in SHIM_TRACE's file."""
+    names = re.findall(r"(strip|ring|scales|adjoint|positions|gradient)_kernel", trace.read_text())
+    trace.write_text("")
+    return names
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("taps", [*range(1, 35, 2), 65])
+def test_one_launch_up_to_33_taps(
+    taps: int, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Value and gradients together; a map, and its gradients; at most two for wider windows."""
+    trace = tmp_path / "launches.txt"
+    monkeypatch.setenv("SHIM_TRACE", str(trace))
+    x, y = pair(1, 1, taps + 6, taps + 9, dtype=dtype)
+    for name, options in (("l1_ssim", {}), ("mix", dict(sigmas=(1.5,)))):
+        for want in ("x", "xy"):
+            for reduction, calls in (("mean", 1), ("map", 2)):
+                case = CASES[name]
+                value_and_gradients(case.fused, x, y, want, window_size=taps, reduction=reduction, **options)
+                assert calls <= len(launches(trace)) <= calls + (taps > 33)
+
+
+@pytest.mark.parametrize("window", [(1, 1.5), (3, 0.5), (5, 1.0), (7, 1.5), (9, 1.5), (17, 3.0), (33, 6.0)])
+@pytest.mark.parametrize("condition", test_accuracy.CONDITIONS)
+def test_photograph_under_other_windows(condition: str, window: tuple[int, float], photo: Callable) -> None:
+    taps, sigma = window
+    y = photo("astronaut")[..., :97, 20:131]
+    similarity, loss, gradient = test_accuracy.measure("ssim", condition, y, window_size=taps, sigma=sigma)
+    assert similarity < 2e-7 and loss < 5e-6
+    assert gradient < (5e-6 if taps <= 31 else 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 37, 700), (1, 2, 260, 17), (2, 1, 83, 233)], ids=str)
+@pytest.mark.parametrize("taps", [3, 5, 9, 15, 17])
+@every_padding
+def test_seams_under_other_windows(
+    taps: int, padding: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for multiprocessors in ("1", "132"):
+        monkeypatch.setenv("SHIM_SMS", multiprocessors)
+        for reduction in ("mean", "map"):
+            options = dict(window_size=taps, padding=padding, reduction=reduction)
+            assert_same(exactly("ssim"), *pair(*shape), **options, **F32)
+        assert_same(exactly("mix"), *pair(*shape), sigmas=(2.0,), window_size=taps, padding=padding, **F32)
+        x, y = pair(*shape, dtype=torch.float64)
+        assert_same(exactly("l1_ssim"), x, y, window_size=taps, padding=padding, **F64)
 
 
 @pytest.mark.parametrize("taps", [1, 11, 15])

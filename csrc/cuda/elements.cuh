@@ -7,10 +7,13 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "../kernels.h"
 
 namespace ssimloss {
+
+constexpr int max_scales = 16;
 
 using Half = __half;
 using Brain = __nv_bfloat16;
@@ -30,6 +33,30 @@ template <class E>
 struct alignas(4 * sizeof(E) > 16 ? 16 : 4 * sizeof(E)) Four {
   E v[4];
 };
+
+// Pixels on their way into shared memory. What is of type T already is copied while the block goes on;
+// 16 bits become float32 on the way.
+template <class E, class T>
+__device__ __forceinline__ void copy_four(const E* from, T* to) {
+  if constexpr (std::is_same_v<E, T>) {
+#pragma unroll
+    for (int u = 0; u < 4; u += 16 / int(sizeof(T))) __pipeline_memcpy_async(to + u, from + u, 16);
+  } else {
+    const Four<E> four = *reinterpret_cast<const Four<E>*>(from);
+    Four<T> wider;
+#pragma unroll
+    for (int u = 0; u < 4; ++u) wider.v[u] = wide(four.v[u]);
+    *reinterpret_cast<Four<T>*>(to) = wider;
+  }
+}
+template <class E, class T>
+__device__ __forceinline__ void copy_one(const E* from, T* to) {
+  if constexpr (std::is_same_v<E, T>) {
+    __pipeline_memcpy_async(to, from, sizeof(T));
+  } else {
+    *to = wide(*from);
+  }
+}
 
 // Images [batch, channels, height, width] on the device; strides in elements. data null: absent.
 struct View {
@@ -65,6 +92,22 @@ __device__ inline double read_as(const void* data, DType dtype, int64_t at) {
     case DType::float16: return wide(static_cast<const Half*>(data)[at]);
     default: return wide(static_cast<const Brain*>(data)[at]);
   }
+}
+
+__device__ __forceinline__ float lesser(float a, float b) { return fminf(a, b); }  // a NaN does not count
+__device__ __forceinline__ float greater(float a, float b) { return fmaxf(a, b); }
+__device__ __forceinline__ double lesser(double a, double b) { return fmin(a, b); }
+__device__ __forceinline__ double greater(double a, double b) { return fmax(a, b); }
+template <class T>
+__device__ __forceinline__ T middle(T a, T b, T c) {  // of three
+  return greater(lesser(a, b), lesser(greater(a, b), c));
+}
+__device__ __forceinline__ int clamped(int v, int low, int high) {
+  return v < low ? low : (v > high ? high : v);
+}
+template <class T>
+__device__ __forceinline__ T finite_or_zero(T v) {
+  return v - v == T(0) ? v : T(0);
 }
 
 // torch's "reflect", the edge not repeated; for indices up to 2 (size - 1) outside, beyond them >= size.

@@ -6,12 +6,18 @@ namespace ssimloss {
 
 void set_cuda_device(int device) { check_cuda(cudaSetDevice(device), "cudaSetDevice"); }
 
-int64_t pieces(const Problem& p) { return strip_takes(p) ? strip_pieces(p) : tile_pieces(p); }
+int64_t pieces(const Problem& p) {
+  if (strip_takes(p)) return strip_pieces(p);
+  if (ring_takes(p)) return ring_pieces(p);
+  return scales_take(p) ? scales_pieces(p) : tile_pieces(p);
+}
 
-size_t maps_bytes(const Problem& p) { return strip_takes(p) ? 0 : tile_maps_bytes(p); }
+size_t maps_bytes(const Problem& p) { return strip_takes(p) || ring_takes(p) ? 0 : tile_maps_bytes(p); }
 
 void similarity(const Similarity& s, void* stream) {
-  strip_takes(s.problem) ? strip_similarity(s, stream) : tile_similarity(s, stream);
+  if (strip_takes(s.problem)) return strip_similarity(s, stream);
+  if (ring_takes(s.problem)) return ring_similarity(s, stream);
+  scales_take(s.problem) ? scales_similarity(s, stream) : tile_similarity(s, stream);
 }
 
 namespace {

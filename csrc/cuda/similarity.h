@@ -20,7 +20,7 @@ int64_t pieces(const Problem&);     // blocks a plane
 size_t maps_bytes(const Problem&);  // 0 where one launch does it all
 void similarity(const Similarity&, void* stream);
 
-// The two kinds of kernels behind them.
+// The kinds of kernels behind them, the first that takes a problem.
 bool strip_takes(const Problem&);  // one scale, 11 taps, not float64, no windowed l1 in a map
 int64_t strip_pieces(const Problem&);
 void strip_similarity(const Similarity&, void* stream);
@@ -29,6 +29,12 @@ void strip_similarity(const Similarity&, void* stream);
 void strip_level_pieces(const Problem* levels, int count, int64_t* pieces);
 int strip_finest(const Similarity* levels, int count, void* offsets, void* stream);
 void strip_coarser(const Similarity* levels, int count, void* stream);
+bool ring_takes(const Problem&);  // one scale, up to 33 taps, where the device has the shared memory
+int64_t ring_pieces(const Problem&);
+void ring_similarity(const Similarity&, void* stream);
+bool scales_take(const Problem&);  // where the device has the shared memory
+int64_t scales_pieces(const Problem&);
+void scales_similarity(const Similarity&, void* stream);
 int64_t tile_pieces(const Problem&);
 size_t tile_maps_bytes(const Problem&);
 void tile_similarity(const Similarity&, void* stream);

@@ -5,7 +5,7 @@
 #include <climits>
 #include <cstdlib>
 
-#include "similarity.h"
+#include "set_images.h"
 
 namespace ssimloss {
 namespace {
@@ -65,18 +65,6 @@ void set_params(const Similarity& s, int64_t band_rows, StripParams& params) {
   params.incoming_double = s.incoming.dtype == DType::float64, params.incoming_stride = s.incoming.stride;
 }
 
-// The pointers of image [first, ...).
-void set_images(const Similarity& s, int64_t first, StripParams& params) {
-  const Problem& p = s.problem;
-  params.x = view(from_image(p.x, first)), params.y = view(from_image(p.y, first));
-  params.grad_x = view(from_image(p.grad_x, first)), params.grad_y = view(from_image(p.grad_y, first));
-  params.loss_map = view(from_image(p.loss_map, first));
-  params.grad_map = view(from_image(p.grad_map, first));
-  params.incoming = from_image(s.incoming, first).data;
-  params.offsets = s.offsets ? static_cast<const float*>(s.offsets) + first * p.channels : nullptr;
-  params.sums = s.sums ? s.sums + 2 * first * p.channels * int64_t(params.strips) * params.bands : nullptr;
-}
-
 // start(params, first image, blocks) for as many images at a time as a grid has room for.
 template <class Start>
 void each_launch(const Similarity* levels, int count, bool pools, Start start) {
@@ -97,7 +85,7 @@ void each_launch(const Similarity* levels, int count, bool pools, Start start) {
     for (int j = 0; j < levels_at_once; ++j) {
       params.first_block[j] = j < count ? int(blocks) : INT_MAX;
       if (j >= count) continue;
-      set_images(levels[j], first, params.level[j]);
+      set_images(levels[j], first, of_image[j], params.level[j].offsets, params.level[j]);
       blocks += images * of_image[j];
     }
     start(params, first, blocks);

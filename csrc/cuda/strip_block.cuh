@@ -61,14 +61,6 @@ constexpr size_t strip_shared =
     (2 * strip_rows * strip_raw_pitch + 4 * strip_rows * strip_pitch + 2 * strip_groups + strip_own) *
     sizeof(float);
 
-__device__ __forceinline__ float middle(float a, float b, float c) {  // of three; a NaN does not count
-  return fmaxf(fminf(a, b), fminf(fmaxf(a, b), c));
-}
-__device__ __forceinline__ int clamped(int v, int low, int high) {
-  return v < low ? low : (v > high ? high : v);
-}
-__device__ __forceinline__ float finite_or_zero(float v) { return v - v == 0 ? v : 0.f; }
-
 class StripBlock {
  public:
   // A coarser level of the dyadic form is float32 m and d, in units of 1, without l1 and `incoming`; said by
@@ -167,26 +159,6 @@ class StripBlock {
         for (int k = lane; k < raw_pitch; k += 64) fill_one(x, y, first + k, exists, to_x + k, to_y + k);
       }
     }
-  }
-
-  // float32 is copied while the block goes on; 16 bits become float32 on the way.
-  __device__ __forceinline__ void copy_four(const float* from, float* to) const {
-    __pipeline_memcpy_async(to, from, 16);
-  }
-  template <class E>
-  __device__ __forceinline__ void copy_four(const E* from, float* to) const {
-    const Four<E> four = *reinterpret_cast<const Four<E>*>(from);
-    Four<float> floats;
-#pragma unroll
-    for (int u = 0; u < 4; ++u) floats.v[u] = wide(four.v[u]);
-    *reinterpret_cast<Four<float>*>(to) = floats;
-  }
-  __device__ __forceinline__ void copy_one(const float* from, float* to) const {
-    __pipeline_memcpy_async(to, from, 4);
-  }
-  template <class E>
-  __device__ __forceinline__ void copy_one(const E* from, float* to) const {
-    *to = wide(*from);
   }
 
   template <class E>

@@ -7,7 +7,6 @@
 
 namespace ssimloss {
 
-constexpr int max_scales = 16;
 constexpr int tile_outputs = 4;  // a thread makes side by side, or one below the other
 constexpr int tile_height = 32;
 

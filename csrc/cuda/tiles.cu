@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "similarity.h"
+#include "set_images.h"
 
 namespace ssimloss {
 namespace {
@@ -55,20 +55,12 @@ void run(const Similarity& s, void* stream) {
   const int64_t tiles = tile_pieces(p);
   for (int64_t first = 0; first < p.batch; first += images) {
     const int64_t planes = std::min(images, p.batch - first) * p.channels;
-    params.x = view(from_image(p.x, first)), params.y = view(from_image(p.y, first));
-    params.grad_x = view(from_image(p.grad_x, first)), params.grad_y = view(from_image(p.grad_y, first));
-    params.loss_map = view(from_image(p.loss_map, first));
-    params.grad_map = view(from_image(p.grad_map, first));
-    params.incoming = from_image(s.incoming, first).data;
-    params.offsets = s.offsets ? static_cast<const T*>(s.offsets) + first * p.channels : nullptr;
-    params.sums = s.sums ? s.sums + 2 * first * p.channels * tiles : nullptr;
+    set_images(s, first, p.channels * tiles, params.offsets, params);
     params.maps = static_cast<T*>(s.maps) + first * p.channels * all_maps(params) * map_size;
 
     params.tiles_across = int(divided(p.width - 2 * params.crop, tile_width<T>));
     params.tiles_down = int(divided(p.height - 2 * params.crop, tile_height));
-    const auto positions =
-        p.scales == 1 ? &positions_kernel<E, T, 1>
-                      : (p.scales <= 5 ? &positions_kernel<E, T, 5> : &positions_kernel<E, T, max_scales>);
+    const auto positions = p.scales == 1 ? &positions_kernel<E, T, 1> : &positions_kernel<E, T, max_scales>;
     launch("positions_kernel", positions, planes * tiles, tile_threads<T>,
            shared_bytes(params, windowed_l1 ? 5 : 4), stream, params);
     if (!params.gradient) continue;

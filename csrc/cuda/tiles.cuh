@@ -1,5 +1,6 @@
 // The general kernels: any radius up to 32, up to 16 scales, any dtype; two launches where a gradient is
-// wanted. Windows of 11 taps have strip.cuh.
+// wanted. For what ring.cuh or scales.cuh have not the shared memory on a device (Turing: the default five
+// scales; float64 under wide windows).
 //
 //   positions   a block owns 32 x 32 positions of one plane (16 x 32 in float64). For each scale it makes
 //               means and variances along the rows (4 columns a thread, pixels from L1) into shared memory,

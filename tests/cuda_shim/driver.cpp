@@ -227,12 +227,17 @@ void run_all() {
     o.shape = {1, 1, 150, 12};
     run("ssim " + border + " tall", o);
     o.per_image = false, o.shape = {1, 1, 40, 75};
-    for (const int64_t taps : {1, 5, 29, 65}) {
+    for (const int64_t taps : {1, 3, 5, 9, 29, 65}) {
       o.sigmas = {double(taps) / 6}, o.sizes = {taps};
       if (taps == 65) o.shape = {1, 1, 66, 71};
       run("ssim " + border + " taps" + std::to_string(taps), o);
     }
     o.l1_windowed = true, o.l1_weight = 0.3, o.shape = {1, 2, 39, 45};
+    o.sigmas = {2}, o.sizes = {15};
+    for (const std::string what : {"", "x", "xy", "map", "map x"}) {
+      o.what = what;
+      run("mix of one scale " + border + " " + what, o);
+    }
     o.sigmas = {0.5, 1, 2}, o.sizes = {5, 9, 15};
     for (const std::string what : {"", "x", "xy", "map", "map x"}) {
       o.what = what;

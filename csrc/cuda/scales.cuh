@@ -1,0 +1,280 @@
+// The positions of several scales, or of one window of more than 33 taps: value, and maps for the gradient
+// in global memory, which tiles.cuh's gradient_kernel blurs.
+//
+// A block owns a strip of columns and a band of rows of positions of one plane. It streams down the band in
+// chunks of 8 rows; all scales are made from one ring of the rows of x and y that the largest window reaches.
+// Step j of a chunk, j from 0 to the number of scales, between barriers:
+//   fill      in step 0: cp.async of the next 8 rows, waited for at the end of the chunk
+//   down      means and variances of scale j down the columns, from the ring (ring_moments.cuh)
+//   along     the same of scale j - 1 along the row; its cs and its coefficients, times the product of what
+//   came
+//             before; and the running loss and product of each position
+//   write     in step 0: of the chunk before, coefficients times the product of what comes behind, into the
+//             maps: no division, and no arrays over the scales but in shared memory
+// A warp takes 32 columns and 8 rows (windows of up to 7 taps: 4) of one of these at a time.
+//
+// For each element and scale of radius r, W own columns, h = 1 + 2 r / W:
+//   FMA: (2 r + 1) (4 h + 4), (1 + r / 4) (6 h + 5) pointwise ones, and about 80
+//   shared memory: accesses of 4 bytes 2 h (1 + r / 4) read, 4 h written; of 16 bytes 4 (1 + r / 4) / 4 read,
+//     4 / 4 written; 4 of 4 bytes read; taps (6 accesses of 16 bytes an output of 8)
+//   bytes: 12 written; 8 h read, once for all scales
+// times (rows + 8) / rows where a band is no multiple of 8. Machine instructions:
+// benchmarks/results/cuda-estimate-2026-11-25.md.
+#pragma once
+
+#include "launch.cuh"
+#include "ring_moments.cuh"
+#include "sums.cuh"
+#include "tile_plane.cuh"
+
+namespace ssimloss {
+
+template <class T>
+struct ScalesParams {
+  RingParams<T> block;  // its radius is the largest; its taps are not used
+  int scales;
+  int radius[max_scales], taps_at[max_scales];  // in shared memory
+  T taps[max_scales][33];
+  T* maps;  // [planes][map][height - 2 crop][width - 2 crop]
+};
+
+template <class T>
+__device__ __forceinline__ void load_taps(const ScalesParams<T>& all, T* to) {
+#pragma unroll 1
+  for (int j = 0; j < all.scales; ++j) {
+    const int r = all.radius[j];
+    for (int k = int(threadIdx.x); k <= 2 * r; k += ring_threads)
+      to[all.taps_at[j] + k + 3] = all.taps[j][k < r ? r - k : k - r];
+  }
+}
+
+template <int Gradients, class T>
+class Scales : RingMoments<T> {
+  using Base = RingMoments<T>;
+  using Base::crop, Base::reading, Base::next, Base::divided, Base::warp, Base::lane;
+  using Base::p, Base::s, Base::raw, Base::moments, Base::maps, Base::bases, Base::image, Base::channel,
+      Base::row0, Base::row1, Base::col0, Base::col1;
+  static constexpr int R = 8;
+  static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, and a or a_m and a_d; then cs
+
+ public:
+  __device__ __forceinline__ Scales(const ScalesParams<T>& params, unsigned char* shared)
+      : Base(params.block, shared), all(params), running(this->ring) {
+    row0 += crop(), col0 += crop();
+    row1 = row0 + p.band_rows < p.height - crop() ? row0 + p.band_rows : p.height - crop();
+    col1 = col0 + p.own < p.width - crop() ? col0 + p.own : p.width - crop();
+    load_taps(all, this->taps);
+  }
+
+  __device__ __forceinline__ void run() {
+    const int chunks = divided(row1 - row0, R), columns = divided(col1 - col0, 32), r = p.radius;
+    int slot = 0, parity = 0;  // of the chunk in the ring; of the two buffers of moments
+#pragma unroll 1
+    for (int n = -1; n <= chunks; ++n) {  // the first time only fills, the last only writes
+      const int row = row0 + R * n;
+      const bool now = n >= 0 && n < chunks;
+#pragma unroll 1
+      for (int step = 0; step <= (now ? all.scales : 0); ++step, parity ^= 1) {
+        if (step == 0 && n + 1 < chunks) {
+          this->fill(n < 0 ? row0 - r : row + R + r, n < 0 ? 0 : next(slot, 2 * r + R, s.capacity),
+                     n < 0 ? 2 * r + R : R);
+        }
+        const int down_tasks = now && step < all.scales ? tasks(step, 2 * all.radius[step]) : 0;
+        const int along_tasks = step > 0 ? tasks(step - 1, 0) : 0;
+        const int write_tasks = step == 0 && n > 0 ? R * columns : 0;
+#pragma unroll 1
+        for (int task = warp(); task < down_tasks + along_tasks + write_tasks; task += ring_threads / 32) {
+          if (task < down_tasks) {
+            all.radius[step] < 4 ? down<4>(step, row, slot, parity, task)
+                                 : down<8>(step, row, slot, parity, task);
+          } else if (task < down_tasks + along_tasks) {
+            const int rest = task - down_tasks;
+            all.radius[step - 1] < 4 ? along<4>(step - 1, row, slot, 1 - parity, rest)
+                                     : along<8>(step - 1, row, slot, 1 - parity, rest);
+          } else {
+            const int rest = task - down_tasks - along_tasks;
+            write(row - R + rest % R, rest % R, rest / R * 32 + lane());
+          }
+        }
+        if (!now || step == all.scales) __pipeline_wait_prior(0);
+        __syncthreads();
+      }
+      if (n >= 0) slot = next(slot, R, s.capacity);
+    }
+    if (!p.sums) return;
+    const int tile = (row0 - crop()) / p.band_rows * p.strips + (col0 - crop()) / p.own,
+              tiles = p.strips * p.bands;
+    if (p.l1 && !p.l1_windowed) {  // every pixel, whatever the padding: shared out over the blocks
+      const int64_t pixels = int64_t(p.height) * p.width;
+#pragma unroll 1
+      for (int64_t i = int64_t(tile) * ring_threads + threadIdx.x; i < pixels;
+           i += int64_t(tiles) * ring_threads)
+        sum_l1 += pixel_l1(i / p.width, i % p.width);
+    }
+    double total[2] = {double(sum_ssim), double(sum_l1)};
+    sum_block(total[0], total[1], reinterpret_cast<double*>(raw));
+    if (threadIdx.x != 0) return;
+    double* sums = p.sums + 2 * ((int64_t(image) * p.channels + channel) * tiles + tile);
+    sums[0] = total[0], sums[1] = total[1];
+  }
+
+ private:
+  const ScalesParams<T>& all;
+  T* running;  // [3][R][map_pitch]: the product of what came before, at last l; the loss; the gain
+  T sum_ssim = 0, sum_l1 = 0;
+
+  __device__ __forceinline__ RingWindow<T> window_of(int j) const {
+    const T* own = this->taps + all.taps_at[j];
+    return {all.radius[j], own, own + 3};
+  }
+  // Warps' tasks of one scale: 32 columns and as many rows as a thread makes.
+  __device__ __forceinline__ int tasks(int j, int halo) const {
+    const int K = all.radius[j] < 4 ? 4 : 8;
+    return R / K * divided(K * divided(col1 - col0, K) + halo, 32);
+  }
+  __device__ __forceinline__ T* moments_of(int parity) const {
+    return moments + parity * s.moments * s.each_moment;
+  }
+  template <int K>
+  __device__ __forceinline__ T* cells_of(int parity, int part) const {
+    return bases + (R / 4 * parity + part) * 2 * s.cells;
+  }
+
+  template <int K>
+  __device__ __forceinline__ void down(int j, int row, int slot, int parity, int task) {
+    const RingWindow<T> window = window_of(j);
+    const int part = task % (R / K), column = task / (R / K) * 32 + lane();
+    if (column >= K * divided(col1 - col0, K) + 2 * window.radius) return;
+    this->template moments_down<K>(
+        window, row + K * part, next(slot, p.radius - window.radius + K * part, s.capacity),
+        s.reach - window.radius, column, p.l1 && p.l1_windowed && j == all.scales - 1,
+        cells_of<K>(parity, part), moments_of(parity) + K * part * s.moment_pitch);
+  }
+
+  template <int K>
+  __device__ __forceinline__ void along(int j, int first_row, int slot, int parity, int task) {
+    const RingWindow<T> window = window_of(j);
+    const int part = task % (R / K), group = Base::template group_of_lane<K>(task / (R / K));
+    const int line = K * part + Base::template row_of_lane<K>(), row = first_row + line;
+    if (K * group >= col1 - col0) return;
+    const T* from = moments_of(parity) + line * s.moment_pitch + K * group;
+    RowMoments<K, T> at;
+    this->moments_along(window, from, cells_of<K>(parity, part) + group, at);
+    const bool last = j == all.scales - 1, windowed_l1 = last && p.l1 && p.l1_windowed;
+    T l1[1][K];
+    if (windowed_l1) blur_along(window, from + 4 * s.each_moment, l1);
+
+    const T mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - this->pad_d();
+    const T luminance = last ? p.luminance : T(0);
+    const int each = R * s.map_pitch, first_col = col0 + K * group;
+    T* run = running + line * s.map_pitch + K * group;
+    T* to = maps + j * (M + 1) * each + line * s.map_pitch + K * group;
+    if (j == 0) {
+      const T row_gain =
+          Gradients ? this->incoming() * (is_edge(row, p.height, p.padding) ? T(2) : T(1)) : T(0);
+#pragma unroll 1
+      for (int o = 0; o < K; ++o) {
+        T gain = is_edge(first_col + o, p.width, p.padding) ? T(2) * row_gain : row_gain;
+        if (Gradients && p.grad_map.data) gain *= this->incoming_at(row, first_col + o);
+        run[o] = p.ssim_gain * gain, run[each + o] = 0, run[2 * each + o] = gain;
+      }
+    }
+    const T* x = raw + next(slot, p.radius + line, s.capacity) * s.raw_pitch + s.reach + K * group;
+    const auto value = reading(at.near_m, at.near_d);
+    T block_ssim = 0, block_l1 = 0;
+#pragma unroll
+    for (int half = 0; half < K; half += 4) {
+      Some<T, 4> before = some<4>(run + half), total = some<4>(run + each + half);
+      const Some<T, 4> four_x = some<4>(x + half), four_y = some<4>(x + s.each_raw + half);
+      Some<T, 4> map[M + 1];
+#pragma unroll
+      for (int u = 0; u < 4; ++u) {
+        const int o = half + u;
+        const Moments<T> mu{at.mean_m[o] + mean_m, at.mean_d[o] + mean_d, at.s_mm[o], at.s_dd[o]};
+        Dissimilarity<T> e = dissimilarity<true>(mu, p.c1, p.c2);
+        e.e_l *= luminance, e.inverse_a *= luminance, e.l = T(1) - e.e_l;
+        T loss = total.v[u];
+        loss += e.e_l - loss * e.e_l;
+        loss += e.e_cs - loss * e.e_cs;
+        const T m = value.m(four_x.v[u], four_y.v[u]), d = value.d(four_x.v[u], four_y.v[u]);
+        if (Gradients) {
+          const T g_cs = window.radius > 0 ? before.v[u] * e.l : T(0);  // as in ring.cuh
+          const Coefficients<T> c =
+              coefficients<true, T>(mu, e, m - (at.mean_m[o] + at.centre_m), d - (at.mean_d[o] + at.centre_d),
+                                    before.v[u] * e.cs, g_cs);
+          map[0].v[u] = c.b_m, map[1].v[u] = c.b_d;
+          map[2].v[u] = Gradients == 2 ? c.a_m : c.a_m + c.a_d;
+          if (Gradients == 2) map[M - 1].v[u] = c.a_d;
+          map[M].v[u] = e.cs;
+          before.v[u] = last ? e.l : before.v[u] * e.cs;
+        }
+        if (last) {
+          loss = not_negative(loss);
+          const bool exists = row < row1 && first_col + o < col1;
+          if (exists) block_ssim += loss;
+          if (exists && windowed_l1) block_l1 += l1[0][o];
+          loss *= p.ssim_weight;
+          if (p.l1) {
+            const T pixel = magnitude_of(d + (at.near_d - this->pad_d()));
+            loss += p.l1_weight * (p.l1_windowed ? l1[0][o] : pixel);
+          }
+        }
+        total.v[u] = loss;
+      }
+      *reinterpret_cast<Some<T, 4>*>(run + each + half) = total;
+      if (!Gradients) continue;
+      *reinterpret_cast<Some<T, 4>*>(run + half) = before;
+#pragma unroll
+      for (int q = 0; q <= M; ++q) *reinterpret_cast<Some<T, 4>*>(to + q * each + half) = map[q];
+    }
+    sum_ssim += block_ssim, sum_l1 += block_l1;
+  }
+
+  // ---- One position of the chunk before, at its row `line`.
+  __device__ __forceinline__ void write(int row, int line, int column) const {
+    const int col = col0 + column, each = R * s.map_pitch;
+    if (row >= row1 || col >= col1) return;
+    const T* run = running + line * s.map_pitch + column;
+    if (p.loss_map.data)
+      p.loss_map.template plane<T>(
+          image, channel)[(row - crop()) * p.loss_map.h + (col - crop()) * p.loss_map.w] = run[each];
+    if (!Gradients) return;
+    const int64_t width = p.width - 2 * crop(), size = width * (p.height - 2 * crop());
+    const bool windowed_l1 = p.l1 && p.l1_windowed;
+    const int64_t plane = int64_t(image) * p.channels + channel, count = all.scales * M + windowed_l1;
+    T* to =
+        all.maps + (plane * count + (all.scales - 1) * M) * size + (row - crop()) * width + (col - crop());
+    if (windowed_l1) to[M * size] = p.l1_gain * run[2 * each];
+    const T* from = maps + (all.scales - 1) * (M + 1) * each + line * s.map_pitch + column;
+    T behind = T(1), cs = from[M * each];
+    const T l = run[0];
+#pragma unroll 1
+    for (int j = all.scales - 1; j >= 0; --j) {
+#pragma unroll
+      for (int q = 0; q < M; ++q) to[q * size] = behind * from[q * each];
+      if (j == all.scales - 1) behind = l;
+      behind *= cs;
+      to -= M * size, from -= (M + 1) * each;
+      if (j > 0) cs = from[M * each];
+    }
+  }
+
+  __device__ __forceinline__ T pixel_l1(int64_t row, int64_t col) const {
+    T l1 = 0;
+    this->with_type([&](auto* tag) {
+      using E = std::remove_pointer_t<decltype(tag)>;
+      const T x = wide(p.x.template plane<E>(image, channel)[row * p.x.h + col * p.x.w]);
+      const T y = wide(p.y.template plane<E>(image, channel)[row * p.y.h + col * p.y.w]);
+      l1 = magnitude_of((p.pyramid ? y : x - y) * (p.pyramid ? T(1) : p.inverse_range));
+    });
+    return l1;
+  }
+};
+
+template <int Gradients, class T>
+__global__ void __launch_bounds__(ring_threads, sizeof(T) == 8 ? 1 : 2)
+    scales_kernel(const __grid_constant__ ScalesParams<T> params) {
+  Scales<Gradients, T>(params, ssimloss_shared).run();
+}
+
+}  // namespace ssimloss
