@@ -64,12 +64,17 @@ class Launch(NamedTuple):
 SSIM, MS_SSIM = one_minus(reference.ssim), one_minus(reference.ms_ssim)
 MIX = dict(sigmas=(0.8, 1.5, 2.0), window_size=9, alpha=0.6, l1_range=1.0)
 WEIGHTS = (0.3, 0.3, 0.4)
-TILES = ["positions", "gradient"]
 EVERY_LAUNCH = {
     "strip": Launch("gaussian", ([1.5], [11]), SSIM, dict(window_size=11), ["strip", "finish"]),
-    "tiles": Launch("gaussian", ([1.5], [7]), SSIM, dict(window_size=7), [*TILES, "finish"]),
+    "ring": Launch("gaussian", ([1.5], [7]), SSIM, dict(window_size=7), ["ring", "finish"]),
     "scales": Launch(
-        "gaussian", (MIX["sigmas"], [9] * 3), reference.mix_loss, MIX, [*TILES, "finish"], 0.6, 0.4
+        "gaussian",
+        (MIX["sigmas"], [9] * 3),
+        reference.mix_loss,
+        MIX,
+        ["scales", "adjoint", "finish"],
+        0.6,
+        0.4,
     ),
     "levels": Launch(
         "dyadic",
@@ -78,12 +83,12 @@ EVERY_LAUNCH = {
         dict(weights=WEIGHTS, window_size=11),
         ["strip", "levels", "combine"],
     ),
-    "levels by tiles": Launch(
+    "levels by rings": Launch(
         "dyadic",
         (WEIGHTS, 1.5, 5),
         MS_SSIM,
         dict(weights=WEIGHTS, window_size=5),
-        [*TILES, "pool", *TILES, "pool", *TILES, "combine"],
+        ["ring", "pool", "ring", "pool", "ring", "combine"],
     ),
 }
 every_launch = pytest.mark.parametrize("launch", EVERY_LAUNCH.values(), ids=EVERY_LAUNCH)
@@ -118,7 +123,7 @@ def test_loss_and_gradients(
 def test_launches(launch: Launch, also: str, kernels: ModuleType, launched: Callable[..., list[str]]) -> None:
     x, y = pair(1, 2, 47, 51)
     outputs = dict(loss=torch.empty(1)) | ({also: torch.empty_like(x)} if also else {})
-    expected = launch.launches if also else [kernel for kernel in launch.launches if kernel != "gradient"]
+    expected = launch.launches if also else [kernel for kernel in launch.launches if kernel != "adjoint"]
     assert launched(lambda: launch.call(kernels, x, y, "valid", **outputs)) == expected
 
 
@@ -135,5 +140,8 @@ def test_a_launch_that_fails_is_named(
 ) -> None:
     monkeypatch.setenv("SHIM_SHARED", "512")
     x, y = pair(1, 1, 47, 51)
-    with pytest.raises(RuntimeError, match=rf"ssimloss: {launch.launches[0]}_kernel: invalid argument"):
+    first = (
+        launch.launches[0] if launch.launches[0] == "strip" else "positions"
+    )  # of the tiles: no room for rings
+    with pytest.raises(RuntimeError, match=rf"ssimloss: {first}_kernel: invalid argument"):
         launch.call(kernels, x, y, "valid", loss=torch.empty(1))

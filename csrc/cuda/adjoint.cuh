@@ -250,7 +250,7 @@ class Adjoint : RingMoments<T> {
 };
 
 template <int Gradients, class T>
-__global__ void __launch_bounds__(ring_threads, sizeof(T) == 8 ? 1 : 2)
+__global__ void __launch_bounds__(ring_threads, sizeof(T) == 8 || Gradients == 2 ? 1 : 2)
     adjoint_kernel(const __grid_constant__ ScalesParams<T> params) {
   Adjoint<Gradients, T>(params, ssimloss_shared).run();
 }

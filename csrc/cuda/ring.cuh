@@ -276,7 +276,7 @@ class Ring : RingMoments<T> {
 };
 
 template <int K, int Gradients, class T>
-__global__ void __launch_bounds__(ring_threads, sizeof(T) == 8 ? 1 : 2)
+__global__ void __launch_bounds__(ring_threads, sizeof(T) == 8 || (Gradients && ring_spills_at_two) ? 1 : 2)
     ring_kernel(const __grid_constant__ RingParams<T> params) {
   Ring<K, Gradients, T>(params, ssimloss_shared).run();
 }
