@@ -35,10 +35,10 @@ struct Problem {
   double inverse_range;  // the images are multiplied by it first: all else is in units of 1
   bool sum_difference;   // the inputs are not x and y but m = x + y and d = x - y, in units of 1
 
-  Images x, y;  // same dtype; d is float64 where they are m and d
+  Images x, y;  // same dtype; d is float64 where they are m and d (on CUDA: less an offset)
   // Out: 2x2 means of m and d in units of 1, dense, [batch, channels, (height + 1) / 2, (width + 1) / 2]; or
   // absent. Odd sides get a row or column of zeros first, as in pytorch-msssim. d is float64: a uniform
-  // difference would otherwise cost the digits of its variation.
+  // difference, up to 2, would otherwise cost the digits of its variation. The CPU's alone.
   Images next_m, next_d;
   Images loss_map;     // out: loss(p), [batch, channels, height', width']; or absent
   double* plane_sums;  // out: per item the sums of ssim and l1 terms, [items][2]; or null

@@ -4,9 +4,8 @@
 // shared memory while it takes one scale after the other. Of a scale it streams down the band in chunks of 16
 // rows:
 //   near     the bases of the chunk after the next, each the middle of three pixels of its cell
-//   fill     the next chunk's maps into one of two buffers, mirrored or 0 where padding says so, and with
-//   their
-//            a moved from the pixel of their own place to their cell's base
+//   fill     the next chunk's maps into one of two buffers, mirrored or 0 where padding says so, their a
+//            moved from the pixel of their own place to their cell's base
 //   along    the chunk, 8 columns of a row a thread, blurred into the ring of maps
 //   down     8 rows of a column a thread, as soon as all rows of their windows are in the ring: added to the
 //            gradient

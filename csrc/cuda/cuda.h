@@ -26,7 +26,7 @@ struct Scalars {
 };
 
 // The Gaussian form. `problem` as on the CPU, all of its pointers on the device except `windows`, and
-//   plane_sums, gains, luminance, sum_difference   unused (null, null, true, false).
+//   plane_sums, gains, next_m, next_d, luminance, sum_difference   unused (null ..., true, false).
 // With loss_map or grad_map given ("map") `loss` is null.
 struct GaussianCall {
   Problem problem;

@@ -161,8 +161,10 @@ template <class E, class T>
 __global__ void __launch_bounds__(combine_threads) combine_kernel(const __grid_constant__ CombineParams p) {
   double *ssim = reinterpret_cast<double*>(ssimloss_shared), *l1 = ssim + sums_at_once;
   if (int(blockIdx.x) < p.loss_blocks) {
-    for (int64_t output = blockIdx.x; output < p.outputs; output += p.loss_blocks)
+    for (int64_t output = blockIdx.x; output < p.outputs; output += p.loss_blocks) {
       loss_of(p, output, ssim, l1);
+      __syncthreads();  // its sum has been read
+    }
     return;
   }
   const int block = int(blockIdx.x) - p.loss_blocks, blocks_a_plane = (p.height + p.rows - 1) / p.rows;

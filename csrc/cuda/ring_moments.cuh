@@ -2,7 +2,8 @@
 //
 // Variances go by the law of total variance relative to a value inside every window of a thread, as in
 // ../cpu/fir.h. Means are relative to the base of their cell of K x K pixels: the middle of three pixels, so
-// that no single huge one or NaN spreads; who reads over cells moves them to one base.
+// that no single huge one or NaN spreads; who reads over cells moves them to one base. A region of huge
+// values (1e5 times those beside it) may cost the digits of windows that end up to K - 1 pixels before it.
 #pragma once
 
 #include "ring_fir.cuh"

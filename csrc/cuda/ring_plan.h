@@ -85,7 +85,8 @@ RingPlan remembered(int kernel, const Problem& p, Find find) {
     Question question;
     RingPlan plan;
   };
-  thread_local Answer answers[8] = {};
+  constexpr int kept = 64;  // a dyadic call of 16 levels asks 32 questions
+  thread_local Answer answers[kept] = {};
   thread_local int oldest = 0;
   Question now;
   std::memset(&now, 0, sizeof now);  // as it is compared byte by byte
@@ -98,7 +99,7 @@ RingPlan remembered(int kernel, const Problem& p, Find find) {
     if (std::memcmp(&answer.question, &now, sizeof now) == 0) return answer.plan;
   }
   Answer& answer = answers[oldest];
-  oldest = (oldest + 1) % 8;
+  oldest = (oldest + 1) % kept;
   std::memcpy(&answer.question, &now, sizeof now);
   return answer.plan = find();
 }

@@ -1,14 +1,13 @@
 // The positions of several scales, or of one window of more than 33 taps: value, and maps for the gradient
-// in global memory, which tiles.cuh's gradient_kernel blurs.
+// in global memory, which adjoint.cuh blurs.
 //
 // A block owns a strip of columns and a band of rows of positions of one plane. It streams down the band in
 // chunks of 8 rows; all scales are made from one ring of the rows of x and y that the largest window reaches.
 // Step j of a chunk, j from 0 to the number of scales, between barriers:
 //   fill      in step 0: cp.async of the next 8 rows, waited for at the end of the chunk
 //   down      means and variances of scale j down the columns, from the ring (ring_moments.cuh)
-//   along     the same of scale j - 1 along the row; its cs and its coefficients, times the product of what
-//   came
-//             before; and the running loss and product of each position
+//   along     the same of scale j - 1 along the row; its cs and its coefficients, times the product of
+//             what came before; and the running loss and product of each position
 //   write     in step 0: of the chunk before, coefficients times the product of what comes behind, into the
 //             maps: no division, and no arrays over the scales but in shared memory
 // A warp takes 32 columns and 8 rows (windows of up to 7 taps: 4) of one of these at a time.

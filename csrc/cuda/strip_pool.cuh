@@ -5,7 +5,7 @@
 // level make one of level 4 and all that lies between; call them a cell. Cell k has the rows from 16 k -
 // shift, bit j of shift being 1 where the side of level j is odd. The last cell ends with the image.
 //   rows     a band owns the cells with 16 k in it. Its chunks begin at a multiple of 8 less shift, so that
-//            a chunk is half a cell and the bands need no alignment; up to 7 rows more are read
+//            a chunk is half a cell and the bands need no alignment; up to 17 rows more are read
 //   columns  a strip owns the cells whose first column is in it: its 12 or fewer cells, 8 threads each,
 //            for m and for d, are the block's 192 threads; a thread has two columns
 // For each element, m and d together, an even width: 2 shared-memory reads of 8 bytes, 9 FP32 and about 30
