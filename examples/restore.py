@@ -1,6 +1,6 @@
 """Restores a picture of yours with a network that one of the scripts has trained.
 
-    python examples/restore.py runs/jpeg_deblocking/checkpoints/mix.safetensors picture.jpg
+    python examples/restore.py runs/jpeg_deblocking/checkpoints/jpeg_deblocking/mix-0.safetensors picture.jpg
     python examples/restore.py CHECKPOINT picture.jpg --out better.png
 
 Writes picture-restored.png beside the picture. The checkpoint says what its network expects:
