@@ -144,6 +144,13 @@ class Reader:
             self.tab.keyboard.press(key)
         self.settle()
 
+    def follow(self, name: str) -> None:
+        """Clicks a link of the page's head, and waits for its place: the address changes after the click."""
+        link = self.tab.get_by_role("link", name=name, exact=True)
+        link.click()
+        link.and_(self.tab.locator("[aria-current=page]")).wait_for()
+        self.settle()
+
     def shown(self, side: int = 0) -> str:
         return self.tab.locator(".sheet").nth(side).get_attribute("data-variant")
 
