@@ -16,24 +16,42 @@ def fused_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
     if torch.compiler.is_compiling():  # graphs hold the op itself, with the autograd of ops.py
         return options.op(x, y, *options, unit_scale(x, options), *wants)[0]
     if not any(wants) and not any(unpack_dual(t).tangent is not None for t in (x, y)):
-        return options.op(x, y, *options, 1.0, False, False)[0]
+        return _run(x, y, options, 1.0, False, False)[0]
     return _Loss.apply(x, y, options, unit_scale(x, options), *wants)[0]
 
 
-class _Loss(torch.autograd.Function):
+def _run(x: Tensor, y: Tensor, options: Options, *args: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The op without the autograd that ops.py gives it, which costs more than a small loss."""
+    if torch._C._are_functorch_transforms_active():
+        return options.op(x, y, *options, *args)
+    with torch._C._AutoDispatchBelowAutograd():
+        return options.op(x, y, *options, *args)
+
+
+class _Function(torch.autograd.Function):
+    """Applied without looking up the names of forward's arguments, which costs more than a small loss."""
+
+    generate_vmap_rule = True
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*args)
+        return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[misc]
+
+
+class _Loss(_Function):
     """Forward computes the gradient too, times `scale`; backward multiplies it in place, once.
 
     Asked a second time (retain_graph) or for a graph of its own (create_graph, torch.func), backward
     computes the gradient anew from x and y, which are saved by reference.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(
         x: Tensor, y: Tensor, options: Options, scale: float, want_x: bool, want_y: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return options.op(x, y, *options, scale, want_x, want_y)
+        return _run(x, y, options, scale, want_x, want_y)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -62,10 +80,8 @@ class _Loss(torch.autograd.Function):
         return units[0] if want_x else None, units[1] if want_y else None, None, None, None, None
 
 
-class _Gradient(torch.autograd.Function):
+class _Gradient(_Function):
     """The gradient computed anew. It has no derivative: asking for one raises."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(
