@@ -44,7 +44,7 @@ struct Problem {
   double* plane_sums;  // out: per item the sums of ssim and l1 terms, [items][2]; or null
 
   // Gradient of sum_p gain(p) * loss(p), gain(p) = the incoming map * the plane's gain.
-  Images grad_x, grad_y;  // out; or absent
+  Images grad_x, grad_y;  // out; or absent. The CPU's kernels give no grad_y alone: swap x and y.
   Images grad_map;        // in: the incoming gradient of loss_map; or absent: 1
   const double* gains;    // in: [planes][2], for the ssim and the l1 term; null without gradients
 };

@@ -4,6 +4,9 @@
 #include <sys/mman.h>
 #endif
 
+#include <tuple>
+#include <utility>
+
 #include "ops.h"
 
 namespace ssimloss {
@@ -47,9 +50,16 @@ void parallel(int64_t count, int64_t grain, const F& run) {
 
 // An op call on the CPU.
 struct CpuCall : Call {
+  const bool swapped;  // the losses are symmetric: y's gradient alone is computed as x's
+
   template <class... Args>
-  explicit CpuCall(const Args&... args) : Call(args...) {
+  explicit CpuCall(const Args&... args) : Call(args...), swapped(want_y && !want_x) {
     check(x.is_cpu() && y.is_cpu(), "x and y: expected tensors on the CPU");
+    if (swapped) std::swap(x, y), std::swap(want_x, want_y);
+  }
+
+  std::tuple<Tensor, Tensor, Tensor> results(const Tensor& loss) const {
+    return swapped ? std::make_tuple(loss, grad_y, grad_x) : std::make_tuple(loss, grad_x, grad_y);
   }
 
   // The same call for channel c of image n alone.
@@ -142,12 +152,12 @@ std::tuple<Tensor, Tensor, Tensor> gaussian_run(CpuCall& call, const Windows& wi
     p.gains = gains.data();
   }
   const auto sums = run(p);
-  if (map || grad_loss) return {loss, call.grad_x, call.grad_y};
+  if (map || grad_loss) return call.results(loss);
   std::vector<double> losses;
   for (const auto& [ssim, l1] : sums) {
     losses.push_back(call.ssim_weight * (ssim / out.count()) + call.l1_weight * (l1 / l1_positions));
   }
-  return {call.reduced(losses), call.grad_x, call.grad_y};
+  return call.results(call.reduced(losses));
 }
 
 // ---- Dyadic form: a pyramid of halved images, the mean of cs at each level.
@@ -264,14 +274,14 @@ std::tuple<Tensor, Tensor, Tensor> dyadic_run(CpuCall& call, const DyadicOptions
   // A large plane goes through all levels while it is in the cache.
   if (call.height * call.width < int64_t(1) << 19) {
     const auto losses = dyadic_planes(call, options, incoming.data(), scale, levels);
-    return {call.reduced(losses), call.grad_x, call.grad_y};
+    return call.results(call.reduced(losses));
   }
   std::vector<double> losses;
   for (int64_t i = 0; i < call.planes(); ++i) {
     const CpuCall plane = call.plane(i / call.channels, i % call.channels);
     losses.push_back(dyadic_planes(plane, options, &incoming[size_t(i)], scale, levels)[0]);
   }
-  return {call.reduced(losses), call.grad_x, call.grad_y};
+  return call.results(call.reduced(losses));
 }
 
 void scale_(Tensor unit, Tensor grad_loss, double factor) {

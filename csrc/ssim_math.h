@@ -53,7 +53,7 @@ __device__ __forceinline__ float not_negative(float v) {  // a GPU's NaN has no 
 
 template <bool Luminance, class T, class V>
 SSIMLOSS_INLINE Dissimilarity<V> dissimilarity(const Moments<V>& at, T c1, T c2) {
-  Dissimilarity<V> e{};  // without luminance, e_l = 0 and l = 1
+  Dissimilarity<V> e;
   const V b = T(0.5) * (at.s_mm + at.s_dd) + c2;
   if (Luminance) {
     const V mu_mm = at.mu_m * at.mu_m, mu_dd = at.mu_d * at.mu_d;
@@ -66,6 +66,7 @@ SSIMLOSS_INLINE Dissimilarity<V> dissimilarity(const Moments<V>& at, T c1, T c2)
     e.one_plus_l = (mu_mm + T(2) * c1) * e.inverse_a;
   } else {
     e.inverse_b = reciprocal(b);
+    e.inverse_a = e.e_l = e.one_plus_l = V{};
     e.l = V{} + T(1);
   }
   e.e_cs = at.s_dd * e.inverse_b;

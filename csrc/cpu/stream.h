@@ -277,7 +277,7 @@ class Stream {
   void positions(int64_t row, int i) {
     const int scales = General ? this->scales : 1, last = scales - 1;
     const bool windowed_l1 = General && this->windowed_l1, both = General && this->both;
-    const bool for_x = p.grad_x.data, gradient = this->gradient;
+    const bool gradient = this->gradient;
     const V* const incoming = General && p.grad_map.data ? this->incoming + i * pitch : nullptr;
     V* const losses = General && p.loss_map.data ? this->losses : nullptr;
     const T c1 = T(p.c1), c2 = T(p.c2), offset_m = source.offset_m, offset_d = source.offset_d;
@@ -338,8 +338,8 @@ class Stream {
           put(out + 2 * halo_pitch, at.a_m);
           put(out + 3 * halo_pitch, at.a_d);
         } else {
-          put(out + halo_pitch, for_x ? at.b_d : -at.b_d);
-          put(out + 2 * halo_pitch, for_x ? at.a_m + at.a_d : at.a_m - at.a_d);
+          put(out + halo_pitch, at.b_d);
+          put(out + 2 * halo_pitch, at.a_m + at.a_d);
         }
         if (windowed_l1 && j == last) put(out + maps * halo_pitch, l1_gain * gain);
         before *= e[j].cs;
@@ -396,7 +396,7 @@ class Stream {
   template <bool General, bool Both>
   void write_gradients(int64_t row, int count) {
     const int scales = General ? this->scales : 1;
-    const bool windowed_l1 = General && this->windowed_l1, for_x = p.grad_x.data;
+    const bool windowed_l1 = General && this->windowed_l1;
     const bool pixel_l1 = !windowed_l1 && p.l1_weight != 0;
     if (General && pixel_l1 && p.grad_map.data) read_incoming(row, count);
     const V* const incoming = General && pixel_l1 && p.grad_map.data ? this->incoming : nullptr;
@@ -407,7 +407,7 @@ class Stream {
       const int halo = radius[j];
       gather_maps(j, row, count);
       const bool first_scale = j == 0, last_scale = j == scales - 1;
-      const Ahead own = ahead<T>(for_x ? p.grad_x : p.grad_y, tile.n, tile.c, row, count, tile.col0);
+      const Ahead own = ahead<T>(p.grad_x, tile.n, tile.c, row, count, tile.col0);
       for (int64_t k = 0; k < s; ++k) {
         if (first_scale) fetch<true>(own, k);
         V map[4][R], l1[R] = {};
@@ -432,7 +432,7 @@ class Stream {
         for (int i = 0; i < R; ++i, out += 2 * pitch) {
           const V weight = edge_weight[k] * row_weight[i];
           const V a_m = map[2][i] - map[0][i] * raws[halo + i][k];
-          // dx and dy from dm and dd; one gradient alone comes as their sum.
+          // dx and dy from dm and dd; x's alone comes as their sum.
           V one = weight * (Both ? a_m + map[3][i] : a_m);
           V two = Both ? weight * (a_m - map[3][i]) : V{};
           if (!first_scale) one += out[0];
@@ -442,7 +442,7 @@ class Stream {
             if (incoming) gain *= incoming[i * pitch + k];
             const V d = d_in(halo + i) + offset_d;
             const V by_d = d > V{} ? gain : (d < V{} ? -gain : d * gain);  // sign(0) = 0, sign(NaN) = NaN
-            one += for_x ? by_d : -by_d;
+            one += by_d;
             two -= by_d;
           }
           out[0] = one;
@@ -453,7 +453,7 @@ class Stream {
     const int64_t begin = tile.col0 - tile.t0, width = tile.col1 - tile.col0;
     for (int i = 0; i < count; ++i) {
       from_segments<T>(gradients + 2 * i * pitch, s, linear);
-      write_row<T>(for_x ? p.grad_x : p.grad_y, tile.n, tile.c, row + i, tile.col0, width, linear + begin);
+      write_row<T>(p.grad_x, tile.n, tile.c, row + i, tile.col0, width, linear + begin);
       if (!Both) continue;
       from_segments<T>(gradients + (2 * i + 1) * pitch, s, linear);
       write_row<T>(p.grad_y, tile.n, tile.c, row + i, tile.col0, width, linear + begin);

@@ -6,10 +6,11 @@
 #define INLINE inline __attribute__((always_inline))
 #define INLINE_LAMBDA __attribute__((always_inline))
 
-#include "../ssim_math.h"
 #include "vec.h"
 
 // These use what the ones above define.
+#include "../ssim_math.h"
+
 #include "convert.h"
 #include "fir.h"
 #include "segments.h"

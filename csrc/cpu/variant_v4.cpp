@@ -1,3 +1,7 @@
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 #include <cstddef>
 #include <type_traits>
 #include <utility>
