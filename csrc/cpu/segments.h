@@ -20,14 +20,12 @@ void to_segments(const T* linear, int64_t s, Vec<T>* out) {
   }
 }
 
-// Let a row be read `halo` vectors beyond both of its ends: a segment goes on in its neighbour, and
-// nothing is beyond the row.
+// Let a row that can be read k - 1 vectors beyond both of its ends be read one further: a segment goes on in
+// its neighbour, and nothing is beyond the row.
 template <class T>
-INLINE void extend_segments(Vec<T>* row, int64_t s, int64_t halo) {
-  for (int64_t k = 1; k <= halo; ++k) {
-    row[-k] = previous_lanes<T>(Vec<T>{}, row[s - k]);
-    row[s - 1 + k] = next_lanes<T>(row[k - 1], Vec<T>{});
-  }
+INLINE void extend_segments(Vec<T>* row, int64_t s, int64_t k) {
+  row[-k] = previous_lanes<T>(Vec<T>{}, row[s - k]);
+  row[s - 1 + k] = next_lanes<T>(row[k - 1], Vec<T>{});
 }
 
 // Segments -> linear row of lanes * s elements and up to a block more: where a segment is shorter than

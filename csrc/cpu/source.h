@@ -82,26 +82,25 @@ class Source {
       take(linear_m[i], L * tile.s + L);
       take(linear_d[i], L * tile.s + L);
     }
-    take(ring, capacity * 2 * tile.halo_pitch);
-    take(pad, 2 * tile.halo_pitch);
+    take(ring, capacity * 2 * tile.pitch);
+    take(pad, 2 * tile.pitch);
   }
 
   void start() {
     find_offsets();
-    for (int64_t k = 0; k < 2 * tile.halo_pitch; ++k)
-      pad[k] = splat<T>(k < tile.halo_pitch ? -offset_m : -offset_d);
+    for (int64_t k = 0; k < 2 * tile.pitch; ++k) pad[k] = splat<T>(k < tile.pitch ? -offset_m : -offset_d);
     for (int64_t k = 0; p.next_m.data && k < L * tile.s + L; ++k)  // the row before the first of an odd side
       linear_m[0][k] = -offset_m, linear_d[0][k] = -offset_d;
     filled = larger(0, tile.first - tile.r);
   }
 
-  // Row `row` of m at vectors [0, s), and halo_pitch further on of d at [-r, s + r).
-  const V* row(int64_t row) const { return ring + row % capacity * 2 * tile.halo_pitch + tile.r; }
+  // Row `row` of m, and a pitch further on of d.
+  const V* row(int64_t row) const { return ring + row % capacity * 2 * tile.pitch; }
 
   // The same for a row of the padded image.
   const V* padded(int64_t at) const {
     if (at >= 0 && at < tile.h) return row(at);
-    return p.padding == Padding::reflect ? row(mirrored(at, tile.h)) : pad + tile.r;
+    return p.padding == Padding::reflect ? row(mirrored(at, tile.h)) : pad;
   }
 
   void read_to(int64_t end) {
@@ -177,10 +176,9 @@ class Source {
       join_rows(row, linear_m, offset_m, p.next_m, m);
       join_rows(row, linear_d, offset_d, p.next_d, static_cast<double*>(nullptr));
     }
-    V* out = ring + row % capacity * 2 * tile.halo_pitch + tile.r;
+    V* out = ring + row % capacity * 2 * tile.pitch;
     to_segments<T>(m, tile.s, out);
-    to_segments<T>(d, tile.s, out + tile.halo_pitch);
-    extend_segments<T>(out + tile.halo_pitch, tile.s, tile.r);
+    to_segments<T>(d, tile.s, out + tile.pitch);
   }
 
   // 2x2 means of the own pixels of the two rows that end with `row`; the last argument is only a tag.

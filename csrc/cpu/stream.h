@@ -4,10 +4,14 @@
 //
 // R rows at a time flow through rings of the last few rows, small enough for the L2 cache:
 //   source    x, y                               -> raw: m = x + y, d = x - y
-//   moments   means and variances of m and d down the columns, then along the row
+//   moments   of m and d and their squares, blurred down the columns, then along the row
 //   positions -> loss, coefficients a, b; blurred along the row -> map ring
 //   gradient  blurred down the columns, a + b m + ... -> grad_x, grad_y
 // Moments are needed radius columns and rows beyond the gradient, raw values twice as far.
+//
+// float32 would lose the variance of bright flat areas, and small changes of a large d. So a moment is taken
+// of differences to a base, a typical value of the R rows of one segment; what comes from another segment or
+// from other rows is moved to the base of where it goes.
 
 constexpr int max_scales = 16;
 
@@ -26,8 +30,11 @@ class Stream {
   T ssim_gain, l1_gain;
 
   int radius[max_scales];
-  const T *weights[max_scales], *relative_weights[max_scales];  // the latter to the centre, for the maps
-  V *work, *columns, *moments, *map_rows, *map_ring[max_scales], *zeros;
+  const T* weights[max_scales];  // relative to the centre's, see fir.h
+  T centre[max_scales];          // the centre's weight in two dimensions
+  T total_weight[max_scales];    // of a column's taps
+  V base_m, base_d;              // of the R rows at hand
+  V *work, *columns, *moments, *map_rows, *map_ring[max_scales], *base_ring, *zeros, *shifts;
   V *position_mask, *map_weight, *edge_weight;  // per column: counted; in the gradient; reflect's
   V *incoming, *losses, *gradients;
   T* linear;
@@ -36,6 +43,7 @@ class Stream {
 
   int maps_of(int j) const { return maps + (j == scales - 1 && windowed_l1); }
   int64_t map_ring_rows(int j) const { return R + tile.r + radius[j]; }
+  V& base_d_of(int64_t row) const { return base_ring[row % map_ring_rows(scales - 1)]; }
 
  public:
   Stream(const Problem& problem, const Items& items, int64_t item)
@@ -66,15 +74,16 @@ class Stream {
     for (int64_t row = tile.first, count; row < end; row += count) {
       count = smaller(R, end - row);
       source.read_to(row + count + r);
+      find_bases(row + count / 2);
       if (p.grad_map.data) read_incoming(row, count);
       for (int j = 0; j < scales; ++j) {
         blur_columns(j, row, int(count));
-        for (int i = 0; i < count && moment_rows == R; ++i) blur_row(j, row + i, i);
+        for (int i = 0; i < count && moment_rows == R; ++i) blur_row(j, i);
       }
       for (int64_t i = 0; i < count; ++i) {
-        if (moment_rows == 1) blur_row(0, row + i, int(i));
+        if (moment_rows == 1) blur_row(0, int(i));
         positions_of(row + i, int(i));
-        if (gradient) both ? blur_maps<true>(row + i) : blur_maps<false>(row + i);
+        if (gradient) blur_maps(row + i);
       }
       if (!gradient) continue;
       const int64_t ready = row + count == end ? row1 : smaller(row1, row + count - r);
@@ -95,7 +104,9 @@ class Stream {
 
  private:
   // One scale, one gradient and no options, which the compiler then knows.
-  bool plain() const { return scales == 1 && !both && !windowed_l1 && !p.loss_map.data && !p.grad_map.data; }
+  bool plain() const {
+    return scales == 1 && radius[0] > 0 && !both && !windowed_l1 && !p.loss_map.data && !p.grad_map.data;
+  }
 
   // Lay the buffers out from base; returns their size. Called first with null, to measure.
   size_t layout(char* base) {
@@ -118,25 +129,25 @@ class Stream {
     take(moments, int64_t(moment_rows) * scales * 5 * pitch);
     for (int j = 0; j < scales; ++j) {
       const double* const from = p.windows[j].weights;
-      T *own = nullptr, *relative = nullptr;
-      take(own, radius[j] + 1);
+      T* relative = nullptr;
       take(relative, radius[j] + 1);
-      for (int t = 0; base && t <= radius[j]; ++t) own[t] = T(from[t]), relative[t] = T(from[t] / from[0]);
-      weights[j] = own, relative_weights[j] = relative;
+      for (int t = 0; base && t <= radius[j]; ++t) relative[t] = T(from[t] / from[0]);
+      weights[j] = relative, centre[j] = T(from[0] * from[0]), total_weight[j] = T(1 / from[0]);
       if (gradient) take(map_ring[j], map_ring_rows(j) * maps_of(j) * pitch);
     }
     if (gradient) {
+      take(base_ring, map_ring_rows(scales - 1));
+      take(shifts, R + 2 * tile.r);
       take(map_rows, int64_t(scales) * 5 * halo_pitch);
       take(gradients, 2 * R * pitch);
     }
-    take(zeros, 5 * halo_pitch);
-    for (int64_t k = 0; base && k < 5 * halo_pitch; ++k) zeros[k] = V{};
+    take(zeros, 5 * pitch);
+    for (int64_t k = 0; base && k < 5 * pitch; ++k) zeros[k] = V{};
     return used;
   }
 
-  // Means and variances of m and d and, for a windowed l1, the mean of |d|: of the i-th of R rows, down the
-  // columns; of one row, under the window. The mean of d is less d at the place itself: so it keeps all
-  // digits.
+  // Blurred m, m^2, d, d^2, less their bases, and for a windowed l1 |d|: of the i-th of R rows, down the
+  // columns; of one row, under the window. All as fir.h leaves them, relative to the centre's weight.
   V* column_row(int i) const { return columns + i * 5 * halo_pitch + tile.r; }
   V* moment_row(int i, int j) const { return moments + (i % moment_rows * scales + j) * 5 * pitch; }
   V* map_row(int j, int64_t row) const { return map_ring[j] + row % map_ring_rows(j) * maps_of(j) * pitch; }
@@ -176,6 +187,20 @@ class Stream {
     }
   }
 
+  // A mean of a few values of a row; finite.
+  V typical(const V* values) const {
+    V at[4];
+    for (int i = 0; i < 4; ++i) {
+      const V v = values[(2 * i + 1) * s / 8];
+      at[i] = v - v == V{} ? v : V{};
+    }
+    return T(0.25) * ((at[0] + at[1]) + (at[2] + at[3]));  // exactly, where they are equal
+  }
+
+  void find_bases(int64_t row) {
+    base_m = typical(source.row(row)), base_d = typical(source.row(row) + pitch);
+  }
+
   // The column rows of rows [row, row + count), of scale j.
   void blur_columns(int j, int64_t row, int count) {
     const int halo = radius[j];
@@ -183,8 +208,10 @@ class Stream {
       raws[i] = source.padded(smaller(row - halo + i, row + count - 1 + halo));
     with_radius(halo, [&](auto fixed) INLINE_LAMBDA { blur_columns<fixed>(j); });
     for (int i = 0; i < count; ++i) {
-      for (int q = 0; q < (j == scales - 1 && windowed_l1 ? 5 : 4); ++q)
-        extend_segments<T>(column_row(i) + q * halo_pitch, s, halo);
+      extend_moments(column_row(i), base_m, j);
+      extend_moments(column_row(i) + 2 * halo_pitch, base_d, j);
+      for (int64_t k = 1; k <= halo && j == scales - 1 && windowed_l1; ++k)
+        extend_segments<T>(column_row(i) + 4 * halo_pitch, s, k);
     }
   }
 
@@ -192,72 +219,52 @@ class Stream {
   INLINE void blur_columns(int j) {
     const int halo = Radius > 0 ? Radius : radius[j];
     const bool with_l1 = windowed_l1 && j == scales - 1;
-    const int64_t row_pitch = 5 * halo_pitch, halo_pitch = this->halo_pitch;
+    const int64_t row_pitch = 5 * halo_pitch, halo_pitch = this->halo_pitch, pitch = this->pitch;
     const T offset_d = source.offset_d;
     const T* const w = weights[j];
     const V* const* const raws = this->raws;
+    const V base_m = this->base_m, base_d = this->base_d;
     V* out = column_row(0);
     const Ahead next_x = source.next(p.x), next_y = source.next(p.y);
     for (int64_t k = 0; k < s; ++k, ++out) {
       if (j == 0) fetch<false>(next_x, k), fetch<false>(next_y, k);
-      for_local_blocks<R>(halo, R, [&](int first, auto block) INLINE_LAMBDA {
-        V mean[block], variance[block];
-        V* const to = out + first * row_pitch;
-        const auto m = [&](int i) INLINE_LAMBDA { return raws[first + i][k]; };
-        const auto d = [&](int i) INLINE_LAMBDA { return raws[first + i][halo_pitch + k]; };
-        const V base_m = middle<block>(m, halo), base_d = middle<block>(d, halo);
-        fir_moments<block, Radius>([&](int i) INLINE_LAMBDA { return m(i) - base_m; }, NoVariance{}, w, halo,
-                                   mean, variance, work);
-        for (int i = 0; i < block; ++i) {
-          to[i * row_pitch] = mean[i] + base_m;
-          to[i * row_pitch + halo_pitch] = variance[i];
-        }
-        fir_moments<block, Radius>([&](int i) INLINE_LAMBDA { return d(i) - base_d; }, NoVariance{}, w, halo,
-                                   mean, variance, work);
-        for (int i = 0; i < block; ++i) {
-          to[i * row_pitch + 2 * halo_pitch] = mean[i] + (base_d - d(halo + i));
-          to[i * row_pitch + 3 * halo_pitch] = variance[i];
-        }
-        if (!with_l1) return;
-        fir<block, Radius>([&](int i) INLINE_LAMBDA { return absolute(d(i) + offset_d); }, w, halo, mean);
-        for (int i = 0; i < block; ++i) to[i * row_pitch + 4 * halo_pitch] = mean[i];
-      });
+      V sums[R], squares[R];
+      const auto put = [&](const V* values, int q) INLINE_LAMBDA {
+        for (int i = 0; i < R; ++i) out[i * row_pitch + q * halo_pitch] = values[i];
+      };
+      const auto d = [&](int i) INLINE_LAMBDA { return raws[i][pitch + k]; };
+      fir_squares<R, Radius>([&](int i) INLINE_LAMBDA { return raws[i][k] - base_m; }, w, halo, sums, squares,
+                             work);
+      put(sums, 0), put(squares, 1);
+      fir_squares<R, Radius>([&](int i) INLINE_LAMBDA { return d(i) - base_d; }, w, halo, sums, squares,
+                             work);
+      put(sums, 2), put(squares, 3);
+      if (!with_l1) continue;
+      fir<R, Radius>([&](int i) INLINE_LAMBDA { return absolute(d(i) + offset_d); }, w, halo, sums);
+      put(sums, 4);
     }
   }
 
-  // The moments of the i-th of R rows, `row`, from its column row, of scale j.
-  void blur_row(int j, int64_t row, int i) {
-    const V* const d_row = source.row(row) + halo_pitch;
-    const int64_t halo_pitch = this->halo_pitch, pitch = this->pitch;
-    const int halo = radius[j];
-    const T* const w = weights[j];
-    const V* const column = column_row(i);
-    V* const moment = moment_row(i, j);
-    with_radius(halo, [&](auto fixed) INLINE_LAMBDA {
-      for_local_blocks<R>(halo, int(s), [&](int k, auto block) INLINE_LAMBDA {
-        const V *const in = column + k - halo, *const d = d_row + k - halo;
-        V* const out = moment + k;
-        V mean[block], variance[block];
-        const V base_m = middle<block>([&](int t) INLINE_LAMBDA { return in[t]; }, halo);
-        fir_moments<block, fixed>([&](int t) INLINE_LAMBDA { return in[t] - base_m; },
-                                  [&](int t) INLINE_LAMBDA { return in[halo_pitch + t]; }, w, halo, mean,
-                                  variance, work);
-        for (int b = 0; b < block; ++b) {
-          out[b] = mean[b] + base_m;
-          out[pitch + b] = variance[b];
-        }
-        const V base_d = middle<block>([&](int t) INLINE_LAMBDA { return d[t]; }, halo);
-        fir_moments<block, fixed>(
-            [&](int t) INLINE_LAMBDA { return (d[t] - base_d) + in[2 * halo_pitch + t]; },
-            [&](int t) INLINE_LAMBDA { return in[3 * halo_pitch + t]; }, w, halo, mean, variance, work);
-        for (int b = 0; b < block; ++b) {
-          out[2 * pitch + b] = mean[b] + (base_d - d[halo + b]);
-          out[3 * pitch + b] = variance[b];
-        }
-      });
-    });
-    if (windowed_l1 && j == scales - 1)
-      fir_row<R, T>(column + 4 * halo_pitch, w, halo, int(s), moment + 4 * pitch);
+  // The halos of a row of blurred values and one of their squares, of scale j, less the base of each segment.
+  void extend_moments(V* sums, V base, int j) {
+    V* const squares = sums + halo_pitch;
+    const V weight = splat<T>(total_weight[j]);
+    const auto move = [&](int64_t k, V by) INLINE_LAMBDA {
+      const V moved = sums[k] + by * weight;
+      squares[k] += by * (sums[k] + moved);
+      sums[k] = moved;
+    };
+    const V from_left = previous_lanes<T>(V{}, base) - base, from_right = next_lanes<T>(base, V{}) - base;
+    for (int64_t k = 1; k <= radius[j]; ++k) {
+      extend_segments<T>(sums, s, k), extend_segments<T>(squares, s, k);
+      move(-k, from_left), move(s - 1 + k, from_right);
+    }
+  }
+
+  // The moments of the i-th of R rows, from its column row, of scale j.
+  void blur_row(int j, int i) {
+    fir_rows<R, T>(column_row(i), halo_pitch, windowed_l1 && j == scales - 1 ? 5 : 4, weights[j], radius[j],
+                   int(s), moment_row(i, j), pitch);
   }
 
   void positions_of(int64_t row, int i) {
@@ -282,20 +289,25 @@ class Stream {
     V* const losses = General && p.loss_map.data ? this->losses : nullptr;
     const T c1 = T(p.c1), c2 = T(p.c2), offset_m = source.offset_m, offset_d = source.offset_d;
     const T row_weight = 1 / edge(row, tile.h);
-    const auto centre = [&](int j) INLINE_LAMBDA { return weights[j][0] * weights[j][0]; };  // see fir_maps
-    const T ssim_gain = this->ssim_gain * row_weight * (General ? T(1) : centre(0));
-    const T l1_gain = this->l1_gain * row_weight;
+    // The maps are blurred relative to the centre's weight, too: what it takes away is put in here.
+    const T ssim_gain = this->ssim_gain * row_weight * (General ? T(1) : centre[0]);
+    const T l1_gain = this->l1_gain * row_weight * centre[last];
     const int64_t halo_pitch = this->halo_pitch, pitch = this->pitch;
-    const V *const moments = moment_row(i, 0), *const d_row = source.row(row) + halo_pitch;
+    const V *const moments = moment_row(i, 0), *const d_row = source.row(row) + pitch;
+    const V base_m = this->base_m, true_m = base_m + offset_m, true_d = base_d + offset_d;
     const V *const counts = position_mask, *const column_weights = map_weight;
     V* const maps_out = map_rows + tile.r;
     V sum_ssim{}, sum_l1{};
     for (int64_t k = 0; k < s; ++k) {
-      const V d = d_row[k], *const at_k = moments + k;
+      const V* const at_k = moments + k;
+      const auto mean = [&](int j, int q) INLINE_LAMBDA { return centre[j] * at_k[(j * 5 + q) * pitch]; };
+      const auto variance = [&](int j, int q) INLINE_LAMBDA {
+        const V mu = mean(j, q - 1);
+        if (General && radius[j] == 0) return mu * V{};  // NaN where the value is NaN
+        return not_negative(mean(j, q) - mu * mu);
+      };
       const auto moments_at = [&](int j) INLINE_LAMBDA {
-        const V* const at = at_k + j * 5 * pitch;
-        return Moments<V>{at[0] + offset_m, at[2 * pitch] + (d + offset_d), not_negative(at[pitch]),
-                          not_negative(at[3 * pitch])};
+        return Moments<V>{mean(j, 0) + true_m, mean(j, 2) + true_d, variance(j, 1), variance(j, 3)};
       };
       Dissimilarity<V> e[Scales];
       for (int j = 0; j < last; ++j) e[j] = dissimilarity<false>(moments_at(j), c1, c2);
@@ -304,11 +316,11 @@ class Stream {
       for (int j = 0; j < scales; ++j) loss += e[j].e_cs - loss * e[j].e_cs;
       loss = not_negative(loss);
       sum_ssim += counts[k] != V{} ? loss : V{};
-      const V l1 = windowed_l1 ? at_k[(last * 5 + 4) * pitch] : V{};
+      const V l1 = windowed_l1 ? mean(last, 4) : V{};
       if (windowed_l1) sum_l1 += counts[k] != V{} ? l1 : V{};
       if (losses) {
         losses[k] = T(p.ssim_weight) * loss;
-        if (p.l1_weight != 0) losses[k] += T(p.l1_weight) * (windowed_l1 ? l1 : absolute(d + offset_d));
+        if (p.l1_weight != 0) losses[k] += T(p.l1_weight) * (windowed_l1 ? l1 : absolute(d_row[k] + offset_d));
       }
       if (!gradient) continue;
 
@@ -325,12 +337,12 @@ class Stream {
       V* out = maps_out + k;
       const auto put = [&](V* to, V value) INLINE_LAMBDA { *to = column_weight != V{} ? value : V{}; };
       for (int j = 0; j < scales; ++j, out += 5 * halo_pitch) {
-        const V g_cs = General ? before * behind[j] * centre(j) : before * behind[j];
+        const V g_cs = General ? before * behind[j] * centre[j] : before * behind[j];
         // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.
-        const V delta_m = -at_k[j * 5 * pitch], delta_d = -at_k[(j * 5 + 2) * pitch];
+        const V delta_m = -(mean(j, 0) + base_m), delta_d = -mean(j, 2);
         const Coefficients<V> at =
             j == last ? coefficients<Luminance, T>(moments_at(j), e[j], delta_m, delta_d,
-                                                   General ? g_l * centre(j) : g_l, g_cs)
+                                                   General ? g_l * centre[j] : g_l, g_cs)
                       : coefficients<false, T>(moments_at(j), e[j], delta_m, delta_d, g_l, g_cs);
         put(out, at.b_m);
         if (both) {
@@ -357,39 +369,35 @@ class Stream {
                  linear + (begin - tile.t0));
   }
 
-  // The maps of one row, blurred along it into their ring.
-  template <bool Both>
+  // The maps of one row, blurred along it into their ring. a (or a_d) is less b_d times the base of d.
   void blur_maps(int64_t row) {
-    const V* const d = source.row(row) + halo_pitch;
+    base_d_of(row) = base_d;
+    const V from_left = previous_lanes<T>(V{}, base_d) - base_d, from_right = next_lanes<T>(base_d, V{}) - base_d;
     for (int j = 0; j < scales; ++j) {
-      const int halo = radius[j];
       V* const in = map_rows + j * 5 * halo_pitch + tile.r;
-      V* const out = map_row(j, row);
-      for (int q = 0; q < maps_of(j); ++q) {
-        if (p.padding == Padding::reflect) reflect_columns(in + q * halo_pitch);
-        extend_segments<T>(in + q * halo_pitch, s, halo);
+      V *const b_d = in + halo_pitch, *const a_d = in + (maps - 1) * halo_pitch;
+      if (p.padding == Padding::reflect) reflect_columns(in, maps_of(j));
+      for (int64_t k = 1; k <= radius[j]; ++k) {
+        for (int q = 0; q < maps_of(j); ++q) extend_segments<T>(in + q * halo_pitch, s, k);
+        a_d[-k] -= b_d[-k] * from_left;
+        a_d[s - 1 + k] -= b_d[s - 1 + k] * from_right;
       }
-      with_radius(halo, [&](auto fixed) INLINE_LAMBDA {
-        for_local_blocks<R>(halo, int(s), [&](int k, auto block) INLINE_LAMBDA {
-          V map[4][block];
-          const auto map_in = [&](int q, int i) INLINE_LAMBDA { return in[q * halo_pitch + k + i - halo]; };
-          const auto d_in = [&](int i) INLINE_LAMBDA { return d[k + i - halo]; };
-          fir_maps<block, fixed, Both>(map_in, d_in, relative_weights[j], halo, map, work);
-          for (int q = 0; q < (Both ? 4 : 3); ++q) {
-            for (int i = 0; i < block; ++i) out[q * pitch + k + i] = map[q][i];
-          }
-        });
-      });
-      if (maps_of(j) > maps)
-        fir_row<R, T>(in + maps * halo_pitch, weights[j], halo, int(s), out + maps * pitch);
+      fir_rows<R, T>(in, halo_pitch, maps_of(j), weights[j], radius[j], int(s), map_row(j, row), pitch);
     }
   }
 
-  void reflect_columns(V* map) const {
-    T* values = reinterpret_cast<T*>(map);
-    const auto at = [&](int64_t col) -> T& { return values[(col - tile.t0) % s * L + (col - tile.t0) / s]; };
-    for (int64_t col = tile.t0; col < 0; ++col) at(col) = at(mirrored(col, tile.w));
-    for (int64_t col = tile.w; col < tile.t1; ++col) at(col) = at(mirrored(col, tile.w));
+  void reflect_columns(V* in, int count) const {
+    const auto reflect = [&](int64_t col) {
+      const int64_t from = mirrored(col, tile.w);
+      const int64_t lane = (col - tile.t0) / s, from_lane = (from - tile.t0) / s;
+      const auto at = [&](int q, int64_t column) -> T& {
+        return reinterpret_cast<T*>(in + q * halo_pitch + (column - tile.t0) % s)[(column - tile.t0) / s];
+      };
+      for (int q = 0; q < count; ++q) at(q, col) = at(q, from);
+      at(maps - 1, col) -= at(1, col) * (base_d[from_lane] - base_d[lane]);
+    };
+    for (int64_t col = tile.t0; col < 0; ++col) reflect(col);
+    for (int64_t col = tile.w; col < tile.t1; ++col) reflect(col);
   }
 
   // Rows [row, row + count) of the gradients. General as in positions, but for a plain l1 as well.
@@ -403,47 +411,47 @@ class Stream {
     const T l1_gain = this->l1_gain, offset_d = source.offset_d;
     T row_weight[R];
     for (int i = 0; i < R; ++i) row_weight[i] = edge(row + i, tile.h);
+    const V base_d = base_d_of(smaller(larger(row + count / 2, tile.first), tile.end - 1));
+    const int64_t pitch = this->pitch;
     for (int j = 0; j < scales; ++j) {
       const int halo = radius[j];
-      gather_maps(j, row, count);
+      gather_maps(j, row, count, base_d);
       const bool first_scale = j == 0, last_scale = j == scales - 1;
       const Ahead own = ahead<T>(p.grad_x, tile.n, tile.c, row, count, tile.col0);
+      const T* const w = weights[j];
       for (int64_t k = 0; k < s; ++k) {
         if (first_scale) fetch<true>(own, k);
-        V map[4][R], l1[R] = {};
+        V b_m[R], b_d[R], a_m[R], a_d[R], l1[R] = {};  // a_d is the sum of both for one gradient
         const auto map_in = [&](int q, int i) INLINE_LAMBDA { return rows[i][q * pitch + k]; };
-        const auto d_in = [&](int i) INLINE_LAMBDA { return raws[i][halo_pitch + k]; };
         with_radius(halo, [&](auto fixed) INLINE_LAMBDA {
-          for_local_blocks<R>(halo, R, [&](int first, auto block) INLINE_LAMBDA {
-            V part[4][block];
-            fir_maps<block, fixed, Both>([&](int q, int i) INLINE_LAMBDA { return map_in(q, first + i); },
-                                         [&](int i) INLINE_LAMBDA { return d_in(first + i); },
-                                         relative_weights[j], halo, part, work);
-            for (int q = 0; q < (Both ? 4 : 3); ++q) {
-              for (int i = 0; i < block; ++i) map[q][first + i] = part[q][i];
-            }
-          });
-          if (windowed_l1 && last_scale) {
-            fir<R, fixed>([&](int i) INLINE_LAMBDA { return map_in(maps, i); }, weights[j], halo, l1);
-          }
+          const auto blur = [&](int q, V* to) INLINE_LAMBDA {
+            fir<R, fixed>([&](int i) INLINE_LAMBDA { return map_in(q, i); }, w, halo, to);
+          };
+          blur(0, b_m), blur(1, b_d);
+          if (Both) blur(2, a_m);
+          fir_computed<R, fixed>(
+              [&](int i) INLINE_LAMBDA { return map_in(Both ? 3 : 2, i) - map_in(1, i) * shifts[i]; }, w, halo,
+              a_d, work);
+          if (windowed_l1 && last_scale) blur(maps, l1);
         });
         V* out = gradients + k;
 #pragma GCC unroll 2
         for (int i = 0; i < R; ++i, out += 2 * pitch) {
-          const V weight = edge_weight[k] * row_weight[i];
-          const V a_m = map[2][i] - map[0][i] * raws[halo + i][k];
+          const V weight = edge_weight[k] * row_weight[i], d = raws[i][pitch + k];
+          const V by_m = b_m[i] * raws[i][k], by_d = a_d[i] + b_d[i] * (d - base_d);
           // dx and dy from dm and dd; x's alone comes as their sum.
-          V one = weight * (Both ? a_m + map[3][i] : a_m);
-          V two = Both ? weight * (a_m - map[3][i]) : V{};
+          V one = weight * (Both ? (a_m[i] - by_m) + by_d : by_d - by_m);
+          V two = Both ? weight * ((a_m[i] - by_m) - by_d) : V{};
           if (!first_scale) one += out[0];
           if (!first_scale && Both) two += out[pitch];
           if (last_scale && (windowed_l1 || pixel_l1)) {
             V gain = windowed_l1 ? weight * l1[i] : splat<T>(l1_gain);
             if (incoming) gain *= incoming[i * pitch + k];
-            const V d = d_in(halo + i) + offset_d;
-            const V by_d = d > V{} ? gain : (d < V{} ? -gain : d * gain);  // sign(0) = 0, sign(NaN) = NaN
-            one += by_d;
-            two -= by_d;
+            const V true_d = d + offset_d;
+            // sign(0) = 0, sign(NaN) = NaN
+            const V by_l1 = true_d > V{} ? gain : (true_d < V{} ? -gain : true_d * gain);
+            one += by_l1;
+            two -= by_l1;
           }
           out[0] = one;
           if (Both) out[pitch] = two;
@@ -460,15 +468,16 @@ class Stream {
     }
   }
 
-  // Pointers to the map rows around rows [row, row + R) of the gradient, and to the raw row of each; those
-  // past count are never used.
-  void gather_maps(int j, int64_t row, int64_t count) {
+  // Pointers to the map rows around rows [row, row + R) of the gradient, with their bases less base_d, and to
+  // the raw rows; those past count are never used.
+  void gather_maps(int j, int64_t row, int64_t count, V base_d) {
     for (int64_t i = 0; i < R + 2 * radius[j]; ++i) {
       int64_t at = smaller(row - radius[j] + i, row + count - 1 + radius[j]);
-      const bool outside = at < tile.top || at >= tile.bottom;
-      if (outside && p.padding == Padding::reflect) at = mirrored(at, tile.h);
-      rows[i] = outside && p.padding != Padding::reflect ? zeros : map_row(j, at);
-      raws[i] = at < 0 || at >= tile.h ? zeros + tile.r : source.row(at);
+      bool outside = at < tile.top || at >= tile.bottom;
+      if (outside && p.padding == Padding::reflect) at = mirrored(at, tile.h), outside = false;
+      rows[i] = outside ? zeros : map_row(j, at);
+      shifts[i] = outside ? V{} : base_d_of(at) - base_d;
     }
+    for (int64_t i = 0; i < R; ++i) raws[i] = source.row(smaller(row + i, row + count - 1));
   }
 };
