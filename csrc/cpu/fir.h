@@ -1,5 +1,6 @@
 // A symmetric filter along any index, relative to its centre's weight, which then costs nothing:
-//   out[i] = in(i + radius) + sum_t w[t] (in(i + radius - t) + in(i + radius + t)), i in [0, R), t in [1, radius].
+//   out[i] = in(i + radius) + sum_t w[t] (in(i + radius - t) + in(i + radius + t)), i in [0, R), t in [1,
+//   radius].
 // Pairs of taps are added first: half the multiplications, and the additions have units of their own.
 // R outputs at a time share their loads.
 

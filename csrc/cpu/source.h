@@ -65,6 +65,7 @@ class Source {
   const Problem& p;
   const Tile<T>& tile;
   const int64_t capacity;
+  const int halo;  // up to the largest radius
   V *ring, *pad;
   T *linear_m[2], *linear_d[2];  // the second of a pair of rows for the next level lies in [1]
   int64_t filled;
@@ -73,8 +74,8 @@ class Source {
   T offset_m, offset_d;  // what m and d in the ring are less
   double sum_l1 = 0;     // of |d| over the own pixels read so far
 
-  Source(const Problem& problem, const Tile<T>& tile_, int64_t rows)
-      : p(problem), tile(tile_), capacity(smaller(rows, larger(1, tile.h))) {}
+  Source(const Problem& problem, const Tile<T>& tile_, int64_t rows, int halo_)
+      : p(problem), tile(tile_), capacity(smaller(rows, larger(1, tile.h))), halo(halo_) {}
 
   template <class Take>
   void layout(Take take) {
@@ -82,25 +83,26 @@ class Source {
       take(linear_m[i], L * tile.s + L);
       take(linear_d[i], L * tile.s + L);
     }
-    take(ring, capacity * 2 * tile.pitch);
-    take(pad, 2 * tile.pitch);
+    take(ring, capacity * 2 * tile.halo_pitch);
+    take(pad, 2 * tile.halo_pitch);
   }
 
   void start() {
     find_offsets();
-    for (int64_t k = 0; k < 2 * tile.pitch; ++k) pad[k] = splat<T>(k < tile.pitch ? -offset_m : -offset_d);
+    for (int64_t k = 0; k < 2 * tile.halo_pitch; ++k)
+      pad[k] = splat<T>(k < tile.halo_pitch ? -offset_m : -offset_d);
     for (int64_t k = 0; p.next_m.data && k < L * tile.s + L; ++k)  // the row before the first of an odd side
       linear_m[0][k] = -offset_m, linear_d[0][k] = -offset_d;
     filled = larger(0, tile.first - tile.r);
   }
 
-  // Row `row` of m, and a pitch further on of d.
-  const V* row(int64_t row) const { return ring + row % capacity * 2 * tile.pitch; }
+  // Row `row` of m and, halo_pitch further on, of d: vectors [-halo, s + halo).
+  const V* row(int64_t row) const { return ring + row % capacity * 2 * tile.halo_pitch + tile.r; }
 
   // The same for a row of the padded image.
   const V* padded(int64_t at) const {
     if (at >= 0 && at < tile.h) return row(at);
-    return p.padding == Padding::reflect ? row(mirrored(at, tile.h)) : pad;
+    return p.padding == Padding::reflect ? row(mirrored(at, tile.h)) : pad + tile.r;
   }
 
   void read_to(int64_t end) {
@@ -160,8 +162,12 @@ class Source {
     const bool second = p.next_m.data && (row + tile.h) % 2;
     T *const m = linear_m[second], *const d = linear_d[second];
     for (int64_t i = 0; i < from - t0; ++i) m[i] = -offset_m, d[i] = -offset_d;
-    for (int64_t i = to - t0; i < count; ++i) m[i] = -offset_m, d[i] = -offset_d;
     read_images(row, from, to - from, m + (from - t0), d + (from - t0));
+    // Without zeros around the images nobody needs what comes now, but it can become a segment's base.
+    const int64_t end = to - t0;
+    const bool zeros = p.padding == Padding::zeros;
+    const T beyond_m = zeros ? -offset_m : m[end - 1], beyond_d = zeros ? -offset_d : d[end - 1];
+    for (int64_t i = end; i < count; ++i) m[i] = beyond_m, d[i] = beyond_d;
     if (p.padding == Padding::reflect) {
       const auto reflect = [&](int64_t col) {
         const int64_t source = mirrored(col, w);
@@ -176,9 +182,12 @@ class Source {
       join_rows(row, linear_m, offset_m, p.next_m, m);
       join_rows(row, linear_d, offset_d, p.next_d, static_cast<double*>(nullptr));
     }
-    V* out = ring + row % capacity * 2 * tile.pitch;
+    V* out = ring + row % capacity * 2 * tile.halo_pitch + tile.r;
     to_segments<T>(m, tile.s, out);
-    to_segments<T>(d, tile.s, out + tile.pitch);
+    to_segments<T>(d, tile.s, out + tile.halo_pitch);
+    for (int64_t k = 1; k <= halo; ++k) {
+      extend_segments<T>(out, tile.s, k), extend_segments<T>(out + tile.halo_pitch, tile.s, k);
+    }
   }
 
   // 2x2 means of the own pixels of the two rows that end with `row`; the last argument is only a tag.

@@ -11,7 +11,8 @@
 //
 // float32 would lose the variance of bright flat areas, and small changes of a large d. So a moment is taken
 // of differences to a base, a typical value of the R rows of one segment; what comes from another segment or
-// from other rows is moved to the base of where it goes.
+// from other rows is moved to the base of where it goes. Under a window much smaller than these cells
+// (narrow) the base is the value at its centre.
 
 constexpr int max_scales = 16;
 
@@ -41,6 +42,13 @@ class Stream {
   const V **rows, **raws;
   double sum_ssim = 0, sum_l1 = 0;
 
+  // sigma up to 1.3. With such windows y = 1 - x would lose a digit of the gradient.
+  static bool narrow(const Window& window) { return window.radius > 0 && window.weights[0] > 0.3; }
+  static int narrow_radius(const Problem& p) {
+    int radius = 0;
+    for (int j = 0; j < p.scales; ++j) radius = narrow(p.windows[j]) ? p.windows[j].radius : radius;
+    return radius;
+  }
   int maps_of(int j) const { return maps + (j == scales - 1 && windowed_l1); }
   int64_t map_ring_rows(int j) const { return R + tile.r + radius[j]; }
   V& base_d_of(int64_t row) const { return base_ring[row % map_ring_rows(scales - 1)]; }
@@ -55,7 +63,7 @@ class Stream {
         maps(both ? 4 : 3),
         moment_rows(scales == 1 ? 1 : R),
         tile(p, items, item),
-        source(p, tile, R + 3 * tile.r),
+        source(p, tile, R + 3 * tile.r, narrow_radius(p)),
         s(tile.s),
         pitch(tile.pitch),
         halo_pitch(tile.halo_pitch) {
@@ -74,14 +82,14 @@ class Stream {
     for (int64_t row = tile.first, count; row < end; row += count) {
       count = smaller(R, end - row);
       source.read_to(row + count + r);
-      find_bases(row + count / 2);
+      find_bases(row, count);
       if (p.grad_map.data) read_incoming(row, count);
       for (int j = 0; j < scales; ++j) {
         blur_columns(j, row, int(count));
-        for (int i = 0; i < count && moment_rows == R; ++i) blur_row(j, i);
+        for (int i = 0; i < count && moment_rows == R; ++i) blur_row(j, row + i, i);
       }
       for (int64_t i = 0; i < count; ++i) {
-        if (moment_rows == 1) blur_row(0, int(i));
+        if (moment_rows == 1) blur_row(0, row + i, int(i));
         positions_of(row + i, int(i));
         if (gradient) blur_maps(row + i);
       }
@@ -105,7 +113,8 @@ class Stream {
  private:
   // One scale, one gradient and no options, which the compiler then knows.
   bool plain() const {
-    return scales == 1 && radius[0] > 0 && !both && !windowed_l1 && !p.loss_map.data && !p.grad_map.data;
+    return scales == 1 && radius[0] > 0 && !narrow(p.windows[0]) && !both && !windowed_l1 &&
+           !p.loss_map.data && !p.grad_map.data;
   }
 
   // Lay the buffers out from base; returns their size. Called first with null, to measure.
@@ -187,18 +196,22 @@ class Stream {
     }
   }
 
-  // A mean of a few values of a row; finite.
+  // The mean of the middle two of four values of each segment, which neither NaN nor a stray huge value can
+  // move; finite.
   V typical(const V* values) const {
     V at[4];
     for (int i = 0; i < 4; ++i) {
       const V v = values[(2 * i + 1) * s / 8];
       at[i] = v - v == V{} ? v : V{};
     }
-    return T(0.25) * ((at[0] + at[1]) + (at[2] + at[3]));  // exactly, where they are equal
+    return T(0.5) * (higher(lower(at[0], at[1]), lower(at[2], at[3])) +
+                     lower(higher(at[0], at[1]), higher(at[2], at[3])));
   }
 
-  void find_bases(int64_t row) {
-    base_m = typical(source.row(row)), base_d = typical(source.row(row) + pitch);
+  void find_bases(int64_t row, int64_t count) {
+    const V *const one = source.row(row + count / 4), *const other = source.row(row + 3 * count / 4);
+    base_m = T(0.5) * (typical(one) + typical(other));
+    base_d = T(0.5) * (typical(one + halo_pitch) + typical(other + halo_pitch));
   }
 
   // The column rows of rows [row, row + count), of scale j.
@@ -206,7 +219,11 @@ class Stream {
     const int halo = radius[j];
     for (int i = 0; i < R + 2 * halo; ++i)  // those of rows past count are never used
       raws[i] = source.padded(smaller(row - halo + i, row + count - 1 + halo));
-    with_radius(halo, [&](auto fixed) INLINE_LAMBDA { blur_columns<fixed>(j); });
+    if (narrow(p.windows[j])) {
+      blur_narrow_columns(j);
+    } else {
+      with_radius(halo, [&](auto fixed) INLINE_LAMBDA { blur_columns<fixed>(j); });
+    }
     for (int i = 0; i < count; ++i) {
       extend_moments(column_row(i), base_m, j);
       extend_moments(column_row(i) + 2 * halo_pitch, base_d, j);
@@ -219,7 +236,7 @@ class Stream {
   INLINE void blur_columns(int j) {
     const int halo = Radius > 0 ? Radius : radius[j];
     const bool with_l1 = windowed_l1 && j == scales - 1;
-    const int64_t row_pitch = 5 * halo_pitch, halo_pitch = this->halo_pitch, pitch = this->pitch;
+    const int64_t row_pitch = 5 * halo_pitch, halo_pitch = this->halo_pitch;
     const T offset_d = source.offset_d;
     const T* const w = weights[j];
     const V* const* const raws = this->raws;
@@ -232,7 +249,7 @@ class Stream {
       const auto put = [&](const V* values, int q) INLINE_LAMBDA {
         for (int i = 0; i < R; ++i) out[i * row_pitch + q * halo_pitch] = values[i];
       };
-      const auto d = [&](int i) INLINE_LAMBDA { return raws[i][pitch + k]; };
+      const auto d = [&](int i) INLINE_LAMBDA { return raws[i][halo_pitch + k]; };
       fir_squares<R, Radius>([&](int i) INLINE_LAMBDA { return raws[i][k] - base_m; }, w, halo, sums, squares,
                              work);
       put(sums, 0), put(squares, 1);
@@ -249,6 +266,7 @@ class Stream {
   void extend_moments(V* sums, V base, int j) {
     V* const squares = sums + halo_pitch;
     const V weight = splat<T>(total_weight[j]);
+    if (narrow(p.windows[j])) base = V{};
     const auto move = [&](int64_t k, V by) INLINE_LAMBDA {
       const V moved = sums[k] + by * weight;
       squares[k] += by * (sums[k] + moved);
@@ -261,8 +279,56 @@ class Stream {
     }
   }
 
-  // The moments of the i-th of R rows, from its column row, of scale j.
-  void blur_row(int j, int i) {
+  // The same two under a narrow window.
+  void blur_narrow_columns(int j) {
+    const int halo = radius[j];
+    const T* const w = weights[j];
+    for (int i = 0; i < R; ++i) {
+      V* const out = column_row(i);
+      for (int64_t k = 0; k < s; ++k) {
+        for (int q = 0; q < 2; ++q) {
+          const auto at = [&](int t) INLINE_LAMBDA { return raws[i + halo + t][q * halo_pitch + k]; };
+          const V base = at(0);
+          V sum{}, squares{};
+          for (int t = 1; t <= halo; ++t) {
+            const V above = at(-t) - base, below = at(t) - base;
+            sum += w[t] * (above + below), squares += w[t] * (above * above + below * below);
+          }
+          out[2 * q * halo_pitch + k] = sum, out[(2 * q + 1) * halo_pitch + k] = squares;
+        }
+        if (windowed_l1 && j == scales - 1) {
+          fir<1, 0>([&](int t)
+                        INLINE_LAMBDA { return absolute(raws[i + t][halo_pitch + k] + source.offset_d); },
+                    w, halo, out + 4 * halo_pitch + k);
+        }
+      }
+    }
+  }
+
+  void blur_narrow_row(int j, int64_t row, int i) {
+    const T* const w = weights[j];
+    for (int q = 0; q < 2; ++q) {
+      const V *const raw = source.row(row) + q * halo_pitch, *const sums = column_row(i) + 2 * q * halo_pitch;
+      V* const out = moment_row(i, j) + 2 * q * pitch;
+      for (int64_t k = 0; k < s; ++k) {
+        V sum = sums[k], squares = sums[halo_pitch + k];
+        const auto add = [&](int t, T weight) INLINE_LAMBDA {
+          const V by = raw[k + t] - raw[k], moved = sums[k + t] + by * total_weight[j];
+          sum += weight * moved, squares += weight * (sums[halo_pitch + k + t] + by * (sums[k + t] + moved));
+        };
+        for (int t = 1; t <= radius[j]; ++t) add(-t, w[t]), add(t, w[t]);
+        out[k] = sum, out[pitch + k] = squares;
+      }
+    }
+    if (windowed_l1 && j == scales - 1) {
+      fir_rows<R, T>(column_row(i) + 4 * halo_pitch, 0, 1, w, radius[j], int(s), moment_row(i, j) + 4 * pitch,
+                     0);
+    }
+  }
+
+  // The moments of the i-th of R rows, `row`, from its column row, of scale j.
+  void blur_row(int j, int64_t row, int i) {
+    if (narrow(p.windows[j])) return blur_narrow_row(j, row, i);
     fir_rows<R, T>(column_row(i), halo_pitch, windowed_l1 && j == scales - 1 ? 5 : 4, weights[j], radius[j],
                    int(s), moment_row(i, j), pitch);
   }
@@ -293,8 +359,9 @@ class Stream {
     const T ssim_gain = this->ssim_gain * row_weight * (General ? T(1) : centre[0]);
     const T l1_gain = this->l1_gain * row_weight * centre[last];
     const int64_t halo_pitch = this->halo_pitch, pitch = this->pitch;
-    const V *const moments = moment_row(i, 0), *const d_row = source.row(row) + pitch;
-    const V base_m = this->base_m, true_m = base_m + offset_m, true_d = base_d + offset_d;
+    const V *const moments = moment_row(i, 0), *const m_row = source.row(row),
+                   *const d_row = m_row + halo_pitch;
+    const V base_m = this->base_m, base_d = this->base_d;
     const V *const counts = position_mask, *const column_weights = map_weight;
     V* const maps_out = map_rows + tile.r;
     V sum_ssim{}, sum_l1{};
@@ -306,8 +373,11 @@ class Stream {
         if (General && radius[j] == 0) return mu * V{};  // NaN where the value is NaN
         return not_negative(mean(j, q) - mu * mu);
       };
+      const auto narrow = [&](int j) INLINE_LAMBDA { return General && Stream::narrow(p.windows[j]); };
+      const auto mean_m = [&](int j) INLINE_LAMBDA { return mean(j, 0) + (narrow(j) ? m_row[k] : base_m); };
       const auto moments_at = [&](int j) INLINE_LAMBDA {
-        return Moments<V>{mean(j, 0) + true_m, mean(j, 2) + true_d, variance(j, 1), variance(j, 3)};
+        return Moments<V>{mean_m(j) + offset_m, mean(j, 2) + ((narrow(j) ? d_row[k] : base_d) + offset_d),
+                          variance(j, 1), variance(j, 3)};
       };
       Dissimilarity<V> e[Scales];
       for (int j = 0; j < last; ++j) e[j] = dissimilarity<false>(moments_at(j), c1, c2);
@@ -320,7 +390,8 @@ class Stream {
       if (windowed_l1) sum_l1 += counts[k] != V{} ? l1 : V{};
       if (losses) {
         losses[k] = T(p.ssim_weight) * loss;
-        if (p.l1_weight != 0) losses[k] += T(p.l1_weight) * (windowed_l1 ? l1 : absolute(d_row[k] + offset_d));
+        if (p.l1_weight != 0)
+          losses[k] += T(p.l1_weight) * (windowed_l1 ? l1 : absolute(d_row[k] + offset_d));
       }
       if (!gradient) continue;
 
@@ -339,7 +410,8 @@ class Stream {
       for (int j = 0; j < scales; ++j, out += 5 * halo_pitch) {
         const V g_cs = General ? before * behind[j] * centre[j] : before * behind[j];
         // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.
-        const V delta_m = -(mean(j, 0) + base_m), delta_d = -mean(j, 2);
+        const V delta_m = -mean_m(j);
+        const V delta_d = -(narrow(j) ? mean(j, 2) + (d_row[k] - base_d) : mean(j, 2));
         const Coefficients<V> at =
             j == last ? coefficients<Luminance, T>(moments_at(j), e[j], delta_m, delta_d,
                                                    General ? g_l * centre[j] : g_l, g_cs)
@@ -372,7 +444,8 @@ class Stream {
   // The maps of one row, blurred along it into their ring. a (or a_d) is less b_d times the base of d.
   void blur_maps(int64_t row) {
     base_d_of(row) = base_d;
-    const V from_left = previous_lanes<T>(V{}, base_d) - base_d, from_right = next_lanes<T>(base_d, V{}) - base_d;
+    const V from_left = previous_lanes<T>(V{}, base_d) - base_d,
+            from_right = next_lanes<T>(base_d, V{}) - base_d;
     for (int j = 0; j < scales; ++j) {
       V* const in = map_rows + j * 5 * halo_pitch + tile.r;
       V *const b_d = in + halo_pitch, *const a_d = in + (maps - 1) * halo_pitch;
@@ -430,14 +503,14 @@ class Stream {
           blur(0, b_m), blur(1, b_d);
           if (Both) blur(2, a_m);
           fir_computed<R, fixed>(
-              [&](int i) INLINE_LAMBDA { return map_in(Both ? 3 : 2, i) - map_in(1, i) * shifts[i]; }, w, halo,
-              a_d, work);
+              [&](int i) INLINE_LAMBDA { return map_in(Both ? 3 : 2, i) - map_in(1, i) * shifts[i]; }, w,
+              halo, a_d, work);
           if (windowed_l1 && last_scale) blur(maps, l1);
         });
         V* out = gradients + k;
 #pragma GCC unroll 2
         for (int i = 0; i < R; ++i, out += 2 * pitch) {
-          const V weight = edge_weight[k] * row_weight[i], d = raws[i][pitch + k];
+          const V weight = edge_weight[k] * row_weight[i], d = raws[i][halo_pitch + k];
           const V by_m = b_m[i] * raws[i][k], by_d = a_d[i] + b_d[i] * (d - base_d);
           // dx and dy from dm and dd; x's alone comes as their sum.
           V one = weight * (Both ? (a_m[i] - by_m) + by_d : by_d - by_m);

@@ -29,6 +29,15 @@ INLINE Vec<T> splat(T value) {
 }
 
 template <class V>
+INLINE V lower(V a, V b) {
+  return a < b ? a : b;
+}
+template <class V>
+INLINE V higher(V a, V b) {
+  return a < b ? b : a;
+}
+
+template <class V>
 INLINE V absolute(V v) {  // NaN stays NaN
   return v < V{} ? -v : v;
 }
