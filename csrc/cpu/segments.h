@@ -20,12 +20,21 @@ void to_segments(const T* linear, int64_t s, Vec<T>* out) {
   }
 }
 
-// Let a row that can be read k - 1 vectors beyond both of its ends be read one further: a segment goes on in
-// its neighbour, and nothing is beyond the row.
+// What lies in the segment before, and in the one after; nothing is beyond the row.
+template <class V>
+INLINE V previous_lane(V v) {
+  return previous_lanes<std::remove_reference_t<decltype(v[0])>>(V{}, v);
+}
+template <class V>
+INLINE V next_lane(V v) {
+  return next_lanes<std::remove_reference_t<decltype(v[0])>>(v, V{});
+}
+
+// Let a row be read `halo` vectors beyond both of its ends.
 template <class T>
-INLINE void extend_segments(Vec<T>* row, int64_t s, int64_t k) {
-  row[-k] = previous_lanes<T>(Vec<T>{}, row[s - k]);
-  row[s - 1 + k] = next_lanes<T>(row[k - 1], Vec<T>{});
+INLINE void extend_segments(Vec<T>* row, int64_t s, int64_t halo) {
+  for (int64_t k = 1; k <= halo; ++k)
+    row[-k] = previous_lane(row[s - k]), row[s - 1 + k] = next_lane(row[k - 1]);
 }
 
 // Segments -> linear row of lanes * s elements and up to a block more: where a segment is shorter than

@@ -185,9 +185,7 @@ class Source {
     V* out = ring + row % capacity * 2 * tile.halo_pitch + tile.r;
     to_segments<T>(m, tile.s, out);
     to_segments<T>(d, tile.s, out + tile.halo_pitch);
-    for (int64_t k = 1; k <= halo; ++k) {
-      extend_segments<T>(out, tile.s, k), extend_segments<T>(out + tile.halo_pitch, tile.s, k);
-    }
+    extend_segments<T>(out, tile.s, halo), extend_segments<T>(out + tile.halo_pitch, tile.s, halo);
   }
 
   // 2x2 means of the own pixels of the two rows that end with `row`; the last argument is only a tag.

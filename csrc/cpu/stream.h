@@ -114,7 +114,7 @@ class Stream {
   // One scale, one gradient and no options, which the compiler then knows.
   bool plain() const {
     return scales == 1 && radius[0] > 0 && !narrow(p.windows[0]) && !both && !windowed_l1 &&
-           !p.loss_map.data && !p.grad_map.data;
+           !p.loss_map.data && !p.grad_map.data && p.padding != Padding::reflect;
   }
 
   // Lay the buffers out from base; returns their size. Called first with null, to measure.
@@ -227,8 +227,7 @@ class Stream {
     for (int i = 0; i < count; ++i) {
       extend_moments(column_row(i), base_m, j);
       extend_moments(column_row(i) + 2 * halo_pitch, base_d, j);
-      for (int64_t k = 1; k <= halo && j == scales - 1 && windowed_l1; ++k)
-        extend_segments<T>(column_row(i) + 4 * halo_pitch, s, k);
+      if (j == scales - 1 && windowed_l1) extend_segments<T>(column_row(i) + 4 * halo_pitch, s, halo);
     }
   }
 
@@ -265,17 +264,14 @@ class Stream {
   // The halos of a row of blurred values and one of their squares, of scale j, less the base of each segment.
   void extend_moments(V* sums, V base, int j) {
     V* const squares = sums + halo_pitch;
-    const V weight = splat<T>(total_weight[j]);
     if (narrow(p.windows[j])) base = V{};
-    const auto move = [&](int64_t k, V by) INLINE_LAMBDA {
-      const V moved = sums[k] + by * weight;
-      squares[k] += by * (sums[k] + moved);
-      sums[k] = moved;
-    };
-    const V from_left = previous_lanes<T>(V{}, base) - base, from_right = next_lanes<T>(base, V{}) - base;
+    const V from_left = previous_lane(base) - base, from_right = next_lane(base) - base;
+    const V sum_left = from_left * total_weight[j], sum_right = from_right * total_weight[j];
     for (int64_t k = 1; k <= radius[j]; ++k) {
-      extend_segments<T>(sums, s, k), extend_segments<T>(squares, s, k);
-      move(-k, from_left), move(s - 1 + k, from_right);
+      const V left = previous_lane(sums[s - k]), right = next_lane(sums[k - 1]);
+      sums[-k] = left + sum_left, sums[s - 1 + k] = right + sum_right;
+      squares[-k] = previous_lane(squares[s - k]) + from_left * (left + (left + sum_left));
+      squares[s - 1 + k] = next_lane(squares[k - 1]) + from_right * (right + (right + sum_right));
     }
   }
 
@@ -444,16 +440,17 @@ class Stream {
   // The maps of one row, blurred along it into their ring. a (or a_d) is less b_d times the base of d.
   void blur_maps(int64_t row) {
     base_d_of(row) = base_d;
-    const V from_left = previous_lanes<T>(V{}, base_d) - base_d,
-            from_right = next_lanes<T>(base_d, V{}) - base_d;
+    const V from_left = previous_lane(base_d) - base_d, from_right = next_lane(base_d) - base_d;
     for (int j = 0; j < scales; ++j) {
       V* const in = map_rows + j * 5 * halo_pitch + tile.r;
       V *const b_d = in + halo_pitch, *const a_d = in + (maps - 1) * halo_pitch;
       if (p.padding == Padding::reflect) reflect_columns(in, maps_of(j));
+      for (int q = 0; q < maps_of(j); ++q) {
+        if (q != maps - 1) extend_segments<T>(in + q * halo_pitch, s, radius[j]);
+      }
       for (int64_t k = 1; k <= radius[j]; ++k) {
-        for (int q = 0; q < maps_of(j); ++q) extend_segments<T>(in + q * halo_pitch, s, k);
-        a_d[-k] -= b_d[-k] * from_left;
-        a_d[s - 1 + k] -= b_d[s - 1 + k] * from_right;
+        a_d[-k] = previous_lane(a_d[s - k]) - b_d[-k] * from_left;
+        a_d[s - 1 + k] = next_lane(a_d[k - 1]) - b_d[s - 1 + k] * from_right;
       }
       fir_rows<R, T>(in, halo_pitch, maps_of(j), weights[j], radius[j], int(s), map_row(j, row), pitch);
     }
@@ -510,7 +507,8 @@ class Stream {
         V* out = gradients + k;
 #pragma GCC unroll 2
         for (int i = 0; i < R; ++i, out += 2 * pitch) {
-          const V weight = edge_weight[k] * row_weight[i], d = raws[i][halo_pitch + k];
+          const V weight = General ? edge_weight[k] * row_weight[i] : splat<T>(1);
+          const V d = raws[i][halo_pitch + k];
           const V by_m = b_m[i] * raws[i][k], by_d = a_d[i] + b_d[i] * (d - base_d);
           // dx and dy from dm and dd; x's alone comes as their sum.
           V one = weight * (Both ? (a_m[i] - by_m) + by_d : by_d - by_m);
