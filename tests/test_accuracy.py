@@ -15,6 +15,7 @@ import pytest
 import torch
 from cases import CASES, PADDINGS, Case, every_loss, pair, relative_error, value_and_gradients
 from conftest import photo_names
+from skimage import data
 from torch import Tensor
 
 from ssimloss import reference
@@ -79,6 +80,22 @@ def test_photographs(name: str, condition: str, picture: str, photo) -> None:
         assert similarity < 2e-7
     assert loss < 5e-6
     assert gradient < gradient_limit(name)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("name", ["ssim", "ms_ssim_gaussian"])
+def test_wide_pictures(name: str, condition: str) -> None:
+    """The kernels' segments grow with the width, and what lies under one of them varies more."""
+    y = torch.from_numpy(data.astronaut()[64:224].copy()).permute(2, 0, 1)[None, :1].float() / 255
+    similarity, loss, gradient = measure(name, condition, torch.cat([y, y.flip(-1)], -1))  # 160 x 1024
+    assert similarity < 2e-7 and loss < 5e-6 and gradient < gradient_limit(name)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 1.3, 1.4])
+def test_windows_much_smaller_than_a_segment(sigma: float, condition: str, photo) -> None:
+    similarity, loss, gradient = measure("ssim", condition, photo("astronaut"), sigma=sigma)
+    assert similarity < 2e-7 and loss < 5e-6 and gradient < 5e-6
 
 
 @pytest.mark.parametrize("padding", PADDINGS)

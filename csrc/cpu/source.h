@@ -65,7 +65,6 @@ class Source {
   const Problem& p;
   const Tile<T>& tile;
   const int64_t capacity;
-  const int halo;  // up to the largest radius
   V *ring, *pad;
   T *linear_m[2], *linear_d[2];  // the second of a pair of rows for the next level lies in [1]
   int64_t filled;
@@ -74,8 +73,8 @@ class Source {
   T offset_m, offset_d;  // what m and d in the ring are less
   double sum_l1 = 0;     // of |d| over the own pixels read so far
 
-  Source(const Problem& problem, const Tile<T>& tile_, int64_t rows, int halo_)
-      : p(problem), tile(tile_), capacity(smaller(rows, larger(1, tile.h))), halo(halo_) {}
+  Source(const Problem& problem, const Tile<T>& tile_, int64_t rows)
+      : p(problem), tile(tile_), capacity(smaller(rows, larger(1, tile.h))) {}
 
   template <class Take>
   void layout(Take take) {
@@ -83,26 +82,25 @@ class Source {
       take(linear_m[i], L * tile.s + L);
       take(linear_d[i], L * tile.s + L);
     }
-    take(ring, capacity * 2 * tile.halo_pitch);
-    take(pad, 2 * tile.halo_pitch);
+    take(ring, capacity * 2 * tile.pitch);
+    take(pad, 2 * tile.pitch);
   }
 
   void start() {
     find_offsets();
-    for (int64_t k = 0; k < 2 * tile.halo_pitch; ++k)
-      pad[k] = splat<T>(k < tile.halo_pitch ? -offset_m : -offset_d);
+    for (int64_t k = 0; k < 2 * tile.pitch; ++k) pad[k] = splat<T>(k < tile.pitch ? -offset_m : -offset_d);
     for (int64_t k = 0; p.next_m.data && k < L * tile.s + L; ++k)  // the row before the first of an odd side
       linear_m[0][k] = -offset_m, linear_d[0][k] = -offset_d;
     filled = larger(0, tile.first - tile.r);
   }
 
-  // Row `row` of m and, halo_pitch further on, of d: vectors [-halo, s + halo).
-  const V* row(int64_t row) const { return ring + row % capacity * 2 * tile.halo_pitch + tile.r; }
+  // Row `row` of m, and a pitch further on of d.
+  const V* row(int64_t row) const { return ring + row % capacity * 2 * tile.pitch; }
 
   // The same for a row of the padded image.
   const V* padded(int64_t at) const {
     if (at >= 0 && at < tile.h) return row(at);
-    return p.padding == Padding::reflect ? row(mirrored(at, tile.h)) : pad + tile.r;
+    return p.padding == Padding::reflect ? row(mirrored(at, tile.h)) : pad;
   }
 
   void read_to(int64_t end) {
@@ -182,10 +180,9 @@ class Source {
       join_rows(row, linear_m, offset_m, p.next_m, m);
       join_rows(row, linear_d, offset_d, p.next_d, static_cast<double*>(nullptr));
     }
-    V* out = ring + row % capacity * 2 * tile.halo_pitch + tile.r;
+    V* out = ring + row % capacity * 2 * tile.pitch;
     to_segments<T>(m, tile.s, out);
-    to_segments<T>(d, tile.s, out + tile.halo_pitch);
-    extend_segments<T>(out, tile.s, halo), extend_segments<T>(out + tile.halo_pitch, tile.s, halo);
+    to_segments<T>(d, tile.s, out + tile.pitch);
   }
 
   // 2x2 means of the own pixels of the two rows that end with `row`; the last argument is only a tag.

@@ -11,8 +11,8 @@
 //
 // float32 would lose the variance of bright flat areas, and small changes of a large d. So a moment is taken
 // of differences to a base, a typical value of the R rows of one segment; what comes from another segment or
-// from other rows is moved to the base of where it goes. Under a window much smaller than these cells
-// (narrow) the base is the value at its centre.
+// from other rows is moved to the base of where it goes. The base of a narrow window is the value at its
+// centre.
 
 constexpr int max_scales = 16;
 
@@ -35,6 +35,7 @@ class Stream {
   T centre[max_scales];          // the centre's weight in two dimensions
   T total_weight[max_scales];    // of a column's taps
   V base_m, base_d;              // of the R rows at hand
+  V* values;                     // of the same R rows, m and d, as bases of narrow windows
   V *work, *columns, *moments, *map_rows, *map_ring[max_scales], *base_ring, *zeros, *shifts;
   V *position_mask, *map_weight, *edge_weight;  // per column: counted; in the gradient; reflect's
   V *incoming, *losses, *gradients;
@@ -42,13 +43,9 @@ class Stream {
   const V **rows, **raws;
   double sum_ssim = 0, sum_l1 = 0;
 
-  // sigma up to 1.3. With such windows y = 1 - x would lose a digit of the gradient.
-  static bool narrow(const Window& window) { return window.radius > 0 && window.weights[0] > 0.3; }
-  static int narrow_radius(const Problem& p) {
-    int radius = 0;
-    for (int j = 0; j < p.scales; ++j) radius = narrow(p.windows[j]) ? p.windows[j].radius : radius;
-    return radius;
-  }
+  // Windows much narrower than a segment. Without, y = 1 - x would cost several scales a digit of the
+  // gradient.
+  bool narrow(int j) const { return radius[j] > 0 && p.windows[j].weights[0] > (scales > 1 ? 0.15 : 0.3); }
   int maps_of(int j) const { return maps + (j == scales - 1 && windowed_l1); }
   int64_t map_ring_rows(int j) const { return R + tile.r + radius[j]; }
   V& base_d_of(int64_t row) const { return base_ring[row % map_ring_rows(scales - 1)]; }
@@ -63,7 +60,7 @@ class Stream {
         maps(both ? 4 : 3),
         moment_rows(scales == 1 ? 1 : R),
         tile(p, items, item),
-        source(p, tile, R + 3 * tile.r, narrow_radius(p)),
+        source(p, tile, R + 3 * tile.r),
         s(tile.s),
         pitch(tile.pitch),
         halo_pitch(tile.halo_pitch) {
@@ -86,10 +83,10 @@ class Stream {
       if (p.grad_map.data) read_incoming(row, count);
       for (int j = 0; j < scales; ++j) {
         blur_columns(j, row, int(count));
-        for (int i = 0; i < count && moment_rows == R; ++i) blur_row(j, row + i, i);
+        for (int i = 0; i < count && moment_rows == R; ++i) blur_row(j, i);
       }
       for (int64_t i = 0; i < count; ++i) {
-        if (moment_rows == 1) blur_row(0, row + i, int(i));
+        if (moment_rows == 1) blur_row(0, int(i));
         positions_of(row + i, int(i));
         if (gradient) blur_maps(row + i);
       }
@@ -113,8 +110,8 @@ class Stream {
  private:
   // One scale, one gradient and no options, which the compiler then knows.
   bool plain() const {
-    return scales == 1 && radius[0] > 0 && !narrow(p.windows[0]) && !both && !windowed_l1 &&
-           !p.loss_map.data && !p.grad_map.data && p.padding != Padding::reflect;
+    return scales == 1 && radius[0] > 0 && !narrow(0) && !both && !windowed_l1 && !p.loss_map.data &&
+           !p.grad_map.data && p.padding != Padding::reflect;
   }
 
   // Lay the buffers out from base; returns their size. Called first with null, to measure.
@@ -134,6 +131,7 @@ class Stream {
     take(raws, R + 2 * tile.r);
     take(losses, p.loss_map.data ? pitch : 0);
     take(incoming, p.grad_map.data ? R * pitch : 0);
+    take(values, narrow(0) ? int64_t(R) * 2 * halo_pitch : 0);
     take(columns, int64_t(R) * 5 * halo_pitch);
     take(moments, int64_t(moment_rows) * scales * 5 * pitch);
     for (int j = 0; j < scales; ++j) {
@@ -158,6 +156,7 @@ class Stream {
   // Blurred m, m^2, d, d^2, less their bases, and for a windowed l1 |d|: of the i-th of R rows, down the
   // columns; of one row, under the window. All as fir.h leaves them, relative to the centre's weight.
   V* column_row(int i) const { return columns + i * 5 * halo_pitch + tile.r; }
+  V* value_row(int i, int q) const { return values + (i * 2 + q) * halo_pitch + tile.r; }
   V* moment_row(int i, int j) const { return moments + (i % moment_rows * scales + j) * 5 * pitch; }
   V* map_row(int j, int64_t row) const { return map_ring[j] + row % map_ring_rows(j) * maps_of(j) * pitch; }
 
@@ -211,7 +210,21 @@ class Stream {
   void find_bases(int64_t row, int64_t count) {
     const V *const one = source.row(row + count / 4), *const other = source.row(row + 3 * count / 4);
     base_m = T(0.5) * (typical(one) + typical(other));
-    base_d = T(0.5) * (typical(one + halo_pitch) + typical(other + halo_pitch));
+    base_d = T(0.5) * (typical(one + pitch) + typical(other + pitch));
+    if (!narrow(0)) return;
+    for (int i = 0; i < count; ++i) {
+      for (int q = 0; q < 2; ++q) {
+        const V* const from = source.row(row + i) + q * pitch;
+        V* const to = value_row(i, q);
+        for (int64_t k = 0; k < s; ++k) to[k] = from[k];
+        extend_segments<T>(to, s, tile.r);
+      }
+    }
+  }
+
+  // The base of m (q = 0) or d (q = 1) in the i-th of R rows, under the window of scale j.
+  V base(int j, int i, int q, int64_t k) const {
+    return narrow(j) ? value_row(i, q)[k] : (q == 0 ? base_m : base_d);
   }
 
   // The column rows of rows [row, row + count), of scale j.
@@ -219,14 +232,10 @@ class Stream {
     const int halo = radius[j];
     for (int i = 0; i < R + 2 * halo; ++i)  // those of rows past count are never used
       raws[i] = source.padded(smaller(row - halo + i, row + count - 1 + halo));
-    if (narrow(p.windows[j])) {
-      blur_narrow_columns(j);
-    } else {
-      with_radius(halo, [&](auto fixed) INLINE_LAMBDA { blur_columns<fixed>(j); });
-    }
+    with_radius(halo, [&](auto fixed) INLINE_LAMBDA { blur_columns<fixed>(j); });
     for (int i = 0; i < count; ++i) {
-      extend_moments(column_row(i), base_m, j);
-      extend_moments(column_row(i) + 2 * halo_pitch, base_d, j);
+      extend_moments(column_row(i), narrow(j) ? V{} : base_m, j);
+      extend_moments(column_row(i) + 2 * halo_pitch, narrow(j) ? V{} : base_d, j);
       if (j == scales - 1 && windowed_l1) extend_segments<T>(column_row(i) + 4 * halo_pitch, s, halo);
     }
   }
@@ -235,36 +244,46 @@ class Stream {
   INLINE void blur_columns(int j) {
     const int halo = Radius > 0 ? Radius : radius[j];
     const bool with_l1 = windowed_l1 && j == scales - 1;
-    const int64_t row_pitch = 5 * halo_pitch, halo_pitch = this->halo_pitch;
+    const int64_t row_pitch = 5 * halo_pitch, halo_pitch = this->halo_pitch, pitch = this->pitch;
     const T offset_d = source.offset_d;
     const T* const w = weights[j];
     const V* const* const raws = this->raws;
     const V base_m = this->base_m, base_d = this->base_d;
+    const bool narrow = this->narrow(j);
     V* out = column_row(0);
     const Ahead next_x = source.next(p.x), next_y = source.next(p.y);
     for (int64_t k = 0; k < s; ++k, ++out) {
       if (j == 0) fetch<false>(next_x, k), fetch<false>(next_y, k);
-      V sums[R], squares[R];
-      const auto put = [&](const V* values, int q) INLINE_LAMBDA {
-        for (int i = 0; i < R; ++i) out[i * row_pitch + q * halo_pitch] = values[i];
+      // Of `block` rows from the first on.
+      const auto blur = [&](int first, auto block, V base_m, V base_d) INLINE_LAMBDA {
+        V sums[block], squares[block];
+        const auto put = [&](const V* values, int q) INLINE_LAMBDA {
+          for (int i = 0; i < block; ++i) out[(first + i) * row_pitch + q * halo_pitch] = values[i];
+        };
+        const auto m = [&](int i) INLINE_LAMBDA { return raws[first + i][k]; };
+        const auto d = [&](int i) INLINE_LAMBDA { return raws[first + i][pitch + k]; };
+        fir_squares<block, Radius>([&](int i) INLINE_LAMBDA { return m(i) - base_m; }, w, halo, sums, squares,
+                                   work);
+        put(sums, 0), put(squares, 1);
+        fir_squares<block, Radius>([&](int i) INLINE_LAMBDA { return d(i) - base_d; }, w, halo, sums, squares,
+                                   work);
+        put(sums, 2), put(squares, 3);
+        if (!with_l1) return;
+        fir<block, Radius>([&](int i) INLINE_LAMBDA { return absolute(d(i) + offset_d); }, w, halo, sums);
+        put(sums, 4);
       };
-      const auto d = [&](int i) INLINE_LAMBDA { return raws[i][halo_pitch + k]; };
-      fir_squares<R, Radius>([&](int i) INLINE_LAMBDA { return raws[i][k] - base_m; }, w, halo, sums, squares,
-                             work);
-      put(sums, 0), put(squares, 1);
-      fir_squares<R, Radius>([&](int i) INLINE_LAMBDA { return d(i) - base_d; }, w, halo, sums, squares,
-                             work);
-      put(sums, 2), put(squares, 3);
-      if (!with_l1) continue;
-      fir<R, Radius>([&](int i) INLINE_LAMBDA { return absolute(d(i) + offset_d); }, w, halo, sums);
-      put(sums, 4);
+      if (!narrow) {
+        blur(0, std::integral_constant<int, R>{}, base_m, base_d);
+      } else {
+        for (int i = 0; i < R; ++i)
+          blur(i, std::integral_constant<int, 1>{}, raws[halo + i][k], raws[halo + i][pitch + k]);
+      }
     }
   }
 
   // The halos of a row of blurred values and one of their squares, of scale j, less the base of each segment.
   void extend_moments(V* sums, V base, int j) {
     V* const squares = sums + halo_pitch;
-    if (narrow(p.windows[j])) base = V{};
     const V from_left = previous_lane(base) - base, from_right = next_lane(base) - base;
     const V sum_left = from_left * total_weight[j], sum_right = from_right * total_weight[j];
     for (int64_t k = 1; k <= radius[j]; ++k) {
@@ -275,58 +294,29 @@ class Stream {
     }
   }
 
-  // The same two under a narrow window.
-  void blur_narrow_columns(int j) {
+  // The moments of the i-th of R rows from its column row, of scale j.
+  void blur_row(int j, int i) {
+    const V* const column = column_row(i);
+    V* const out = moment_row(i, j);
+    const bool with_l1 = windowed_l1 && j == scales - 1;
+    const T* const w = weights[j];
+    if (!narrow(j)) return fir_rows<R, T>(column, halo_pitch, 4 + with_l1, w, radius[j], int(s), out, pitch);
+    if (with_l1) fir_rows<R, T>(column + 4 * halo_pitch, 0, 1, w, radius[j], int(s), out + 4 * pitch, 0);
+    const T total = total_weight[j];
     const int halo = radius[j];
-    const T* const w = weights[j];
-    for (int i = 0; i < R; ++i) {
-      V* const out = column_row(i);
-      for (int64_t k = 0; k < s; ++k) {
-        for (int q = 0; q < 2; ++q) {
-          const auto at = [&](int t) INLINE_LAMBDA { return raws[i + halo + t][q * halo_pitch + k]; };
-          const V base = at(0);
-          V sum{}, squares{};
-          for (int t = 1; t <= halo; ++t) {
-            const V above = at(-t) - base, below = at(t) - base;
-            sum += w[t] * (above + below), squares += w[t] * (above * above + below * below);
-          }
-          out[2 * q * halo_pitch + k] = sum, out[(2 * q + 1) * halo_pitch + k] = squares;
-        }
-        if (windowed_l1 && j == scales - 1) {
-          fir<1, 0>([&](int t)
-                        INLINE_LAMBDA { return absolute(raws[i + t][halo_pitch + k] + source.offset_d); },
-                    w, halo, out + 4 * halo_pitch + k);
-        }
-      }
-    }
-  }
-
-  void blur_narrow_row(int j, int64_t row, int i) {
-    const T* const w = weights[j];
     for (int q = 0; q < 2; ++q) {
-      const V *const raw = source.row(row) + q * halo_pitch, *const sums = column_row(i) + 2 * q * halo_pitch;
-      V* const out = moment_row(i, j) + 2 * q * pitch;
+      const V *const base = value_row(i, q), *const sums = column + 2 * q * halo_pitch;
+      const V* const squares = sums + halo_pitch;
       for (int64_t k = 0; k < s; ++k) {
-        V sum = sums[k], squares = sums[halo_pitch + k];
-        const auto add = [&](int t, T weight) INLINE_LAMBDA {
-          const V by = raw[k + t] - raw[k], moved = sums[k + t] + by * total_weight[j];
-          sum += weight * moved, squares += weight * (sums[halo_pitch + k + t] + by * (sums[k + t] + moved));
+        V sum = sums[k], square = squares[k];
+        const auto add = [&](int64_t at, T weight) INLINE_LAMBDA {
+          const V by = base[at] - base[k], moved = sums[at] + by * total;
+          sum += weight * moved, square += weight * (squares[at] + by * (sums[at] + moved));
         };
-        for (int t = 1; t <= radius[j]; ++t) add(-t, w[t]), add(t, w[t]);
-        out[k] = sum, out[pitch + k] = squares;
+        for (int t = 1; t <= halo; ++t) add(k - t, w[t]), add(k + t, w[t]);
+        out[2 * q * pitch + k] = sum, out[(2 * q + 1) * pitch + k] = square;
       }
     }
-    if (windowed_l1 && j == scales - 1) {
-      fir_rows<R, T>(column_row(i) + 4 * halo_pitch, 0, 1, w, radius[j], int(s), moment_row(i, j) + 4 * pitch,
-                     0);
-    }
-  }
-
-  // The moments of the i-th of R rows, `row`, from its column row, of scale j.
-  void blur_row(int j, int64_t row, int i) {
-    if (narrow(p.windows[j])) return blur_narrow_row(j, row, i);
-    fir_rows<R, T>(column_row(i), halo_pitch, windowed_l1 && j == scales - 1 ? 5 : 4, weights[j], radius[j],
-                   int(s), moment_row(i, j), pitch);
   }
 
   void positions_of(int64_t row, int i) {
@@ -355,8 +345,7 @@ class Stream {
     const T ssim_gain = this->ssim_gain * row_weight * (General ? T(1) : centre[0]);
     const T l1_gain = this->l1_gain * row_weight * centre[last];
     const int64_t halo_pitch = this->halo_pitch, pitch = this->pitch;
-    const V *const moments = moment_row(i, 0), *const m_row = source.row(row),
-                   *const d_row = m_row + halo_pitch;
+    const V *const moments = moment_row(i, 0), *const d_row = source.row(row) + pitch;
     const V base_m = this->base_m, base_d = this->base_d;
     const V *const counts = position_mask, *const column_weights = map_weight;
     V* const maps_out = map_rows + tile.r;
@@ -369,10 +358,11 @@ class Stream {
         if (General && radius[j] == 0) return mu * V{};  // NaN where the value is NaN
         return not_negative(mean(j, q) - mu * mu);
       };
-      const auto narrow = [&](int j) INLINE_LAMBDA { return General && Stream::narrow(p.windows[j]); };
-      const auto mean_m = [&](int j) INLINE_LAMBDA { return mean(j, 0) + (narrow(j) ? m_row[k] : base_m); };
+      const auto base = [&](int j, int q) INLINE_LAMBDA {
+        return General ? this->base(j, i, q, k) : (q == 0 ? base_m : base_d);
+      };
       const auto moments_at = [&](int j) INLINE_LAMBDA {
-        return Moments<V>{mean_m(j) + offset_m, mean(j, 2) + ((narrow(j) ? d_row[k] : base_d) + offset_d),
+        return Moments<V>{mean(j, 0) + (base(j, 0) + offset_m), mean(j, 2) + (base(j, 1) + offset_d),
                           variance(j, 1), variance(j, 3)};
       };
       Dissimilarity<V> e[Scales];
@@ -406,8 +396,8 @@ class Stream {
       for (int j = 0; j < scales; ++j, out += 5 * halo_pitch) {
         const V g_cs = General ? before * behind[j] * centre[j] : before * behind[j];
         // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.
-        const V delta_m = -mean_m(j);
-        const V delta_d = -(narrow(j) ? mean(j, 2) + (d_row[k] - base_d) : mean(j, 2));
+        const V delta_m = -(mean(j, 0) + base(j, 0));
+        const V delta_d = -(mean(j, 2) + (base(j, 1) - base_d));
         const Coefficients<V> at =
             j == last ? coefficients<Luminance, T>(moments_at(j), e[j], delta_m, delta_d,
                                                    General ? g_l * centre[j] : g_l, g_cs)
@@ -508,7 +498,7 @@ class Stream {
 #pragma GCC unroll 2
         for (int i = 0; i < R; ++i, out += 2 * pitch) {
           const V weight = General ? edge_weight[k] * row_weight[i] : splat<T>(1);
-          const V d = raws[i][halo_pitch + k];
+          const V d = raws[i][pitch + k];
           const V by_m = b_m[i] * raws[i][k], by_d = a_d[i] + b_d[i] * (d - base_d);
           // dx and dy from dm and dd; x's alone comes as their sum.
           V one = weight * (Both ? (a_m[i] - by_m) + by_d : by_d - by_m);
