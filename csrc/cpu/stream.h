@@ -43,9 +43,12 @@ class Stream {
   const V **rows, **raws;
   double sum_ssim = 0, sum_l1 = 0;
 
-  // Windows much narrower than a segment. Without, y = 1 - x would cost several scales a digit of the
-  // gradient.
-  bool narrow(int j) const { return radius[j] > 0 && p.windows[j].weights[0] > (scales > 1 ? 0.15 : 0.3); }
+  // Windows much narrower than a segment (which is longer the shorter the vectors are). Without, y = 1 - x
+  // would cost several scales a digit of the gradient.
+  bool narrow(int j) const {
+    const double several = VECTOR_BYTES > 16 ? 0.15 : 0.08;
+    return radius[j] > 0 && p.windows[j].weights[0] > (scales > 1 ? several : 0.3);
+  }
   int maps_of(int j) const { return maps + (j == scales - 1 && windowed_l1); }
   int64_t map_ring_rows(int j) const { return R + tile.r + radius[j]; }
   V& base_d_of(int64_t row) const { return base_ring[row % map_ring_rows(scales - 1)]; }

@@ -25,13 +25,15 @@ bool in_double(DType dtype) { return dtype == DType::float64; }
 
 // Strips narrow enough for the rings to stay in the L2 cache, but wide enough to repay the columns around
 // them (1080p under 57 taps: 217 ms in strips of 128, 150 ms in strips of 512); bands high enough to repay
-// the rows, and items enough for many threads. Depends on shapes alone: same bits for any threads.
+// the rows, and items enough for many threads; segments of at most eight radii, whose base is close enough to
+// what a window sees. Depends on shapes alone: same bits for any threads.
 Items items(const Problem& p) {
   const int64_t size = in_double(p.x.dtype) ? 8 : 4, r = p.windows[p.scales - 1].radius;
   int64_t ring_rows = 2 * (2 * r + 8);
   for (int j = 0; j < p.scales; ++j)
     ring_rows += 4 * (2 * p.windows[j].radius + 8) + 3 * (p.windows[j].radius + r + 8);
-  const int64_t cache = 400 << 10, widest = larger(smaller(32 * r, 1024), cache / (ring_rows * size));
+  const int64_t cache = 400 << 10, segments = VECTOR_BYTES / size * 8 * larger(r, 2);
+  const int64_t widest = smaller(larger(smaller(32 * r, 1024), cache / (ring_rows * size)), segments);
   Items items{};
   items.planes = p.batch * p.channels;
   items.strips = ceil_div(p.width, widest);
