@@ -11,8 +11,8 @@
 //
 // float32 would lose the variance of bright flat areas, and small changes of a large d. So a moment is taken
 // of differences to a base, a typical value of the R rows of one segment; what comes from another segment or
-// from other rows is moved to the base of where it goes. The base of a narrow window is the value at its
-// centre.
+// from other rows is moved to the base of where it goes. Narrow windows have a base in every column, tiny
+// ones at every pixel: a value that they see.
 
 constexpr int max_scales = 16;
 
@@ -35,7 +35,8 @@ class Stream {
   T centre[max_scales];          // the centre's weight in two dimensions
   T total_weight[max_scales];    // of a column's taps
   V base_m, base_d;              // of the R rows at hand
-  V* values;                     // of the same R rows, m and d, as bases of narrow windows
+  int middle;                    // of them
+  V* values;                     // of the same R rows, m and d, where finite: the bases of narrow windows
   V *work, *columns, *moments, *map_rows, *map_ring[max_scales], *base_ring, *zeros, *shifts;
   V *position_mask, *map_weight, *edge_weight;  // per column: counted; in the gradient; reflect's
   V *incoming, *losses, *gradients;
@@ -49,6 +50,7 @@ class Stream {
     const double several = VECTOR_BYTES > 16 ? 0.15 : 0.08;
     return radius[j] > 0 && p.windows[j].weights[0] > (scales > 1 ? several : 0.3);
   }
+  bool tiny(int j) const { return narrow(j) && (p.windows[j].weights[0] > 0.3 || 2 * radius[j] + 1 < R); }
   int maps_of(int j) const { return maps + (j == scales - 1 && windowed_l1); }
   int64_t map_ring_rows(int j) const { return R + tile.r + radius[j]; }
   V& base_d_of(int64_t row) const { return base_ring[row % map_ring_rows(scales - 1)]; }
@@ -129,7 +131,7 @@ class Stream {
     take(position_mask, pitch);
     take(map_weight, pitch);
     take(edge_weight, pitch);
-    take(work, R + 2 * tile.r);
+    take(work, 2 * (R + 2 * tile.r));
     take(rows, R + 2 * tile.r);
     take(raws, R + 2 * tile.r);
     take(losses, p.loss_map.data ? pitch : 0);
@@ -159,7 +161,6 @@ class Stream {
   // Blurred m, m^2, d, d^2, less their bases, and for a windowed l1 |d|: of the i-th of R rows, down the
   // columns; of one row, under the window. All as fir.h leaves them, relative to the centre's weight.
   V* column_row(int i) const { return columns + i * 5 * halo_pitch + tile.r; }
-  V* value_row(int i, int q) const { return values + (i * 2 + q) * halo_pitch + tile.r; }
   V* moment_row(int i, int j) const { return moments + (i % moment_rows * scales + j) * 5 * pitch; }
   V* map_row(int j, int64_t row) const { return map_ring[j] + row % map_ring_rows(j) * maps_of(j) * pitch; }
 
@@ -215,19 +216,23 @@ class Stream {
     base_m = T(0.5) * (typical(one) + typical(other));
     base_d = T(0.5) * (typical(one + pitch) + typical(other + pitch));
     if (!narrow(0)) return;
+    middle = int(count / 2);
     for (int i = 0; i < count; ++i) {
       for (int q = 0; q < 2; ++q) {
         const V* const from = source.row(row + i) + q * pitch;
         V* const to = value_row(i, q);
-        for (int64_t k = 0; k < s; ++k) to[k] = from[k];
+        const V other = q == 0 ? base_m : base_d;
+        for (int64_t k = 0; k < s; ++k) to[k] = from[k] - from[k] == V{} ? from[k] : other;
         extend_segments<T>(to, s, tile.r);
       }
     }
   }
+  V* value_row(int i, int q) const { return values + (i * 2 + q) * halo_pitch + tile.r; }
 
-  // The base of m (q = 0) or d (q = 1) in the i-th of R rows, under the window of scale j.
+  // The bases of m (q = 0) or d (q = 1) in the i-th of R rows, under a narrow window of scale j.
+  const V* base_row(int j, int i, int q) const { return value_row(tiny(j) ? i : middle, q); }
   V base(int j, int i, int q, int64_t k) const {
-    return narrow(j) ? value_row(i, q)[k] : (q == 0 ? base_m : base_d);
+    return narrow(j) ? base_row(j, i, q)[k] : (q == 0 ? base_m : base_d);
   }
 
   // The column rows of rows [row, row + count), of scale j.
@@ -235,7 +240,11 @@ class Stream {
     const int halo = radius[j];
     for (int i = 0; i < R + 2 * halo; ++i)  // those of rows past count are never used
       raws[i] = source.padded(smaller(row - halo + i, row + count - 1 + halo));
-    with_radius(halo, [&](auto fixed) INLINE_LAMBDA { blur_columns<fixed>(j); });
+    if (tiny(j)) {
+      blur_tiny_columns(j);
+    } else {
+      with_radius(halo, [&](auto fixed) INLINE_LAMBDA { blur_columns<fixed>(j); });
+    }
     for (int i = 0; i < count; ++i) {
       extend_moments(column_row(i), narrow(j) ? V{} : base_m, j);
       extend_moments(column_row(i) + 2 * halo_pitch, narrow(j) ? V{} : base_d, j);
@@ -251,35 +260,52 @@ class Stream {
     const T offset_d = source.offset_d;
     const T* const w = weights[j];
     const V* const* const raws = this->raws;
-    const V base_m = this->base_m, base_d = this->base_d;
+    V base_m = this->base_m, base_d = this->base_d;
     const bool narrow = this->narrow(j);
     V* out = column_row(0);
     const Ahead next_x = source.next(p.x), next_y = source.next(p.y);
     for (int64_t k = 0; k < s; ++k, ++out) {
       if (j == 0) fetch<false>(next_x, k), fetch<false>(next_y, k);
-      // Of `block` rows from the first on.
-      const auto blur = [&](int first, auto block, V base_m, V base_d) INLINE_LAMBDA {
-        V sums[block], squares[block];
-        const auto put = [&](const V* values, int q) INLINE_LAMBDA {
-          for (int i = 0; i < block; ++i) out[(first + i) * row_pitch + q * halo_pitch] = values[i];
-        };
-        const auto m = [&](int i) INLINE_LAMBDA { return raws[first + i][k]; };
-        const auto d = [&](int i) INLINE_LAMBDA { return raws[first + i][pitch + k]; };
-        fir_squares<block, Radius>([&](int i) INLINE_LAMBDA { return m(i) - base_m; }, w, halo, sums, squares,
-                                   work);
-        put(sums, 0), put(squares, 1);
-        fir_squares<block, Radius>([&](int i) INLINE_LAMBDA { return d(i) - base_d; }, w, halo, sums, squares,
-                                   work);
-        put(sums, 2), put(squares, 3);
-        if (!with_l1) return;
-        fir<block, Radius>([&](int i) INLINE_LAMBDA { return absolute(d(i) + offset_d); }, w, halo, sums);
-        put(sums, 4);
+      if (narrow) base_m = value_row(middle, 0)[k], base_d = value_row(middle, 1)[k];
+      V sums[R], squares[R];
+      const auto put = [&](const V* values, int q) INLINE_LAMBDA {
+        for (int i = 0; i < R; ++i) out[i * row_pitch + q * halo_pitch] = values[i];
       };
-      if (!narrow) {
-        blur(0, std::integral_constant<int, R>{}, base_m, base_d);
-      } else {
-        for (int i = 0; i < R; ++i)
-          blur(i, std::integral_constant<int, 1>{}, raws[halo + i][k], raws[halo + i][pitch + k]);
+      const auto d = [&](int i) INLINE_LAMBDA { return raws[i][pitch + k]; };
+      fir_squares<R, Radius>([&](int i) INLINE_LAMBDA { return raws[i][k] - base_m; }, w, halo, sums, squares,
+                             work);
+      put(sums, 0), put(squares, 1);
+      fir_squares<R, Radius>([&](int i) INLINE_LAMBDA { return d(i) - base_d; }, w, halo, sums, squares,
+                             work);
+      put(sums, 2), put(squares, 3);
+      if (!with_l1) continue;
+      fir<R, Radius>([&](int i) INLINE_LAMBDA { return absolute(d(i) + offset_d); }, w, halo, sums);
+      put(sums, 4);
+    }
+  }
+
+  // The same under a tiny window.
+  void blur_tiny_columns(int j) {
+    const int halo = radius[j];
+    const T* const w = weights[j];
+    for (int i = 0; i < R; ++i) {
+      V* const out = column_row(i);
+      for (int64_t k = 0; k < s; ++k) {
+        for (int q = 0; q < 2; ++q) {
+          const V base = value_row(i, q)[k];
+          const auto at = [&](int t) INLINE_LAMBDA { return raws[i + halo + t][q * pitch + k] - base; };
+          V sum = at(0), squares = sum * sum;
+          for (int t = 1; t <= halo; ++t) {
+            const V above = at(-t), below = at(t);
+            sum += w[t] * (above + below), squares += w[t] * (above * above + below * below);
+          }
+          out[2 * q * halo_pitch + k] = sum, out[(2 * q + 1) * halo_pitch + k] = squares;
+        }
+        if (windowed_l1 && j == scales - 1) {
+          const auto l1 = [&](int t)
+                              INLINE_LAMBDA { return absolute(raws[i + t][pitch + k] + source.offset_d); };
+          fir<1, 0>(l1, w, halo, out + 4 * halo_pitch + k);
+        }
       }
     }
   }
@@ -305,20 +331,56 @@ class Stream {
     const T* const w = weights[j];
     if (!narrow(j)) return fir_rows<R, T>(column, halo_pitch, 4 + with_l1, w, radius[j], int(s), out, pitch);
     if (with_l1) fir_rows<R, T>(column + 4 * halo_pitch, 0, 1, w, radius[j], int(s), out + 4 * pitch, 0);
-    const T total = total_weight[j];
-    const int halo = radius[j];
     for (int q = 0; q < 2; ++q) {
-      const V *const base = value_row(i, q), *const sums = column + 2 * q * halo_pitch;
-      const V* const squares = sums + halo_pitch;
-      for (int64_t k = 0; k < s; ++k) {
-        V sum = sums[k], square = squares[k];
-        const auto add = [&](int64_t at, T weight) INLINE_LAMBDA {
-          const V by = base[at] - base[k], moved = sums[at] + by * total;
-          sum += weight * moved, square += weight * (squares[at] + by * (sums[at] + moved));
-        };
-        for (int t = 1; t <= halo; ++t) add(k - t, w[t]), add(k + t, w[t]);
-        out[2 * q * pitch + k] = sum, out[(2 * q + 1) * pitch + k] = square;
+      const V *const base = base_row(j, i, q), *const sums = column + 2 * q * halo_pitch;
+      V* const to = out + 2 * q * pitch;
+      if (tiny(j)) {
+        blur_tiny_row(j, base, sums, to);
+      } else {
+        for_blocks<R>(int(s),
+                      [&](int k, auto block) INLINE_LAMBDA { blur_narrow<block>(j, k, base, sums, to); });
       }
+    }
+  }
+
+  // All that a moment is made of is moved to its own base.
+  INLINE void blur_tiny_row(int j, const V* base, const V* sums, V* out) {
+    const T *const w = weights[j], total = total_weight[j];
+    const int halo = radius[j];
+    const V* const squares = sums + halo_pitch;
+    for (int64_t k = 0; k < s; ++k) {
+      V sum = sums[k], square = squares[k];
+      const auto add = [&](int64_t at, T weight) INLINE_LAMBDA {
+        const V by = base[at] - base[k], moved = sums[at] + by * total;
+        sum += weight * moved, square += weight * (squares[at] + by * (sums[at] + moved));
+      };
+      for (int t = 1; t <= halo; ++t) add(k - t, w[t]), add(k + t, w[t]);
+      out[k] = sum, out[pitch + k] = square;
+    }
+  }
+
+  // The same for `block` moments at a time: to the base of the middle one first, at last to their own.
+  template <int block>
+  INLINE void blur_narrow(int j, int k, const V* base, const V* sums, V* out) {
+    const int halo = radius[j], count = block + 2 * halo;
+    const V *const squares = sums + halo_pitch, common = base[k + block / 2];
+    V *const moved = work, *const moved_squares = work + count;
+    const auto move = [](V& sum, V& square, V by, T total) INLINE_LAMBDA {
+      const V moved = sum + by * total;
+      square += by * (sum + moved);
+      sum = moved;
+    };
+    for (int t = 0; t < count; ++t) {
+      const int at = k + t - halo;
+      moved[t] = sums[at], moved_squares[t] = squares[at];
+      move(moved[t], moved_squares[t], base[at] - common, total_weight[j]);
+    }
+    V sum[block], square[block];
+    fir<block, 0>([&](int t) INLINE_LAMBDA { return moved[t]; }, weights[j], halo, sum);
+    fir<block, 0>([&](int t) INLINE_LAMBDA { return moved_squares[t]; }, weights[j], halo, square);
+    for (int b = 0; b < block; ++b) {
+      move(sum[b], square[b], common - base[k + b], 1 / centre[j]);
+      out[k + b] = sum[b], out[pitch + k + b] = square[b];
     }
   }
 
