@@ -9,67 +9,35 @@
 //   gradient  blurred down the columns, a + b m + ... -> grad_x, grad_y
 // Moments are needed radius columns and rows beyond the gradient, raw values twice as far.
 //
-// float32 would lose the variance of bright flat areas, and small changes of a large d. So a moment is taken
-// of differences to a base, a typical value of the R rows of one segment; what comes from another segment or
-// from other rows is moved to the base of where it goes. Narrow windows have a base in every column, tiny
-// ones at every pixel: a value that they see.
-
-constexpr int max_scales = 16;
-
 template <class T>
-class Stream {
-  using V = Vec<T>;
-  static constexpr int L = lanes<T>, R = rows_at_a_time;
+class Stream : LocalMoments<T> {
+  using Base = LocalMoments<T>;
+  using Base::L, Base::R, Base::p, Base::tile, Base::source, Base::s, Base::pitch, Base::halo_pitch;
+  using Base::one_row, Base::raws, Base::work, Base::moment_row, Base::narrow;
+  using Base::scales, Base::radius, Base::weights, Base::centre, Base::windowed_l1, Base::base_m,
+      Base::base_d;
+  using typename Base::V;
 
-  const Problem& p;
-  const bool gradient, both, windowed_l1;
-  const int scales, maps;  // maps a scale: b_m, b_d, a (or a_m and a_d), and for l1 its gain
-  const int moment_rows;   // kept: of one scale each row is used at once, while it is in the L1 cache
-  const Tile<T> tile;
-  Source<T> source;
-  const int64_t s, pitch, halo_pitch;
+  const bool gradient, both;
+  const int maps;  // a scale: b_m, b_d, a (or a_m and a_d), and for l1 its gain
   T ssim_gain, l1_gain;
-
-  int radius[max_scales];
-  const T* weights[max_scales];  // relative to the centre's, see fir.h
-  T centre[max_scales];          // the centre's weight in two dimensions
-  T total_weight[max_scales];    // of a column's taps
-  V base_m, base_d;              // of the R rows at hand
-  int middle;                    // of them
-  V* values;                     // of the same R rows, m and d, where finite: the bases of narrow windows
-  V *work, *columns, *moments, *map_rows, *map_ring[max_scales], *base_ring, *zeros, *shifts;
+  V *map_rows, *map_ring[max_scales], *base_ring, *zeros, *shifts;
   V *position_mask, *map_weight, *edge_weight;  // per column: counted; in the gradient; reflect's
   V *incoming, *losses, *gradients;
   T* linear;
-  const V **rows, **raws;
+  const V** rows;
   double sum_ssim = 0, sum_l1 = 0;
 
-  // Windows much narrower than a segment (which is longer the shorter the vectors are). Without, y = 1 - x
-  // would cost several scales a digit of the gradient.
-  bool narrow(int j) const {
-    const double several = VECTOR_BYTES > 16 ? 0.15 : 0.08;
-    return radius[j] > 0 && p.windows[j].weights[0] > (scales > 1 ? several : 0.3);
-  }
-  bool tiny(int j) const { return narrow(j) && (p.windows[j].weights[0] > 0.3 || 2 * radius[j] + 1 < R); }
   int maps_of(int j) const { return maps + (j == scales - 1 && windowed_l1); }
   int64_t map_ring_rows(int j) const { return R + tile.r + radius[j]; }
   V& base_d_of(int64_t row) const { return base_ring[row % map_ring_rows(scales - 1)]; }
 
  public:
   Stream(const Problem& problem, const Items& items, int64_t item)
-      : p(problem),
+      : Base(problem, items, item),
         gradient(p.gains != nullptr),
         both(p.grad_x.data && p.grad_y.data),
-        windowed_l1(p.l1_windowed && p.l1_weight != 0),
-        scales(p.scales),
-        maps(both ? 4 : 3),
-        moment_rows(scales == 1 ? 1 : R),
-        tile(p, items, item),
-        source(p, tile, R + 3 * tile.r),
-        s(tile.s),
-        pitch(tile.pitch),
-        halo_pitch(tile.halo_pitch) {
-    for (int j = 0; j < scales; ++j) radius[j] = p.windows[j].radius;
+        maps(both ? 4 : 3) {
     const size_t bytes = layout(nullptr);
     layout(static_cast<char*>(scratch(bytes)));
     source.start();
@@ -84,14 +52,14 @@ class Stream {
     for (int64_t row = tile.first, count; row < end; row += count) {
       count = smaller(R, end - row);
       source.read_to(row + count + r);
-      find_bases(row, count);
+      this->find_bases(row, int(count));
       if (p.grad_map.data) read_incoming(row, count);
       for (int j = 0; j < scales; ++j) {
-        blur_columns(j, row, int(count));
-        for (int i = 0; i < count && moment_rows == R; ++i) blur_row(j, i);
+        this->blur_columns(j, row, int(count));
+        for (int i = 0; i < count && !one_row; ++i) this->blur_row(j, i);
       }
       for (int64_t i = 0; i < count; ++i) {
-        if (moment_rows == 1) blur_row(0, int(i));
+        if (one_row) this->blur_row(0, int(i));
         positions_of(row + i, int(i));
         if (gradient) blur_maps(row + i);
       }
@@ -126,27 +94,15 @@ class Stream {
       pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(base + used);
       used += size_t(ceil_div(count * int64_t(sizeof *pointer), 64) * 64);
     };
-    source.layout(take);
+    Base::layout(take, base != nullptr);
     take(linear, L * s + L);
     take(position_mask, pitch);
     take(map_weight, pitch);
     take(edge_weight, pitch);
-    take(work, 2 * (R + 2 * tile.r));
     take(rows, R + 2 * tile.r);
-    take(raws, R + 2 * tile.r);
     take(losses, p.loss_map.data ? pitch : 0);
     take(incoming, p.grad_map.data ? R * pitch : 0);
-    take(values, narrow(0) ? int64_t(R) * 2 * halo_pitch : 0);
-    take(columns, int64_t(R) * 5 * halo_pitch);
-    take(moments, int64_t(moment_rows) * scales * 5 * pitch);
-    for (int j = 0; j < scales; ++j) {
-      const double* const from = p.windows[j].weights;
-      T* relative = nullptr;
-      take(relative, radius[j] + 1);
-      for (int t = 0; base && t <= radius[j]; ++t) relative[t] = T(from[t] / from[0]);
-      weights[j] = relative, centre[j] = T(from[0] * from[0]), total_weight[j] = T(1 / from[0]);
-      if (gradient) take(map_ring[j], map_ring_rows(j) * maps_of(j) * pitch);
-    }
+    for (int j = 0; gradient && j < scales; ++j) take(map_ring[j], map_ring_rows(j) * maps_of(j) * pitch);
     if (gradient) {
       take(base_ring, map_ring_rows(scales - 1));
       take(shifts, R + 2 * tile.r);
@@ -158,10 +114,6 @@ class Stream {
     return used;
   }
 
-  // Blurred m, m^2, d, d^2, less their bases, and for a windowed l1 |d|: of the i-th of R rows, down the
-  // columns; of one row, under the window. All as fir.h leaves them, relative to the centre's weight.
-  V* column_row(int i) const { return columns + i * 5 * halo_pitch + tile.r; }
-  V* moment_row(int i, int j) const { return moments + (i % moment_rows * scales + j) * 5 * pitch; }
   V* map_row(int j, int64_t row) const { return map_ring[j] + row % map_ring_rows(j) * maps_of(j) * pitch; }
 
   void weigh_columns() {
@@ -196,191 +148,6 @@ class Stream {
                     linear + (begin - tile.t0));
       }
       to_segments<T>(linear, s, incoming + i * pitch);
-    }
-  }
-
-  // The mean of the middle two of four values of each segment, which neither NaN nor a stray huge value can
-  // move; finite.
-  V typical(const V* values) const {
-    V at[4];
-    for (int i = 0; i < 4; ++i) {
-      const V v = values[(2 * i + 1) * s / 8];
-      at[i] = v - v == V{} ? v : V{};
-    }
-    return T(0.5) * (higher(lower(at[0], at[1]), lower(at[2], at[3])) +
-                     lower(higher(at[0], at[1]), higher(at[2], at[3])));
-  }
-
-  void find_bases(int64_t row, int64_t count) {
-    const V *const one = source.row(row + count / 4), *const other = source.row(row + 3 * count / 4);
-    base_m = T(0.5) * (typical(one) + typical(other));
-    base_d = T(0.5) * (typical(one + pitch) + typical(other + pitch));
-    if (!narrow(0)) return;
-    middle = int(count / 2);
-    for (int i = 0; i < count; ++i) {
-      for (int q = 0; q < 2; ++q) {
-        const V* const from = source.row(row + i) + q * pitch;
-        V* const to = value_row(i, q);
-        const V other = q == 0 ? base_m : base_d;
-        for (int64_t k = 0; k < s; ++k) to[k] = from[k] - from[k] == V{} ? from[k] : other;
-        extend_segments<T>(to, s, tile.r);
-      }
-    }
-  }
-  V* value_row(int i, int q) const { return values + (i * 2 + q) * halo_pitch + tile.r; }
-
-  // The bases of m (q = 0) or d (q = 1) in the i-th of R rows, under a narrow window of scale j.
-  const V* base_row(int j, int i, int q) const { return value_row(tiny(j) ? i : middle, q); }
-  V base(int j, int i, int q, int64_t k) const {
-    return narrow(j) ? base_row(j, i, q)[k] : (q == 0 ? base_m : base_d);
-  }
-
-  // The column rows of rows [row, row + count), of scale j.
-  void blur_columns(int j, int64_t row, int count) {
-    const int halo = radius[j];
-    for (int i = 0; i < R + 2 * halo; ++i)  // those of rows past count are never used
-      raws[i] = source.padded(smaller(row - halo + i, row + count - 1 + halo));
-    if (tiny(j)) {
-      blur_tiny_columns(j);
-    } else {
-      with_radius(halo, [&](auto fixed) INLINE_LAMBDA { blur_columns<fixed>(j); });
-    }
-    for (int i = 0; i < count; ++i) {
-      extend_moments(column_row(i), narrow(j) ? V{} : base_m, j);
-      extend_moments(column_row(i) + 2 * halo_pitch, narrow(j) ? V{} : base_d, j);
-      if (j == scales - 1 && windowed_l1) extend_segments<T>(column_row(i) + 4 * halo_pitch, s, halo);
-    }
-  }
-
-  template <int Radius>
-  INLINE void blur_columns(int j) {
-    const int halo = Radius > 0 ? Radius : radius[j];
-    const bool with_l1 = windowed_l1 && j == scales - 1;
-    const int64_t row_pitch = 5 * halo_pitch, halo_pitch = this->halo_pitch, pitch = this->pitch;
-    const T offset_d = source.offset_d;
-    const T* const w = weights[j];
-    const V* const* const raws = this->raws;
-    V base_m = this->base_m, base_d = this->base_d;
-    const bool narrow = this->narrow(j);
-    V* out = column_row(0);
-    const Ahead next_x = source.next(p.x), next_y = source.next(p.y);
-    for (int64_t k = 0; k < s; ++k, ++out) {
-      if (j == 0) fetch<false>(next_x, k), fetch<false>(next_y, k);
-      if (narrow) base_m = value_row(middle, 0)[k], base_d = value_row(middle, 1)[k];
-      V sums[R], squares[R];
-      const auto put = [&](const V* values, int q) INLINE_LAMBDA {
-        for (int i = 0; i < R; ++i) out[i * row_pitch + q * halo_pitch] = values[i];
-      };
-      const auto d = [&](int i) INLINE_LAMBDA { return raws[i][pitch + k]; };
-      fir_squares<R, Radius>([&](int i) INLINE_LAMBDA { return raws[i][k] - base_m; }, w, halo, sums, squares,
-                             work);
-      put(sums, 0), put(squares, 1);
-      fir_squares<R, Radius>([&](int i) INLINE_LAMBDA { return d(i) - base_d; }, w, halo, sums, squares,
-                             work);
-      put(sums, 2), put(squares, 3);
-      if (!with_l1) continue;
-      fir<R, Radius>([&](int i) INLINE_LAMBDA { return absolute(d(i) + offset_d); }, w, halo, sums);
-      put(sums, 4);
-    }
-  }
-
-  // The same under a tiny window.
-  void blur_tiny_columns(int j) {
-    const int halo = radius[j];
-    const T* const w = weights[j];
-    for (int i = 0; i < R; ++i) {
-      V* const out = column_row(i);
-      for (int64_t k = 0; k < s; ++k) {
-        for (int q = 0; q < 2; ++q) {
-          const V base = value_row(i, q)[k];
-          const auto at = [&](int t) INLINE_LAMBDA { return raws[i + halo + t][q * pitch + k] - base; };
-          V sum = at(0), squares = sum * sum;
-          for (int t = 1; t <= halo; ++t) {
-            const V above = at(-t), below = at(t);
-            sum += w[t] * (above + below), squares += w[t] * (above * above + below * below);
-          }
-          out[2 * q * halo_pitch + k] = sum, out[(2 * q + 1) * halo_pitch + k] = squares;
-        }
-        if (windowed_l1 && j == scales - 1) {
-          const auto l1 = [&](int t)
-                              INLINE_LAMBDA { return absolute(raws[i + t][pitch + k] + source.offset_d); };
-          fir<1, 0>(l1, w, halo, out + 4 * halo_pitch + k);
-        }
-      }
-    }
-  }
-
-  // The halos of a row of blurred values and one of their squares, of scale j, less the base of each segment.
-  void extend_moments(V* sums, V base, int j) {
-    V* const squares = sums + halo_pitch;
-    const V from_left = previous_lane(base) - base, from_right = next_lane(base) - base;
-    const V sum_left = from_left * total_weight[j], sum_right = from_right * total_weight[j];
-    for (int64_t k = 1; k <= radius[j]; ++k) {
-      const V left = previous_lane(sums[s - k]), right = next_lane(sums[k - 1]);
-      sums[-k] = left + sum_left, sums[s - 1 + k] = right + sum_right;
-      squares[-k] = previous_lane(squares[s - k]) + from_left * (left + (left + sum_left));
-      squares[s - 1 + k] = next_lane(squares[k - 1]) + from_right * (right + (right + sum_right));
-    }
-  }
-
-  // The moments of the i-th of R rows from its column row, of scale j.
-  void blur_row(int j, int i) {
-    const V* const column = column_row(i);
-    V* const out = moment_row(i, j);
-    const bool with_l1 = windowed_l1 && j == scales - 1;
-    const T* const w = weights[j];
-    if (!narrow(j)) return fir_rows<R, T>(column, halo_pitch, 4 + with_l1, w, radius[j], int(s), out, pitch);
-    if (with_l1) fir_rows<R, T>(column + 4 * halo_pitch, 0, 1, w, radius[j], int(s), out + 4 * pitch, 0);
-    for (int q = 0; q < 2; ++q) {
-      const V *const base = base_row(j, i, q), *const sums = column + 2 * q * halo_pitch;
-      V* const to = out + 2 * q * pitch;
-      if (tiny(j)) {
-        blur_tiny_row(j, base, sums, to);
-      } else {
-        for_blocks<R>(int(s),
-                      [&](int k, auto block) INLINE_LAMBDA { blur_narrow<block>(j, k, base, sums, to); });
-      }
-    }
-  }
-
-  // All that a moment is made of is moved to its own base.
-  INLINE void blur_tiny_row(int j, const V* base, const V* sums, V* out) {
-    const T *const w = weights[j], total = total_weight[j];
-    const int halo = radius[j];
-    const V* const squares = sums + halo_pitch;
-    for (int64_t k = 0; k < s; ++k) {
-      V sum = sums[k], square = squares[k];
-      const auto add = [&](int64_t at, T weight) INLINE_LAMBDA {
-        const V by = base[at] - base[k], moved = sums[at] + by * total;
-        sum += weight * moved, square += weight * (squares[at] + by * (sums[at] + moved));
-      };
-      for (int t = 1; t <= halo; ++t) add(k - t, w[t]), add(k + t, w[t]);
-      out[k] = sum, out[pitch + k] = square;
-    }
-  }
-
-  // The same for `block` moments at a time: to the base of the middle one first, at last to their own.
-  template <int block>
-  INLINE void blur_narrow(int j, int k, const V* base, const V* sums, V* out) {
-    const int halo = radius[j], count = block + 2 * halo;
-    const V *const squares = sums + halo_pitch, common = base[k + block / 2];
-    V *const moved = work, *const moved_squares = work + count;
-    const auto move = [](V& sum, V& square, V by, T total) INLINE_LAMBDA {
-      const V moved = sum + by * total;
-      square += by * (sum + moved);
-      sum = moved;
-    };
-    for (int t = 0; t < count; ++t) {
-      const int at = k + t - halo;
-      moved[t] = sums[at], moved_squares[t] = squares[at];
-      move(moved[t], moved_squares[t], base[at] - common, total_weight[j]);
-    }
-    V sum[block], square[block];
-    fir<block, 0>([&](int t) INLINE_LAMBDA { return moved[t]; }, weights[j], halo, sum);
-    fir<block, 0>([&](int t) INLINE_LAMBDA { return moved_squares[t]; }, weights[j], halo, square);
-    for (int b = 0; b < block; ++b) {
-      move(sum[b], square[b], common - base[k + b], 1 / centre[j]);
-      out[k + b] = sum[b], out[pitch + k + b] = square[b];
     }
   }
 

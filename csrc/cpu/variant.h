@@ -17,6 +17,8 @@
 
 #include "source.h"
 
+#include "moments.h"
+
 #include "stream.h"
 
 #include "pyramid.h"
