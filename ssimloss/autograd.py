@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd.forward_ad import unpack_dual
 
 from .ops import NO_DOUBLE_BACKWARD, Options, scale_, unit_scale
@@ -22,7 +23,7 @@ def fused_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
 
 def _run(x: Tensor, y: Tensor, options: Options, *args: float) -> tuple[Tensor, Tensor, Tensor]:
     """The op without the autograd that ops.py gives it, which costs more than a small loss."""
-    if torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active() or not type(x) is type(y) is Tensor:
         return options.op(x, y, *options, *args)
     with torch._C._AutoDispatchBelowAutograd():
         return options.op(x, y, *options, *args)
@@ -37,6 +38,7 @@ class _Function(torch.autograd.Function):
     def apply(cls, *args: Any) -> Any:
         if torch._C._are_functorch_transforms_active():
             return super().apply(*args)
+        args = unwrap_dead_wrappers(args)  # of transforms that have ended, as torch's own does
         return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[misc]
 
 

@@ -18,7 +18,7 @@ from conftest import photo_names
 from skimage import data
 from torch import Tensor
 
-from ssimloss import reference
+from ssimloss import reference, ssim
 
 every_named_loss = pytest.mark.parametrize("name", CASES)
 
@@ -144,6 +144,25 @@ def test_identical_images(case: Case, picture: str, dtype: torch.dtype, photo) -
         loss, grads = value_and_gradients(case.fused, y, y.clone())
         assert loss == 0
         assert all(torch.count_nonzero(grad) == 0 for grad in grads)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_partly_identical_images(padding: str, photo) -> None:
+    """Exactly 0 where a window sees no difference, however large it is elsewhere."""
+    y = photo("chelsea")
+    for rows, cols in (
+        (slice(0, 90), slice(None)),
+        (slice(None), slice(0, 100)),
+        (slice(60, 99), slice(50, 93)),
+    ):
+        x = (y + 0.3).requires_grad_()
+        with torch.no_grad():
+            x[..., rows, cols] = y[..., rows, cols]
+        ssim(x, y, padding=padding).backward()
+        inner = torch.zeros(x.shape[-2:])
+        inner[rows, cols] = 1
+        inside = -torch.nn.functional.max_pool2d(-inner[None], 21, 1, 10)[0] > 0  # windows of windows
+        assert inside.any() and torch.count_nonzero(x.grad[..., inside]) == 0
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)

@@ -76,22 +76,44 @@ class LocalMoments {
   V* column_row(int i) const { return columns + i * 5 * halo_pitch + tile.r; }
   V* moment_row(int i, int j) const { return moments + ((one_row ? 0 : i) * scales + j) * 5 * pitch; }
 
-  // The mean of the middle two of four values of each segment, which neither NaN nor a stray huge value can
-  // move; finite.
-  V typical(const V* values) const {
-    V at[4];
+  // Four columns of each segment, to find its bases in.
+  int64_t sample(int i) const { return (2 * i + 1) * s / 8; }
+
+  // A mean of values of each segment in two rows. Without those far out of range and out of the others', or
+  // NaN: the base of a stray huge value would cost its neighbours their digits.
+  V typical(const V* one, const V* other) const {
+    V least = V{} + T(1e30);
+    for (int i = 0; i < 4; ++i)
+      least = lower(absolute(one[sample(i)]), lower(absolute(other[sample(i)]), least));
+    const V most = T(2) + T(2) * least;
+    const auto middle_of = [&](const V* values) INLINE_LAMBDA {
+      V at[4];
+      for (int i = 0; i < 4; ++i) {
+        const V v = values[sample(i)];
+        at[i] = absolute(v) <= most ? v : V{};
+      }
+      return T(0.5) * (higher(lower(at[0], at[1]), lower(at[2], at[3])) +
+                       lower(higher(at[0], at[1]), higher(at[2], at[3])));
+    };
+    return T(0.5) * (middle_of(one) + middle_of(other));
+  }
+
+  // Whether x = y somewhere among the samples of a row of d.
+  bool meets_identical(const V* d) const {
     for (int i = 0; i < 4; ++i) {
-      const V v = values[(2 * i + 1) * s / 8];
-      at[i] = v - v == V{} ? v : V{};
+      for (int lane = 0; lane < L; ++lane) {
+        const int64_t col = tile.t0 + lane * s + sample(i);
+        if (col >= 0 && col < tile.w && d[sample(i)][lane] == -source.offset_d) return true;
+      }
     }
-    return T(0.5) * (higher(lower(at[0], at[1]), lower(at[2], at[3])) +
-                     lower(higher(at[0], at[1]), higher(at[2], at[3])));
+    return false;
   }
 
   void find_bases(int64_t row, int count) {
     const V *const one = source.row(row + count / 4), *const other = source.row(row + 3 * count / 4);
-    base_m = T(0.5) * (typical(one) + typical(other));
-    base_d = T(0.5) * (typical(one + pitch) + typical(other + pitch));
+    base_m = typical(one, other), base_d = typical(one + pitch, other + pitch);
+    // Where the images are identical, loss and gradient are 0, without rounding.
+    if (meets_identical(one + pitch) || meets_identical(other + pitch)) base_d = V{} - source.offset_d;
     if (!any_narrow) return;
     middle = count / 2;
     for (int i = 0; i < count; ++i) {

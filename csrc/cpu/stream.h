@@ -259,7 +259,8 @@ class Stream : LocalMoments<T> {
                  linear + (begin - tile.t0));
   }
 
-  // The maps of one row, blurred along it into their ring. a (or a_d) is less b_d times the base of d.
+  // The maps of one row, blurred along it into their ring. a (or a_d) is the coefficient of 1 where
+  // b_d is that of d less its base.
   void blur_maps(int64_t row) {
     base_d_of(row) = base_d;
     const V from_left = previous_lane(base_d) - base_d, from_right = next_lane(base_d) - base_d;
