@@ -214,6 +214,14 @@ def test_compile_with_inductor() -> None:
     torch.testing.assert_close(actual, value_and_gradients(loss, x, y))
 
 
+def test_vjp_called_after_its_transform_has_ended() -> None:
+    x, y = pair(1, 1, 16, 16)
+    _, vjp = func.vjp(lambda t: SSIMLoss()(t, y), x)
+    (gradient,) = vjp(torch.tensor(1.0))
+    assert not gradient.requires_grad
+    assert relative_error(gradient, func.grad(lambda t: SSIMLoss()(t, y))(x)) == 0
+
+
 @every_loss
 def test_func_grad(case: Case) -> None:
     x, y = tiny_pair(case)
