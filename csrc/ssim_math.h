@@ -30,7 +30,8 @@ struct Dissimilarity {
 
 // The coefficients of the gradient: with G the window,
 //   dm(q) += G(q - p) (a_m - b_m (m(q) - m(p)))     dd(q) += G(q - p) (a_d + b_d (d(q) - d(p)))
-// and dx = dm + dd, dy = dm - dd. Differences alone: what is far from zero but flat loses no digits.
+// and dx = dm + dd, dy = dm - dd. Differences alone: what is far from zero but flat loses no digits
+// (on the CPU they are taken to a value near by: cpu/moments.h).
 template <class V>
 struct Coefficients {
   V a_m, b_m, a_d, b_d;

@@ -22,7 +22,10 @@ def fused_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
 
 
 def _run(x: Tensor, y: Tensor, options: Options, *args: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The op without the autograd that ops.py gives it, which costs more than a small loss."""
+    """The op without the autograd that ops.py gives it, which costs more than a small loss.
+
+    Transforms and subclasses of Tensor see the whole of it.
+    """
     if torch._C._are_functorch_transforms_active() or not type(x) is type(y) is Tensor:
         return options.op(x, y, *options, *args)
     with torch._C._AutoDispatchBelowAutograd():

@@ -8,7 +8,7 @@
 //   positions -> loss, coefficients a, b; blurred along the row -> map ring
 //   gradient  blurred down the columns, a + b m + ... -> grad_x, grad_y
 // Moments are needed radius columns and rows beyond the gradient, raw values twice as far.
-//
+
 template <class T>
 class Stream : LocalMoments<T> {
   using Base = LocalMoments<T>;

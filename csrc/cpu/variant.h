@@ -26,9 +26,9 @@
 bool in_double(DType dtype) { return dtype == DType::float64; }
 
 // Strips narrow enough for the rings to stay in the L2 cache, but wide enough to repay the columns around
-// them (1080p under 57 taps: 217 ms in strips of 128, 150 ms in strips of 512); bands high enough to repay
-// the rows, and items enough for many threads; segments of at most eight radii, whose base is close enough to
-// what a window sees. Depends on shapes alone: same bits for any threads.
+// them; bands high enough to repay the rows, and items enough for many threads; segments of at most eight
+// radii, whose base is close enough to what a window sees. Depends on shapes alone: same bits for any
+// threads.
 Items items(const Problem& p) {
   const int64_t size = in_double(p.x.dtype) ? 8 : 4, r = p.windows[p.scales - 1].radius;
   int64_t ring_rows = 2 * (2 * r + 8);
