@@ -60,7 +60,7 @@ INLINE void fir_squares(In in, const T* w, int radius, Vec<T>* out, Vec<T>* out_
   for (int i = 0; i < count; ++i) v[i] = in(i);
   fir<R, Radius>([&](int i) INLINE_LAMBDA { return v[i]; }, w, radius, out);
 #pragma GCC unroll 32
-  for (int i = 0; i < count; ++i) v[i] *= v[i];
+  for (int i = 0; i < count; ++i) v[i] = product(v[i], v[i]);
   fir<R, Radius>([&](int i) INLINE_LAMBDA { return v[i]; }, w, radius, out_squares);
 }
 
@@ -81,18 +81,18 @@ INLINE void with_radius(int radius, F f) {
   f(std::integral_constant<int, 0>{});
 }
 
-// The filter along `rows` rows: out[q out_pitch + k] from in[q in_pitch + k + t], k in [0, count); in has a
-// halo of radius.
+// The filter along `rows` rows: out[q out_pitch + k] from in[q in_pitch + (k + t) step], k in [0, count); in
+// has a halo of radius.
 template <int R, class T>
-INLINE void fir_rows(const Vec<T>* in, int64_t in_pitch, int rows, const T* w, int radius, int count,
-                     Vec<T>* out, int64_t out_pitch) {
+INLINE void fir_rows(const Vec<T>* in, int64_t in_pitch, int64_t step, int rows, const T* w, int radius,
+                     int count, Vec<T>* out, int64_t out_pitch) {
   with_radius(radius, [&](auto fixed) INLINE_LAMBDA {
     for_blocks<R>(count, [&](int k, auto block) INLINE_LAMBDA {
-      const Vec<T>* from = in + k - radius;
+      const Vec<T>* from = in + (k - radius) * step;
       Vec<T>* to = out + k;
       for (int q = 0; q < rows; ++q, from += in_pitch, to += out_pitch) {
         Vec<T> sums[block];
-        fir<block, fixed>([&](int i) INLINE_LAMBDA { return from[i]; }, w, radius, sums);
+        fir<block, fixed>([&](int i) INLINE_LAMBDA { return from[i * step]; }, w, radius, sums);
         for (int i = 0; i < block; ++i) to[i] = sums[i];
       }
     });

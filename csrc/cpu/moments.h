@@ -20,6 +20,7 @@ class LocalMoments {
   const Tile<T> tile;
   Source<T> source;
   const int64_t s, pitch, halo_pitch;
+  static constexpr int column_step = 5 * R | 1;  // odd, or the columns would share few sets of the cache
 
   int radius[max_scales];
   const T* weights[max_scales];  // relative to the centre's, see fir.h
@@ -60,7 +61,7 @@ class LocalMoments {
     take(work, 2 * (R + 2 * tile.r));
     take(raws, R + 2 * tile.r);
     take(values, any_narrow ? int64_t(R) * 2 * halo_pitch : 0);
-    take(columns, int64_t(R) * 5 * halo_pitch);
+    take(columns, halo_pitch * column_step);
     take(moments, int64_t(one_row ? 1 : R) * scales * 5 * pitch);
     for (int j = 0; j < scales; ++j) {
       const double* const from = p.windows[j].weights;
@@ -73,7 +74,8 @@ class LocalMoments {
 
   // Blurred m, m^2, d, d^2, less their bases, and for a windowed l1 |d|: of the i-th of R rows, down the
   // columns; of one row, under the window. All as fir.h leaves them, relative to the centre's weight.
-  V* column_row(int i) const { return columns + i * 5 * halo_pitch + tile.r; }
+  // The column rows lie side by side, the R of m first: the machine would need too many pages at a time.
+  V* column_row(int i) const { return columns + tile.r * column_step + i; }
   V* moment_row(int i, int j) const { return moments + ((one_row ? 0 : i) * scales + j) * 5 * pitch; }
 
   // Four columns of each segment, to find its bases in.
@@ -146,8 +148,8 @@ class LocalMoments {
     }
     for (int i = 0; i < count; ++i) {
       extend_moments(column_row(i), narrow(j) ? V{} : base_m, j);
-      extend_moments(column_row(i) + 2 * halo_pitch, narrow(j) ? V{} : base_d, j);
-      if (j == scales - 1 && windowed_l1) extend_segments<T>(column_row(i) + 4 * halo_pitch, s, halo);
+      extend_moments(column_row(i) + 2 * R, narrow(j) ? V{} : base_d, j);
+      if (j == scales - 1 && windowed_l1) extend_segments<T>(column_row(i) + 4 * R, s, halo, column_step);
     }
   }
 
@@ -155,7 +157,7 @@ class LocalMoments {
   INLINE void blur_columns(int j) {
     const int halo = Radius > 0 ? Radius : radius[j];
     const bool with_l1 = windowed_l1 && j == scales - 1;
-    const int64_t row_pitch = 5 * halo_pitch, halo_pitch = this->halo_pitch, pitch = this->pitch;
+    const int64_t pitch = this->pitch;
     const T offset_d = source.offset_d;
     const T* const w = weights[j];
     const V* const* const raws = this->raws;
@@ -163,12 +165,12 @@ class LocalMoments {
     const bool narrow = this->narrow(j);
     V* out = column_row(0);
     const Ahead next_x = source.next(p.x), next_y = source.next(p.y);
-    for (int64_t k = 0; k < s; ++k, ++out) {
+    for (int64_t k = 0; k < s; ++k, out += column_step) {
       if (j == 0) fetch<false>(next_x, k), fetch<false>(next_y, k);
       if (narrow) base_m = value_row(middle, 0)[k], base_d = value_row(middle, 1)[k];
       V sums[R], squares[R];
       const auto put = [&](const V* values, int q) INLINE_LAMBDA {
-        for (int i = 0; i < R; ++i) out[i * row_pitch + q * halo_pitch] = values[i];
+        for (int i = 0; i < R; ++i) out[q * R + i] = values[i];
       };
       const auto d = [&](int i) INLINE_LAMBDA { return raws[i][pitch + k]; };
       fir_squares<R, Radius>([&](int i) INLINE_LAMBDA { return raws[i][k] - base_m; }, w, halo, sums, squares,
@@ -188,8 +190,8 @@ class LocalMoments {
     const int halo = radius[j];
     const T* const w = weights[j];
     for (int i = 0; i < R; ++i) {
-      V* const out = column_row(i);
-      for (int64_t k = 0; k < s; ++k) {
+      V* out = column_row(i);
+      for (int64_t k = 0; k < s; ++k, out += column_step) {
         for (int q = 0; q < 2; ++q) {
           const V base = value_row(i, q)[k];
           const auto at = [&](int t) INLINE_LAMBDA { return raws[i + halo + t][q * pitch + k] - base; };
@@ -198,12 +200,12 @@ class LocalMoments {
             const V above = at(-t), below = at(t);
             sum += w[t] * (above + below), squares += w[t] * (above * above + below * below);
           }
-          out[2 * q * halo_pitch + k] = sum, out[(2 * q + 1) * halo_pitch + k] = squares;
+          out[2 * q * R] = sum, out[(2 * q + 1) * R] = squares;
         }
         if (windowed_l1 && j == scales - 1) {
           const auto l1 = [&](int t)
                               INLINE_LAMBDA { return absolute(raws[i + t][pitch + k] + source.offset_d); };
-          fir<1, 0>(l1, w, halo, out + 4 * halo_pitch + k);
+          fir<1, 0>(l1, w, halo, out + 4 * R);
         }
       }
     }
@@ -211,14 +213,15 @@ class LocalMoments {
 
   // The halos of a row of blurred values and one of their squares, of scale j, less the base of each segment.
   void extend_moments(V* sums, V base, int j) {
-    V* const squares = sums + halo_pitch;
     const V from_left = previous_lane(base) - base, from_right = next_lane(base) - base;
     const V sum_left = from_left * total_weight[j], sum_right = from_right * total_weight[j];
     for (int64_t k = 1; k <= radius[j]; ++k) {
-      const V left = previous_lane(sums[s - k]), right = next_lane(sums[k - 1]);
-      sums[-k] = left + sum_left, sums[s - 1 + k] = right + sum_right;
-      squares[-k] = previous_lane(squares[s - k]) + from_left * (left + (left + sum_left));
-      squares[s - 1 + k] = next_lane(squares[k - 1]) + from_right * (right + (right + sum_right));
+      V *const before = sums - k * column_step, *const after = sums + (s - 1 + k) * column_step;
+      const V *const last = sums + (s - k) * column_step, *const first = sums + (k - 1) * column_step;
+      const V left = previous_lane(last[0]), right = next_lane(first[0]);
+      before[0] = left + sum_left, after[0] = right + sum_right;
+      before[R] = previous_lane(last[R]) + from_left * (left + (left + sum_left));
+      after[R] = next_lane(first[R]) + from_right * (right + (right + sum_right));
     }
   }
 
@@ -228,10 +231,11 @@ class LocalMoments {
     V* const out = moment_row(i, j);
     const bool with_l1 = windowed_l1 && j == scales - 1;
     const T* const w = weights[j];
-    if (!narrow(j)) return fir_rows<R, T>(column, halo_pitch, 4 + with_l1, w, radius[j], int(s), out, pitch);
-    if (with_l1) fir_rows<R, T>(column + 4 * halo_pitch, 0, 1, w, radius[j], int(s), out + 4 * pitch, 0);
+    if (!narrow(j))
+      return fir_rows<R, T>(column, R, column_step, 4 + with_l1, w, radius[j], int(s), out, pitch);
+    if (with_l1) fir_rows<R, T>(column + 4 * R, 0, column_step, 1, w, radius[j], int(s), out + 4 * pitch, 0);
     for (int q = 0; q < 2; ++q) {
-      const V *const base = base_row(j, i, q), *const sums = column + 2 * q * halo_pitch;
+      const V *const base = base_row(j, i, q), *const sums = column + 2 * q * R;
       V* const to = out + 2 * q * pitch;
       if (tiny(j)) {
         blur_tiny_row(j, base, sums, to);
@@ -246,12 +250,11 @@ class LocalMoments {
   INLINE void blur_tiny_row(int j, const V* base, const V* sums, V* out) {
     const T *const w = weights[j], total = total_weight[j];
     const int halo = radius[j];
-    const V* const squares = sums + halo_pitch;
     for (int64_t k = 0; k < s; ++k) {
-      V sum = sums[k], square = squares[k];
+      V sum = sums[k * column_step], square = sums[k * column_step + R];
       const auto add = [&](int64_t at, T weight) INLINE_LAMBDA {
-        const V by = base[at] - base[k], moved = sums[at] + by * total;
-        sum += weight * moved, square += weight * (squares[at] + by * (sums[at] + moved));
+        const V *const from = sums + at * column_step, by = base[at] - base[k], moved = from[0] + by * total;
+        sum += weight * moved, square += weight * (from[R] + by * (from[0] + moved));
       };
       for (int t = 1; t <= halo; ++t) add(k - t, w[t]), add(k + t, w[t]);
       out[k] = sum, out[pitch + k] = square;
@@ -262,7 +265,7 @@ class LocalMoments {
   template <int block>
   INLINE void blur_narrow(int j, int k, const V* base, const V* sums, V* out) {
     const int halo = radius[j], count = block + 2 * halo;
-    const V *const squares = sums + halo_pitch, common = base[k + block / 2];
+    const V common = base[k + block / 2];
     V *const moved = work, *const moved_squares = work + count;
     const auto move = [](V& sum, V& square, V by, T total) INLINE_LAMBDA {
       const V moved = sum + by * total;
@@ -271,7 +274,7 @@ class LocalMoments {
     };
     for (int t = 0; t < count; ++t) {
       const int at = k + t - halo;
-      moved[t] = sums[at], moved_squares[t] = squares[at];
+      moved[t] = sums[at * column_step], moved_squares[t] = sums[at * column_step + R];
       move(moved[t], moved_squares[t], base[at] - common, total_weight[j]);
     }
     V sum[block], square[block];

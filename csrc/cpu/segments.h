@@ -5,19 +5,24 @@ INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// Linear row -> segments of s elements: vector k of out is elements k, s + k, 2 s + k, ...; linear must
-// be readable a vector beyond lanes * s elements. The last block overlaps the one before; segments
-// shorter than a block spill into what comes next in out.
-template <class T>
-void to_segments(const T* linear, int64_t s, Vec<T>* out) {
+// Linear row -> segments of s elements: vector k of out is elements k, s + k, 2 s + k, ... load_at(i) gives
+// the elements from i on, a vector beyond lanes * s of them where segments are shorter than a block; these
+// spill into what comes next in out. The last block overlaps the one before.
+template <class T, class Load>
+INLINE void load_segments(Load load_at, int64_t s, Vec<T>* out) {
   constexpr int n = lanes<T>;
   for (int64_t begin = 0; begin < s; begin += n) {
     const int64_t k = s < n ? 0 : smaller(begin, s - n);
     Vec<T> block[n];
-    for (int lane = 0; lane < n; ++lane) block[lane] = load<T>(linear + lane * s + k);
+    for (int lane = 0; lane < n; ++lane) block[lane] = load_at(lane * s + k);
     transpose<T>(block);
     for (int i = 0; i < n; ++i) out[k + i] = block[i];
   }
+}
+
+template <class T>
+void to_segments(const T* linear, int64_t s, Vec<T>* out) {
+  load_segments<T>([&](int64_t i) INLINE_LAMBDA { return load<T>(linear + i); }, s, out);
 }
 
 // What lies in the segment before, and in the one after; nothing is beyond the row.
@@ -30,11 +35,13 @@ INLINE V next_lane(V v) {
   return next_lanes<std::remove_reference_t<decltype(v[0])>>(v, V{});
 }
 
-// Let a row be read `halo` vectors beyond both of its ends.
+// Let a row, vector k of which lies at row[k step], be read `halo` vectors beyond both of its ends.
 template <class T>
-INLINE void extend_segments(Vec<T>* row, int64_t s, int64_t halo) {
-  for (int64_t k = 1; k <= halo; ++k)
-    row[-k] = previous_lane(row[s - k]), row[s - 1 + k] = next_lane(row[k - 1]);
+INLINE void extend_segments(Vec<T>* row, int64_t s, int64_t halo, int64_t step = 1) {
+  for (int64_t k = 1; k <= halo; ++k) {
+    row[-k * step] = previous_lane(row[(s - k) * step]);
+    row[(s - 1 + k) * step] = next_lane(row[(k - 1) * step]);
+  }
 }
 
 // Segments -> linear row of lanes * s elements and up to a block more: where a segment is shorter than

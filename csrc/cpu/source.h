@@ -52,6 +52,7 @@ struct Tile {
     first = larger(top, row0 - margin), end = smaller(bottom, row1 + margin);
     t0 = larger(left, col0 - margin) - r, t1 = smaller(right, col1 + margin) + r;
     s = ceil_div(t1 - t0, L);
+    if (t1 <= w && L * s <= w) t0 = smaller(t0, w - L * s);  // full segments where there are pixels for them
     pitch = ceil_div(larger(s, L), 2) * 2 + 1;
     halo_pitch = ceil_div(larger(s, L) + 2 * r, 2) * 2 + 1;
   }
@@ -152,8 +153,29 @@ class Source {
     offset_d = p.sum_difference ? middle(d, count_d, 2) : T(0);
   }
 
+  // Whether a row is dense pixels of type T from end to end, and nothing but the ring asks for them.
+  bool direct() const {
+    const bool dense = p.x.dtype == (sizeof(T) == 8 ? DType::float64 : DType::float32) && p.x.stride_w == 1 &&
+                       p.y.stride_w == 1;
+    const bool for_others = p.next_m.data || (p.l1_weight != 0 && !p.l1_windowed);
+    return dense && !p.sum_difference && !for_others && tile.s >= L && tile.t0 >= 0 &&
+           tile.t0 + L * tile.s <= tile.w;
+  }
+
+  void read_direct(int64_t row, V* out) const {
+    const T* const x = row_of<const T>(p.x, tile.n, tile.c, row).data + tile.t0;
+    const T* const y = row_of<const T>(p.y, tile.n, tile.c, row).data + tile.t0;
+    const T scale = T(p.inverse_range), offset_m = this->offset_m, offset_d = this->offset_d;
+    const auto m = [&](int64_t i) INLINE_LAMBDA { return (load(x + i) + load(y + i)) * scale - offset_m; };
+    const auto d = [&](int64_t i) INLINE_LAMBDA { return (load(x + i) - load(y + i)) * scale - offset_d; };
+    load_segments<T>(m, tile.s, out);
+    load_segments<T>(d, tile.s, out + tile.pitch);
+  }
+
   // Row `row`, with what padding adds to its left and right.
   void read(int64_t row) {
+    V* const out = ring + row % capacity * 2 * tile.pitch;
+    if (direct()) return read_direct(row, out);
     const int64_t t0 = tile.t0, w = tile.w;
     const int64_t from = larger(0, t0), to = smaller(w, tile.t1), count = L * tile.s + L;
     const bool own = row >= tile.row0 && row < tile.row1;
@@ -180,7 +202,6 @@ class Source {
       join_rows(row, linear_m, offset_m, p.next_m, m);
       join_rows(row, linear_d, offset_d, p.next_d, static_cast<double*>(nullptr));
     }
-    V* out = ring + row % capacity * 2 * tile.pitch;
     to_segments<T>(m, tile.s, out);
     to_segments<T>(d, tile.s, out + tile.pitch);
   }

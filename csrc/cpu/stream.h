@@ -220,9 +220,9 @@ class Stream : LocalMoments<T> {
       V behind[Scales];  // product of the factors after j
       behind[last] = splat<T>(1);
       for (int j = last; j > 0; --j) behind[j - 1] = behind[j] * e[j].cs;
-      V before = ssim_gain * gain;
-      const V g_l = before * behind[0] * e[0].cs;
-      before *= e[last].l;
+      V before = ssim_gain * (General ? gain : splat<T>(1));  // plain() leaves but 0 and 1: put() does it
+      const V g_l = before * behind[0] - before * behind[0] * e[0].e_cs;
+      before -= before * e[last].e_l;
       V* out = maps_out + k;
       const auto put = [&](V* to, V value) INLINE_LAMBDA { *to = column_weight != V{} ? value : V{}; };
       for (int j = 0; j < scales; ++j, out += 5 * halo_pitch) {
@@ -275,7 +275,7 @@ class Stream : LocalMoments<T> {
         a_d[-k] = previous_lane(a_d[s - k]) - b_d[-k] * from_left;
         a_d[s - 1 + k] = next_lane(a_d[k - 1]) - b_d[s - 1 + k] * from_right;
       }
-      fir_rows<R, T>(in, halo_pitch, maps_of(j), weights[j], radius[j], int(s), map_row(j, row), pitch);
+      fir_rows<R, T>(in, halo_pitch, 1, maps_of(j), weights[j], radius[j], int(s), map_row(j, row), pitch);
     }
   }
 
