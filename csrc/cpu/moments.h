@@ -16,10 +16,12 @@ class LocalMoments {
   const Problem& p;
   const bool windowed_l1;
   const int scales;
-  const bool one_row;  // of moments is kept: with one scale each is used at once, while it is in the L1 cache
+  // With one scale a row of moments is used at once, while it is in the L1 cache, and the maps take its
+  // place: processors mistake some writes for what is read next when the two lie multiples of 4 KiB apart.
+  const bool one_row;
   const Tile<T> tile;
   Source<T> source;
-  const int64_t s, pitch, halo_pitch;
+  const int64_t s, pitch, halo_pitch, moment_pitch;
   static constexpr int column_step = 5 * R | 1;  // odd, or the columns would share few sets of the cache
 
   int radius[max_scales];
@@ -43,7 +45,8 @@ class LocalMoments {
         source(p, tile, R + 3 * tile.r),
         s(tile.s),
         pitch(tile.pitch),
-        halo_pitch(tile.halo_pitch) {
+        halo_pitch(tile.halo_pitch),
+        moment_pitch(one_row ? halo_pitch : pitch) {
     for (int j = 0; j < scales; ++j) radius[j] = p.windows[j].radius, any_narrow = any_narrow || narrow(j);
   }
 
@@ -62,7 +65,7 @@ class LocalMoments {
     take(raws, R + 2 * tile.r);
     take(values, any_narrow ? int64_t(R) * 2 * halo_pitch : 0);
     take(columns, halo_pitch * column_step);
-    take(moments, int64_t(one_row ? 1 : R) * scales * 5 * pitch);
+    take(moments, int64_t(one_row ? 1 : R) * scales * 5 * moment_pitch);
     for (int j = 0; j < scales; ++j) {
       const double* const from = p.windows[j].weights;
       T* relative = nullptr;
@@ -76,7 +79,9 @@ class LocalMoments {
   // columns; of one row, under the window. All as fir.h leaves them, relative to the centre's weight.
   // The column rows lie side by side, the R of m first: the machine would need too many pages at a time.
   V* column_row(int i) const { return columns + tile.r * column_step + i; }
-  V* moment_row(int i, int j) const { return moments + ((one_row ? 0 : i) * scales + j) * 5 * pitch; }
+  V* moment_row(int i, int j) const {
+    return one_row ? moments + tile.r : moments + (i * scales + j) * 5 * pitch;
+  }
 
   // Four columns of each segment, to find its bases in.
   int64_t sample(int i) const { return (2 * i + 1) * s / 8; }
@@ -232,11 +237,12 @@ class LocalMoments {
     const bool with_l1 = windowed_l1 && j == scales - 1;
     const T* const w = weights[j];
     if (!narrow(j))
-      return fir_rows<R, T>(column, R, column_step, 4 + with_l1, w, radius[j], int(s), out, pitch);
-    if (with_l1) fir_rows<R, T>(column + 4 * R, 0, column_step, 1, w, radius[j], int(s), out + 4 * pitch, 0);
+      return fir_rows<R, T>(column, R, column_step, 4 + with_l1, w, radius[j], int(s), out, moment_pitch);
+    if (with_l1)
+      fir_rows<R, T>(column + 4 * R, 0, column_step, 1, w, radius[j], int(s), out + 4 * moment_pitch, 0);
     for (int q = 0; q < 2; ++q) {
       const V *const base = base_row(j, i, q), *const sums = column + 2 * q * R;
-      V* const to = out + 2 * q * pitch;
+      V* const to = out + 2 * q * moment_pitch;
       if (tiny(j)) {
         blur_tiny_row(j, base, sums, to);
       } else {
@@ -257,7 +263,7 @@ class LocalMoments {
         sum += weight * moved, square += weight * (from[R] + by * (from[0] + moved));
       };
       for (int t = 1; t <= halo; ++t) add(k - t, w[t]), add(k + t, w[t]);
-      out[k] = sum, out[pitch + k] = square;
+      out[k] = sum, out[moment_pitch + k] = square;
     }
   }
 
@@ -282,7 +288,7 @@ class LocalMoments {
     fir<block, 0>([&](int t) INLINE_LAMBDA { return moved_squares[t]; }, weights[j], halo, square);
     for (int b = 0; b < block; ++b) {
       move(sum[b], square[b], common - base[k + b], 1 / centre[j]);
-      out[k + b] = sum[b], out[pitch + k + b] = square[b];
+      out[k + b] = sum[b], out[moment_pitch + k + b] = square[b];
     }
   }
 };

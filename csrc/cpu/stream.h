@@ -13,7 +13,7 @@ template <class T>
 class Stream : LocalMoments<T> {
   using Base = LocalMoments<T>;
   using Base::L, Base::R, Base::p, Base::tile, Base::source, Base::s, Base::pitch, Base::halo_pitch;
-  using Base::one_row, Base::raws, Base::work, Base::moment_row, Base::narrow;
+  using Base::moment_pitch, Base::one_row, Base::raws, Base::work, Base::moment_row, Base::narrow;
   using Base::scales, Base::radius, Base::weights, Base::centre, Base::windowed_l1, Base::base_m,
       Base::base_d;
   using typename Base::V;
@@ -22,7 +22,8 @@ class Stream : LocalMoments<T> {
   const int maps;  // a scale: b_m, b_d, a (or a_m and a_d), and for l1 its gain
   T ssim_gain, l1_gain;
   V *map_rows, *map_ring[max_scales], *base_ring, *zeros, *shifts;
-  V *position_mask, *map_weight, *edge_weight;  // per column: counted; in the gradient; reflect's
+  V* edge_weight;             // reflect's, per column
+  Columns<T> segment_starts;  // the columns where the segments start, less t0
   V *incoming, *losses, *gradients;
   T* linear;
   const V** rows;
@@ -41,7 +42,7 @@ class Stream : LocalMoments<T> {
     const size_t bytes = layout(nullptr);
     layout(static_cast<char*>(scratch(bytes)));
     source.start();
-    weigh_columns();
+    number_columns();
     ssim_gain = gradient ? T(p.gains[2 * tile.plane]) : 0;
     l1_gain = gradient ? T(p.gains[2 * tile.plane + 1]) : 0;
   }
@@ -96,8 +97,6 @@ class Stream : LocalMoments<T> {
     };
     Base::layout(take, base != nullptr);
     take(linear, L * s + L);
-    take(position_mask, pitch);
-    take(map_weight, pitch);
     take(edge_weight, pitch);
     take(rows, R + 2 * tile.r);
     take(losses, p.loss_map.data ? pitch : 0);
@@ -106,7 +105,8 @@ class Stream : LocalMoments<T> {
     if (gradient) {
       take(base_ring, map_ring_rows(scales - 1));
       take(shifts, R + 2 * tile.r);
-      take(map_rows, int64_t(scales) * 5 * halo_pitch);
+      take(map_rows, one_row ? 0 : int64_t(scales) * 5 * halo_pitch);
+      if (one_row) map_rows = moment_row(0, 0) - tile.r;
       take(gradients, 2 * R * pitch);
     }
     take(zeros, 5 * pitch);
@@ -116,21 +116,18 @@ class Stream : LocalMoments<T> {
 
   V* map_row(int j, int64_t row) const { return map_ring[j] + row % map_ring_rows(j) * maps_of(j) * pitch; }
 
-  void weigh_columns() {
-    T* counted = reinterpret_cast<T*>(position_mask);
-    T* mapped = reinterpret_cast<T*>(map_weight);
-    T* edges = reinterpret_cast<T*>(edge_weight);
-    const int64_t begin = larger(tile.left, tile.col0 - tile.margin);
-    const int64_t end = smaller(tile.right, tile.col1 + tile.margin);
+  void number_columns() {
+    T* const edges = reinterpret_cast<T*>(edge_weight);
     for (int64_t lane = 0; lane < L; ++lane) {
-      for (int64_t k = 0; k < s; ++k) {
-        const int64_t col = tile.t0 + lane * s + k, at = k * L + lane;
-        const bool exists = begin <= col && col < end;
-        counted[at] = T(exists && tile.col0 <= col && col < tile.col1);
-        mapped[at] = exists ? T(1) / edge(col, tile.w) : T(0);
-        edges[at] = edge(col, tile.w);
-      }
+      segment_starts[lane] = lane * s;
+      for (int64_t k = 0; k < s; ++k) edges[k * L + lane] = edge(tile.t0 + lane * s + k, tile.w);
     }
+  }
+
+  // Which columns, given less t0, lie in [begin, end): of unsigned numbers one comparison tells.
+  auto within(Columns<T> columns, int64_t begin, int64_t end) const {
+    using Number = std::remove_reference_t<decltype(columns[0])>;
+    return columns - Number(begin - tile.t0) < Number(end - begin);
   }
 
   // The adjoint of blurring a reflected image: blur the reflected map with its edges doubled, then
@@ -172,19 +169,25 @@ class Stream : LocalMoments<T> {
     const V* const incoming = General && p.grad_map.data ? this->incoming + i * pitch : nullptr;
     V* const losses = General && p.loss_map.data ? this->losses : nullptr;
     const T c1 = T(p.c1), c2 = T(p.c2), offset_m = source.offset_m, offset_d = source.offset_d;
-    const T row_weight = 1 / edge(row, tile.h);
+    const bool reflected = General && p.padding == Padding::reflect;
+    const T row_weight = General ? 1 / edge(row, tile.h) : T(1);
     // The maps are blurred relative to the centre's weight, too: what it takes away is put in here.
-    const T ssim_gain = this->ssim_gain * row_weight * (General ? T(1) : centre[0]);
-    const T l1_gain = this->l1_gain * row_weight * centre[last];
-    const int64_t halo_pitch = this->halo_pitch, pitch = this->pitch;
+    const T ssim_gain = this->ssim_gain * (General ? T(1) : centre[0]);
+    const T l1_gain = this->l1_gain * centre[last];
+    const int64_t halo_pitch = this->halo_pitch, moment_pitch = this->moment_pitch;
     const V *const moments = moment_row(i, 0), *const d_row = source.row(row) + pitch;
     const V base_m = this->base_m, base_d = this->base_d;
-    const V *const counts = position_mask, *const column_weights = map_weight;
+    // The columns of positions that exist here, and those that count.
+    const int64_t begin = larger(tile.left, tile.col0 - tile.margin);
+    const int64_t end = smaller(tile.right, tile.col1 + tile.margin);
+    const int64_t own_begin = larger(begin, tile.col0), own_end = larger(own_begin, smaller(end, tile.col1));
+    Columns<T> columns = segment_starts;
     V* const maps_out = map_rows + tile.r;
     V sum_ssim{}, sum_l1{};
-    for (int64_t k = 0; k < s; ++k) {
+    for (int64_t k = 0; k < s; ++k, ++columns) {
       const V* const at_k = moments + k;
-      const auto mean = [&](int j, int q) INLINE_LAMBDA { return centre[j] * at_k[(j * 5 + q) * pitch]; };
+      const auto mean = [&](int j, int q)
+                            INLINE_LAMBDA { return centre[j] * at_k[(j * 5 + q) * moment_pitch]; };
       const auto variance = [&](int j, int q) INLINE_LAMBDA {
         const V mu = mean(j, q - 1);
         if (General && radius[j] == 0) return mu * V{};  // NaN where the value is NaN
@@ -203,9 +206,10 @@ class Stream : LocalMoments<T> {
       V loss = e[last].e_l;
       for (int j = 0; j < scales; ++j) loss += e[j].e_cs - loss * e[j].e_cs;
       loss = not_negative(loss);
-      sum_ssim += counts[k] != V{} ? loss : V{};
+      const auto own = within(columns, own_begin, own_end);
+      sum_ssim += own ? loss : V{};
       const V l1 = windowed_l1 ? mean(last, 4) : V{};
-      if (windowed_l1) sum_l1 += counts[k] != V{} ? l1 : V{};
+      if (windowed_l1) sum_l1 += own ? l1 : V{};
       if (losses) {
         losses[k] = T(p.ssim_weight) * loss;
         if (p.l1_weight != 0)
@@ -213,18 +217,19 @@ class Stream : LocalMoments<T> {
       }
       if (!gradient) continue;
 
-      const V column_weight = column_weights[k];
-      V gain = column_weight;
+      V gain = splat<T>(row_weight);
+      if (reflected) gain /= edge_weight[k];
       if (incoming) gain *= incoming[k];
       // d loss / d e_j is the product of the other factors, l and cs.
       V behind[Scales];  // product of the factors after j
       behind[last] = splat<T>(1);
       for (int j = last; j > 0; --j) behind[j - 1] = behind[j] * e[j].cs;
-      V before = ssim_gain * (General ? gain : splat<T>(1));  // plain() leaves but 0 and 1: put() does it
+      V before = ssim_gain * gain;
       const V g_l = before * behind[0] - before * behind[0] * e[0].e_cs;
       before -= before * e[last].e_l;
       V* out = maps_out + k;
-      const auto put = [&](V* to, V value) INLINE_LAMBDA { *to = column_weight != V{} ? value : V{}; };
+      const auto exists = within(columns, begin, end);
+      const auto put = [&](V* to, V value) INLINE_LAMBDA { *to = exists ? value : V{}; };
       for (int j = 0; j < scales; ++j, out += 5 * halo_pitch) {
         const V g_cs = General ? before * behind[j] * centre[j] : before * behind[j];
         // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.

@@ -10,6 +10,10 @@ struct VecOf {
 template <class T>
 using Vec = typename VecOf<T>::type;
 
+// Numbers of columns, one in each lane.
+template <class T>
+using Columns = typename VecOf<std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>>::type;
+
 template <class T>
 constexpr int lanes = VECTOR_BYTES / int(sizeof(T));
 
