@@ -38,16 +38,16 @@ struct Coefficients {
 };
 
 template <class V>
-SSIMLOSS_INLINE V two_over(V v) {
-  return (V{} + 2) / v;
+SSIMLOSS_INLINE V reciprocal(V v) {
+  return (V{} + 1) / v;
 }
 template <class V>
 SSIMLOSS_INLINE V not_negative(V v) {  // NaN stays NaN
   return v < V{} ? V{} : v;
 }
-#ifdef __CUDA_ARCH__                                                               // one instruction each
-__device__ __forceinline__ float two_over(float v) { return __fdividef(2.f, v); }  // 1 ulp; v < 2^126
-__device__ __forceinline__ float not_negative(float v) {                           // a GPU's NaN has no sign
+#ifdef __CUDA_ARCH__                                                                 // one instruction each
+__device__ __forceinline__ float reciprocal(float v) { return __fdividef(1.f, v); }  // 1 ulp; v < 2^126
+__device__ __forceinline__ float not_negative(float v) {  // a GPU's NaN has no sign
   return __int_as_float(max(__float_as_int(v), 0));
 }
 #endif
@@ -55,23 +55,24 @@ __device__ __forceinline__ float not_negative(float v) {                        
 template <bool Luminance, class T, class V>
 SSIMLOSS_INLINE Dissimilarity<V> dissimilarity(const Moments<V>& at, T c1, T c2) {
   Dissimilarity<V> e;
-  const V s_mm = at.s_mm + T(2) * c2, b2 = s_mm + at.s_dd;  // b2 = 2 B
+  const V b = T(0.5) * (at.s_mm + at.s_dd) + c2;
   if (Luminance) {
-    const V mu_mm = at.mu_m * at.mu_m + T(2) * c1, mu_dd = at.mu_d * at.mu_d, a2 = mu_mm + mu_dd;
-    const V inverse = two_over(a2 * b2);  // one division; below 1e38 for values up to 1e9 data ranges
-    e.inverse_a = b2 * inverse;
-    e.inverse_b = a2 * inverse;
+    const V mu_mm = at.mu_m * at.mu_m, mu_dd = at.mu_d * at.mu_d;
+    const V a = T(0.5) * (mu_mm + mu_dd) + c1;
+    const V inverse = reciprocal(a * b);  // one division; a b < 1e37 for values up to 1e9 data ranges
+    e.inverse_a = b * inverse;
+    e.inverse_b = a * inverse;
     e.e_l = mu_dd * e.inverse_a;
     e.l = T(1) - e.e_l;
-    e.one_plus_l = mu_mm * e.inverse_a;
+    e.one_plus_l = (mu_mm + T(2) * c1) * e.inverse_a;
   } else {
-    e.inverse_b = two_over(b2);
+    e.inverse_b = reciprocal(b);
     e.inverse_a = e.e_l = e.one_plus_l = V{};
     e.l = V{} + T(1);
   }
   e.e_cs = at.s_dd * e.inverse_b;
   e.cs = T(1) - e.e_cs;
-  e.one_plus_cs = s_mm * e.inverse_b;  // near 0 on negative images
+  e.one_plus_cs = (at.s_mm + T(2) * c2) * e.inverse_b;  // near 0 on negative images
   return e;
 }
 

@@ -19,7 +19,7 @@ from cases import (
 )
 from torch import Tensor
 
-from ssimloss import L1SSIMLoss, MixLoss, SSIMLoss, functional
+from ssimloss import L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss, functional
 
 FULL_RESOLUTION = [CASES[name] for name in ("ssim", "l1_ssim", "ms_ssim_gaussian", "mix")]
 
@@ -104,6 +104,23 @@ def test_huge_images(name: str, size: float, photo) -> None:
     for grad, expected_grad in zip(grads, expected_grads, strict=True):
         # c1 and c2 vanish here: where a photograph is flat, cs amplifies every rounding.
         assert relative_error(grad, expected_grad) < 1e-3
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e6, 1e9])
+@pytest.mark.parametrize("sigmas", [(1.5,), (0.5, 1.0, 1.5)], ids=str)
+def test_one_tap_has_no_variance(sigmas: tuple[float, ...], size: float) -> None:
+    """The gradient is l's alone, and small beside what cs's two parts would cancel to with rounding."""
+    y = pair(1, 2, 40, 60)[1] * size
+    x = y + 0.1 * size * pair(1, 2, 40, 60)[0]
+    _, grads = value_and_gradients(MSSSIMLoss(sigmas=sigmas, window_size=1), x, y)
+    gain = value_and_gradients(lambda x, y: (x + y).mean(), x.double(), y.double())[1][0]
+    # 1 - l = d^2 / a with d = x - y and a = x^2 + y^2 + c1, in closed form: autograd loses digits here.
+    x, y = x.double(), y.double()
+    d, a = x - y, x**2 + y**2 + 1e-4
+    for grad, expected in zip(
+        grads, (2 * d / a * (1 - x * d / a), -2 * d / a * (1 + y * d / a)), strict=True
+    ):
+        assert relative_error(grad, expected * gain) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -23,7 +23,7 @@ struct Tile {
   int64_t row0, row1, col0, col1;    // own pixels
   int64_t top, bottom, left, right;  // positions that exist
   int64_t first, end;                // rows of positions
-  int64_t t0, t1;                    // columns of the images that they need; t0 starts segment 0
+  int64_t t0, t1;                    // columns of the images that they need; segment 0 starts at t0
   int64_t s;                         // vectors in a segment
   // Vectors in a row, without and with room for a halo. Odd, or the rows of a ring would fall into the
   // same few sets of the cache.
@@ -52,7 +52,8 @@ struct Tile {
     first = larger(top, row0 - margin), end = smaller(bottom, row1 + margin);
     t0 = larger(left, col0 - margin) - r, t1 = smaller(right, col1 + margin) + r;
     s = ceil_div(t1 - t0, L);
-    if (t1 <= w && L * s <= w) t0 = smaller(t0, w - L * s);  // full segments where there are pixels for them
+    // Further left at the right border: the segments are full of pixels where there are enough.
+    if (t1 <= w && L * s <= w) t0 = smaller(t0, w - L * s);
     pitch = ceil_div(larger(s, L), 2) * 2 + 1;
     halo_pitch = ceil_div(larger(s, L) + 2 * r, 2) * 2 + 1;
   }

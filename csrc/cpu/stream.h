@@ -184,7 +184,7 @@ class Stream : LocalMoments<T> {
     Columns<T> columns = segment_starts;
     V* const maps_out = map_rows + tile.r;
     V sum_ssim{}, sum_l1{};
-    for (int64_t k = 0; k < s; ++k, ++columns) {
+    for (int64_t k = 0; k < s; ++k, columns += 1) {
       const V* const at_k = moments + k;
       const auto mean = [&](int j, int q)
                             INLINE_LAMBDA { return centre[j] * at_k[(j * 5 + q) * moment_pitch]; };
@@ -231,7 +231,9 @@ class Stream : LocalMoments<T> {
       const auto exists = within(columns, begin, end);
       const auto put = [&](V* to, V value) INLINE_LAMBDA { *to = exists ? value : V{}; };
       for (int j = 0; j < scales; ++j, out += 5 * halo_pitch) {
-        const V g_cs = General ? before * behind[j] * centre[j] : before * behind[j];
+        // One tap has no variance, but large terms that would have to cancel.
+        const T factor = General ? (radius[j] > 0 ? centre[j] : T(0)) : T(1);
+        const V g_cs = factor * before * behind[j];
         // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.
         const V delta_m = -(mean(j, 0) + base(j, 0));
         const V delta_d = -(mean(j, 2) + (base(j, 1) - base_d));

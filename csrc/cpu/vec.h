@@ -1,5 +1,5 @@
-// Vectors of one instruction set, as gcc and clang extensions: plain arithmetic on them, and the two
-// things arithmetic cannot say: transposing a block and moving values across lanes.
+// Vectors of one instruction set, as gcc and clang extensions: plain arithmetic on them, and what arithmetic
+// cannot say: transposing a block, moving values across lanes, a product that is not part of a sum.
 // Included once per variant, inside its namespace and under its target pragma.
 
 template <class T>
