@@ -2,8 +2,6 @@
 
 import io
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,14 +118,6 @@ def write_example(folder: Path) -> None:
     pages.write_page(folder, page)
 
 
-def until(look: Callable[[], object], expected: object) -> None:
-    """Looks for some seconds: on a busy machine the browser draws a few frames after the page has asked."""
-    end = time.monotonic() + 5
-    while (seen := look()) != expected and time.monotonic() < end:
-        pass
-    assert seen == expected
-
-
 class Reader:
     """A browser with the page open; it fails the test on any error and on any request to a network."""
 
@@ -168,17 +158,16 @@ class Reader:
         """Where the visible image lies."""
         return self.tab.locator(".pane").nth(side).locator("img.on").first.bounding_box()
 
-    def colours(self, left: float, top: float, width: int = 1, height: int = 1) -> set[tuple[int, ...]]:
-        """Those seen in a rectangle of the window."""
+    def screen(self, left: float, top: float, width: int, height: int) -> np.ndarray:
+        """What is seen in a rectangle of the window: [height, width, 3]."""
         clip = {"x": int(left), "y": int(top), "width": width, "height": height}
-        image = Image.open(io.BytesIO(self.tab.screenshot(clip=clip))).convert("RGB")
-        return {colour for _, colour in image.getcolors(width * height)}
+        return np.asarray(Image.open(io.BytesIO(self.tab.screenshot(clip=clip))).convert("RGB"))
 
-    def expect(self, x: float, y: float, colour: tuple[int, ...], side: int = 0) -> None:
-        """The screen gets this colour at the pixel (x, y) of the picture."""
+    def seen(self, x: float, y: float, side: int = 0) -> tuple[int, ...]:
+        """The colour on the screen at the pixel (x, y) of the picture."""
         box = self.box(side)
         left, top = box["x"] + (x + 0.5) * box["width"] / WIDTH, box["y"] + (y + 0.5) * box["height"] / HEIGHT
-        until(lambda: self.colours(left, top), {tuple(map(int, colour))})
+        return tuple(map(int, self.screen(left, top, 1, 1)[0, 0]))
 
     def close(self) -> None:
         self.context.close()

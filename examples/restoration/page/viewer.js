@@ -27,7 +27,6 @@ function imageIn(pane, address, role) {
     image.className = role;
     image.alt = '';
     image.draggable = false;
-    image.decoding = 'sync'; // or a layer may be drawn a frame before the one that it is subtracted from
     image.src = address;
     pane.sheet.append(image);
     pane.images.set(key, image);
