@@ -225,6 +225,7 @@ class Stream : LocalMoments<T> {
       behind[last] = splat<T>(1);
       for (int j = last; j > 0; --j) behind[j - 1] = behind[j] * e[j].cs;
       V before = ssim_gain * gain;
+      // Times cs and times l, each as one multiplication with an addition.
       const V g_l = before * behind[0] - before * behind[0] * e[0].e_cs;
       before -= before * e[last].e_l;
       V* out = maps_out + k;
