@@ -74,31 +74,44 @@ INLINE double sum_lanes(Vec<T> v) {
   return sum;
 }
 
-// Elements of a and b in turn: the lower halves a0 b0 a1 b1 ..., or the upper ones.
+// What machines do without moving values between blocks of 16 bytes: in each block, the elements of a and b
+// in turn, of its lower half or its upper one; and what moves blocks alone: the even or the odd ones of a and
+// b.
 template <class T, int... I>
-INLINE Vec<T> interleave_low(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, (I % 2 * lanes<T> + I / 2)...);
+INLINE Vec<T> interleave(Vec<T> a, Vec<T> b, bool upper, std::integer_sequence<int, I...>) {
+  constexpr int n = 16 / int(sizeof(T));
+  return upper ? __builtin_shufflevector(a, b, (I % 2 * lanes<T> + I / n * n + I % n / 2 + n / 2)...)
+               : __builtin_shufflevector(a, b, (I % 2 * lanes<T> + I / n * n + I % n / 2)...);
 }
 template <class T, int... I>
-INLINE Vec<T> interleave_high(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, (I % 2 * lanes<T> + lanes<T> / 2 + I / 2)...);
+INLINE Vec<T> every_other_block(Vec<T> a, Vec<T> b, bool odd, std::integer_sequence<int, I...>) {
+  constexpr int n = 16 / int(sizeof(T));
+  return odd ? __builtin_shufflevector(a, b, (I / n * 2 * n + n + I % n)...)
+             : __builtin_shufflevector(a, b, (I / n * 2 * n + I % n)...);
 }
 
-// rows[i][j] <-> rows[j][i]: log2(lanes) perfect shuffles of the block.
+// rows[i][j] <-> rows[j][i]. Every step exchanges a bit of the rows' numbers with one of the columns'.
 template <class T>
 INLINE void transpose(Vec<T>* rows) {
-  constexpr int n = lanes<T>;
-  constexpr std::make_integer_sequence<int, n> every{};
-#pragma GCC unroll 4
-  for (int step = 1; step < n; step *= 2) {
-    Vec<T> shuffled[n];
+  constexpr int block = 16 / int(sizeof(T));
+  constexpr std::make_integer_sequence<int, lanes<T>> every{};
+  const auto step = [&](int bit, auto shuffle) INLINE_LAMBDA {
 #pragma GCC unroll 16
-    for (int i = 0; i < n / 2; ++i) {
-      shuffled[2 * i] = interleave_low<T>(rows[i], rows[i + n / 2], every);
-      shuffled[2 * i + 1] = interleave_high<T>(rows[i], rows[i + n / 2], every);
+    for (int pair = 0; pair < lanes<T> / 2; ++pair) {
+      const int i = pair / bit * 2 * bit + pair % bit;
+      const Vec<T> a = rows[i], b = rows[i + bit];
+      rows[i] = shuffle(a, b, false), rows[i + bit] = shuffle(a, b, true);
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < n; ++i) rows[i] = shuffled[i];
+  };
+#pragma GCC unroll 4
+  for (int bit = block / 2; bit > 0; bit /= 2) {
+    step(bit,
+         [&](Vec<T> a, Vec<T> b, bool upper) INLINE_LAMBDA { return interleave<T>(a, b, upper, every); });
+  }
+#pragma GCC unroll 4
+  for (int bit = block; bit < lanes<T>; bit *= 2) {
+    step(bit,
+         [&](Vec<T> a, Vec<T> b, bool odd) INLINE_LAMBDA { return every_other_block<T>(a, b, odd, every); });
   }
 }
 
