@@ -41,7 +41,7 @@ struct Problem {
   // difference, up to 2, would otherwise cost the digits of its variation. The CPU's alone.
   Images next_m, next_d;
   Images loss_map;     // out: loss(p), [batch, channels, height', width']; or absent
-  double* plane_sums;  // out: per item the sums of ssim and l1 terms, [items][2]; or null
+  double* plane_sums;  // out: the sums of ssim and l1 terms, [planes][bands * strips][2]; or null
 
   // Gradient of sum_p gain(p) * loss(p), gain(p) = the incoming map * the plane's gain.
   Images grad_x, grad_y;  // out; or absent. The CPU's kernels give no grad_y alone: swap x and y.
@@ -52,7 +52,8 @@ struct Problem {
 // How a problem is cut into items: the same for every number of threads, so the sums are too.
 struct Items {
   int64_t strips, bands, planes;
-  int64_t count() const { return strips * bands * planes; }
+  int64_t group;  // planes that lie side by side in an item, where one alone would be too narrow
+  int64_t count() const { return strips * bands * ((planes + group - 1) / group); }
 };
 
 // fine = gain[plane] * fine + upsampled(coarse) / 4: the adjoint of the 2x2 means.

@@ -110,7 +110,7 @@ struct CpuCall : Call {
 std::vector<std::array<double, 2>> run(Problem p) {
   const CpuKernels& kernels = cpu_kernels();
   const Items items = kernels.items(p);
-  std::vector<double> sums(size_t(2 * items.count()));
+  std::vector<double> sums(size_t(2 * items.planes * items.bands * items.strips));
   p.plane_sums = sums.data();
   parallel(items.count(), 1, [&](int64_t begin, int64_t end) { kernels.similarity(p, begin, end); });
   std::vector<std::array<double, 2>> planes(size_t(items.planes), {0, 0});

@@ -62,6 +62,10 @@ CASES = {
 }
 every_loss = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 every_padding = pytest.mark.parametrize("padding", PADDINGS)
+every_reduction = pytest.mark.parametrize(
+    ("case", "reduction"),
+    [pytest.param(c, r, id=f"{name}-{r}") for name, c in CASES.items() for r in c.reductions()],
+)
 
 
 def pair(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

@@ -92,6 +92,17 @@ def test_wide_pictures(name: str, condition: str) -> None:
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("name", ["ssim", "l1_ssim", "ms_ssim_gaussian", "mix"])
+def test_batches_of_patches(name: str, condition: str, photo) -> None:
+    """Planes of narrow images share a row of segments."""
+    y = photo("astronaut")[0, :, 32:160, 32:160]
+    y = y.unfold(1, 64, 32).unfold(2, 64, 32).permute(1, 2, 0, 3, 4).flatten(0, 1)  # [9, 3, 64, 64]
+    similarity, loss, gradient = measure(name, condition, y.contiguous())
+    assert similarity < 2e-7 or name in ("mix", "l1_ssim")
+    assert loss < 5e-6 and gradient < gradient_limit(name)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 1.3, 1.4])
 def test_windows_much_smaller_than_a_segment(sigma: float, condition: str, photo) -> None:
     similarity, loss, gradient = measure("ssim", condition, photo("astronaut"), sigma=sigma)

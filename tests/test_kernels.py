@@ -13,6 +13,7 @@ from cases import (
     assert_same,
     every_loss,
     every_padding,
+    every_reduction,
     pair,
     relative_error,
     sizes,
@@ -27,10 +28,6 @@ F64 = dict(value=1e-11, gradient=1e-10)
 F32 = dict(value=5e-6, gradient=5e-6)
 TOLERANCE = {torch.float64: F64, torch.float32: F32}
 every_precision = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float64", "float32"])
-every_reduction = pytest.mark.parametrize(
-    ("case", "reduction"),
-    [pytest.param(c, r, id=f"{name}-{r}") for name, c in CASES.items() for r in c.reductions()],
-)
 
 
 @every_precision

@@ -105,12 +105,14 @@ class LocalMoments {
     return T(0.5) * (middle_of(one) + middle_of(other));
   }
 
-  // Whether x = y somewhere among the samples of a row of d.
-  bool meets_identical(const V* d) const {
+  // Whether x = y somewhere among the i-th plane's samples of a row of d.
+  bool meets_identical(int64_t plane, const V* d) const {
+    const T identical = -source.offset_d[plane * tile.across];
     for (int i = 0; i < 4; ++i) {
-      for (int lane = 0; lane < L; ++lane) {
-        const int64_t col = tile.t0 + lane * s + sample(i);
-        if (col >= 0 && col < tile.w && d[sample(i)][lane] == -source.offset_d) return true;
+      const int64_t at = sample(i);
+      int64_t lane = plane * tile.across;
+      for (int64_t col = tile.t0 + at; lane < (plane + 1) * tile.across; ++lane, col += s) {
+        if (d[at][lane] == identical && col >= 0 && col < tile.w) return true;
       }
     }
     return false;
@@ -120,7 +122,11 @@ class LocalMoments {
     const V *const one = source.row(row + count / 4), *const other = source.row(row + 3 * count / 4);
     base_m = typical(one, other), base_d = typical(one + pitch, other + pitch);
     // Where the images are identical, loss and gradient are 0, without rounding.
-    if (meets_identical(one + pitch) || meets_identical(other + pitch)) base_d = V{} - source.offset_d;
+    for (int64_t i = 0; i < tile.planes; ++i) {
+      if (!meets_identical(i, one + pitch) && !meets_identical(i, other + pitch)) continue;
+      for (int64_t lane = i * tile.across; lane < (i + 1) * tile.across; ++lane)
+        base_d[lane] = -source.offset_d[lane];
+    }
     if (!any_narrow) return;
     middle = count / 2;
     for (int i = 0; i < count; ++i) {
@@ -163,7 +169,7 @@ class LocalMoments {
     const int halo = Radius > 0 ? Radius : radius[j];
     const bool with_l1 = windowed_l1 && j == scales - 1;
     const int64_t pitch = this->pitch;
-    const T offset_d = source.offset_d;
+    const V offset_d = source.offset_d;
     const T* const w = weights[j];
     const V* const* const raws = this->raws;
     V base_m = this->base_m, base_d = this->base_d;

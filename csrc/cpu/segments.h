@@ -5,24 +5,26 @@ INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// Linear row -> segments of s elements: vector k of out is elements k, s + k, 2 s + k, ... load_at(i) gives
-// the elements from i on, a vector beyond lanes * s of them where segments are shorter than a block; these
-// spill into what comes next in out. The last block overlaps the one before.
-template <class T, class Load>
-INLINE void load_segments(Load load_at, int64_t s, Vec<T>* out) {
+// Linear row -> segments of s elements: vector k of out is made by `finish` of elements k, s + k, 2 s + k,
+// ... load_at(lane, k) gives the elements from lane * s + k on, a vector beyond lanes * s of them where
+// segments are shorter than a block; these spill into what comes next in out. The last block overlaps the one
+// before.
+template <class T, class Load, class Finish>
+INLINE void load_segments(Load load_at, int64_t s, Vec<T>* out, Finish finish) {
   constexpr int n = lanes<T>;
   for (int64_t begin = 0; begin < s; begin += n) {
     const int64_t k = s < n ? 0 : smaller(begin, s - n);
     Vec<T> block[n];
-    for (int lane = 0; lane < n; ++lane) block[lane] = load_at(lane * s + k);
+    for (int lane = 0; lane < n; ++lane) block[lane] = load_at(lane, k);
     transpose<T>(block);
-    for (int i = 0; i < n; ++i) out[k + i] = block[i];
+    for (int i = 0; i < n; ++i) out[k + i] = finish(block[i]);
   }
 }
 
 template <class T>
 void to_segments(const T* linear, int64_t s, Vec<T>* out) {
-  load_segments<T>([&](int64_t i) INLINE_LAMBDA { return load<T>(linear + i); }, s, out);
+  load_segments<T>([&](int lane, int64_t k) INLINE_LAMBDA { return load<T>(linear + lane * s + k); }, s, out,
+                   [&](Vec<T> v) INLINE_LAMBDA { return v; });
 }
 
 // What lies in the segment before, and in the one after; nothing is beyond the row.

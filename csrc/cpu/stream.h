@@ -19,15 +19,16 @@ class Stream : LocalMoments<T> {
   using typename Base::V;
 
   const bool gradient, both;
-  const int maps;  // a scale: b_m, b_d, a (or a_m and a_d), and for l1 its gain
-  T ssim_gain, l1_gain;
+  const int maps;        // a scale: b_m, b_d, a (or a_m and a_d), and for l1 its gain
+  V ssim_gain, l1_gain;  // of each lane's plane; 0 in lanes of none
+  T c2[max_scales];      // relative to the centre's weight, as variances are
   V *map_rows, *map_ring[max_scales], *base_ring, *zeros, *shifts;
   V* edge_weight;             // reflect's, per column
   Columns<T> segment_starts;  // the columns where the segments start, less t0
   V *incoming, *losses, *gradients;
   T* linear;
   const V** rows;
-  double sum_ssim = 0, sum_l1 = 0;
+  double sum_ssim[L] = {}, sum_l1[L] = {};  // of the lanes
 
   int maps_of(int j) const { return maps + (j == scales - 1 && windowed_l1); }
   int64_t map_ring_rows(int j) const { return R + tile.r + radius[j]; }
@@ -43,8 +44,12 @@ class Stream : LocalMoments<T> {
     layout(static_cast<char*>(scratch(bytes)));
     source.start();
     number_columns();
-    ssim_gain = gradient ? T(p.gains[2 * tile.plane]) : 0;
-    l1_gain = gradient ? T(p.gains[2 * tile.plane + 1]) : 0;
+    for (int j = 0; j < scales; ++j) c2[j] = T(p.c2 / centre[j]);
+    ssim_gain = l1_gain = V{};
+    for (int64_t lane = 0; gradient && lane < tile.planes * tile.across; ++lane) {
+      const double* const gains = p.gains + 2 * (tile.plane + lane / tile.across);
+      ssim_gain[lane] = T(gains[0]), l1_gain[lane] = T(gains[1]);
+    }
   }
 
   void run() {
@@ -77,8 +82,12 @@ class Stream : LocalMoments<T> {
       }
     }
     if (!p.plane_sums) return;
-    double* sums = p.plane_sums + 2 * (tile.plane * tile.pieces + tile.piece);
-    sums[0] = sum_ssim, sums[1] = windowed_l1 ? sum_l1 : source.sum_l1;
+    for (int64_t i = 0; i < tile.planes; ++i) {
+      double* const sums = p.plane_sums + 2 * ((tile.plane + i) * tile.pieces + tile.piece);
+      sums[0] = 0, sums[1] = windowed_l1 ? 0 : source.sum_l1[i];
+      for (int64_t lane = i * tile.across; lane < (i + 1) * tile.across; ++lane)
+        sums[0] += sum_ssim[lane], sums[1] += sum_l1[lane];
+    }
   }
 
  private:
@@ -119,8 +128,8 @@ class Stream : LocalMoments<T> {
   void number_columns() {
     T* const edges = reinterpret_cast<T*>(edge_weight);
     for (int64_t lane = 0; lane < L; ++lane) {
-      segment_starts[lane] = lane * s;
-      for (int64_t k = 0; k < s; ++k) edges[k * L + lane] = edge(tile.t0 + lane * s + k, tile.w);
+      segment_starts[lane] = tile.column_of(lane) - tile.t0;
+      for (int64_t k = 0; k < s; ++k) edges[k * L + lane] = edge(tile.column_of(lane) + k, tile.w);
     }
   }
 
@@ -140,9 +149,10 @@ class Stream : LocalMoments<T> {
     const int64_t begin = larger(tile.left, tile.t0), to = smaller(tile.right, tile.t1);
     for (int64_t i = 0; i < count; ++i) {
       for (int64_t k = 0; k < L * s + L; ++k) linear[k] = 0;
-      if (row + i >= tile.top && row + i < tile.bottom) {
-        read_row<T>(p.grad_map, tile.n, tile.c, row + i - tile.top, begin - tile.left, to - begin,
-                    linear + (begin - tile.t0));
+      const bool exists = row + i >= tile.top && row + i < tile.bottom;
+      for (int64_t plane = 0; exists && plane < tile.planes; ++plane) {
+        read_row<T>(p.grad_map, tile.n(plane), tile.c(plane), row + i - tile.top, begin - tile.left,
+                    to - begin, linear + tile.start(plane) + (begin - tile.t0));
       }
       to_segments<T>(linear, s, incoming + i * pitch);
     }
@@ -168,13 +178,15 @@ class Stream : LocalMoments<T> {
     const bool gradient = this->gradient;
     const V* const incoming = General && p.grad_map.data ? this->incoming + i * pitch : nullptr;
     V* const losses = General && p.loss_map.data ? this->losses : nullptr;
-    const T c1 = T(p.c1), c2 = T(p.c2), offset_m = source.offset_m, offset_d = source.offset_d;
+    const T c1 = T(p.c1);
+    const V offset_m = source.offset_m, offset_d = source.offset_d;
     const bool reflected = General && p.padding == Padding::reflect;
     const T row_weight = General ? 1 / edge(row, tile.h) : T(1);
-    // The maps are blurred relative to the centre's weight, too: what it takes away is put in here.
-    const T ssim_gain = this->ssim_gain * (General ? T(1) : centre[0]);
-    const T l1_gain = this->l1_gain * centre[last];
+    // The maps are blurred relative to the centre's weight, too: what it takes away is put in here. Variances
+    // are left relative to it, and with them c2: so is 1 / B, and the gradient with respect to cs.
+    const V ssim_gain = this->ssim_gain, l1_gain = this->l1_gain * centre[last];
     const int64_t halo_pitch = this->halo_pitch, moment_pitch = this->moment_pitch;
+    const T* const c2 = this->c2;
     const V *const moments = moment_row(i, 0), *const d_row = source.row(row) + pitch;
     const V base_m = this->base_m, base_d = this->base_d;
     // The columns of positions that exist here, and those that count.
@@ -189,9 +201,9 @@ class Stream : LocalMoments<T> {
       const auto mean = [&](int j, int q)
                             INLINE_LAMBDA { return centre[j] * at_k[(j * 5 + q) * moment_pitch]; };
       const auto variance = [&](int j, int q) INLINE_LAMBDA {
-        const V mu = mean(j, q - 1);
-        if (General && radius[j] == 0) return mu * V{};  // NaN where the value is NaN
-        return not_negative(mean(j, q) - mu * mu);
+        const V* const of = at_k + (j * 5 + q) * moment_pitch;
+        if (General && radius[j] == 0) return of[-moment_pitch] * V{};  // NaN where the value is NaN
+        return not_negative(of[0] - of[-moment_pitch] * mean(j, q - 1));
       };
       const auto base = [&](int j, int q) INLINE_LAMBDA {
         return General ? this->base(j, i, q, k) : (q == 0 ? base_m : base_d);
@@ -201,8 +213,8 @@ class Stream : LocalMoments<T> {
                           variance(j, 1), variance(j, 3)};
       };
       Dissimilarity<V> e[Scales];
-      for (int j = 0; j < last; ++j) e[j] = dissimilarity<false>(moments_at(j), c1, c2);
-      e[last] = dissimilarity<Luminance>(moments_at(last), c1, c2);
+      for (int j = 0; j < last; ++j) e[j] = dissimilarity<false>(moments_at(j), c1, c2[j]);
+      e[last] = dissimilarity<Luminance>(moments_at(last), c1, c2[last]);
       V loss = e[last].e_l;
       for (int j = 0; j < scales; ++j) loss += e[j].e_cs - loss * e[j].e_cs;
       loss = not_negative(loss);
@@ -226,21 +238,19 @@ class Stream : LocalMoments<T> {
       for (int j = last; j > 0; --j) behind[j - 1] = behind[j] * e[j].cs;
       V before = ssim_gain * gain;
       // Times cs and times l, each as one multiplication with an addition.
-      const V g_l = before * behind[0] - before * behind[0] * e[0].e_cs;
+      const V g_l = before * centre[last] * behind[0] - before * centre[last] * behind[0] * e[0].e_cs;
       before -= before * e[last].e_l;
       V* out = maps_out + k;
       const auto exists = within(columns, begin, end);
       const auto put = [&](V* to, V value) INLINE_LAMBDA { *to = exists ? value : V{}; };
       for (int j = 0; j < scales; ++j, out += 5 * halo_pitch) {
         // One tap has no variance, but large terms that would have to cancel.
-        const T factor = General ? (radius[j] > 0 ? centre[j] : T(0)) : T(1);
-        const V g_cs = factor * before * behind[j];
+        const V g_cs = General && radius[j] == 0 ? V{} : before * behind[j];
         // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.
         const V delta_m = -(mean(j, 0) + base(j, 0));
         const V delta_d = -(mean(j, 2) + (base(j, 1) - base_d));
         const Coefficients<V> at =
-            j == last ? coefficients<Luminance, T>(moments_at(j), e[j], delta_m, delta_d,
-                                                   General ? g_l * centre[j] : g_l, g_cs)
+            j == last ? coefficients<Luminance, T>(moments_at(j), e[j], delta_m, delta_d, g_l, g_cs)
                       : coefficients<false, T>(moments_at(j), e[j], delta_m, delta_d, g_l, g_cs);
         put(out, at.b_m);
         if (both) {
@@ -256,15 +266,20 @@ class Stream : LocalMoments<T> {
       }
     }
     if (row < tile.row0 || row >= tile.row1) return;
-    this->sum_ssim += sum_lanes<T>(sum_ssim), this->sum_l1 += sum_lanes<T>(sum_l1);
+    for (int lane = 0; lane < L; ++lane) {
+      this->sum_ssim[lane] += double(sum_ssim[lane]);
+      if (windowed_l1) this->sum_l1[lane] += double(sum_l1[lane]);
+    }
   }
 
   void write_losses(int64_t row) {
     const int64_t begin = larger(tile.left, tile.col0), to = smaller(tile.right, tile.col1);
     if (begin >= to) return;
     from_segments<T>(losses, s, linear);
-    write_row<T>(p.loss_map, tile.n, tile.c, row - tile.top, begin - tile.left, to - begin,
-                 linear + (begin - tile.t0));
+    for (int64_t i = 0; i < tile.planes; ++i) {
+      write_row<T>(p.loss_map, tile.n(i), tile.c(i), row - tile.top, begin - tile.left, to - begin,
+                   linear + tile.start(i) + (begin - tile.t0));
+    }
   }
 
   // The maps of one row, blurred along it into their ring. a (or a_d) is the coefficient of 1 where
@@ -288,11 +303,14 @@ class Stream : LocalMoments<T> {
   }
 
   void reflect_columns(V* in, int count) const {
+    for (int64_t i = 0; i < tile.planes; ++i) reflect_columns(in, count, i * tile.across);
+  }
+  void reflect_columns(V* in, int count, int64_t first_lane) const {
     const auto reflect = [&](int64_t col) {
-      const int64_t from = mirrored(col, tile.w);
-      const int64_t lane = (col - tile.t0) / s, from_lane = (from - tile.t0) / s;
+      const auto lane_of = [&](int64_t column) { return first_lane + (column - tile.t0) / s; };
+      const int64_t from = mirrored(col, tile.w), lane = lane_of(col), from_lane = lane_of(from);
       const auto at = [&](int q, int64_t column) -> T& {
-        return reinterpret_cast<T*>(in + q * halo_pitch + (column - tile.t0) % s)[(column - tile.t0) / s];
+        return reinterpret_cast<T*>(in + q * halo_pitch + (column - tile.t0) % s)[lane_of(column)];
       };
       for (int q = 0; q < count; ++q) at(q, col) = at(q, from);
       at(maps - 1, col) -= at(1, col) * (base_d[from_lane] - base_d[lane]);
@@ -309,7 +327,7 @@ class Stream : LocalMoments<T> {
     const bool pixel_l1 = !windowed_l1 && p.l1_weight != 0;
     if (General && pixel_l1 && p.grad_map.data) read_incoming(row, count);
     const V* const incoming = General && pixel_l1 && p.grad_map.data ? this->incoming : nullptr;
-    const T l1_gain = this->l1_gain, offset_d = source.offset_d;
+    const V l1_gain = this->l1_gain, offset_d = source.offset_d;
     T row_weight[R];
     for (int i = 0; i < R; ++i) row_weight[i] = edge(row + i, tile.h);
     const V base_d = base_d_of(smaller(larger(row + count / 2, tile.first), tile.end - 1));
@@ -318,7 +336,8 @@ class Stream : LocalMoments<T> {
       const int halo = radius[j];
       gather_maps(j, row, count, base_d);
       const bool first_scale = j == 0, last_scale = j == scales - 1;
-      const Ahead own = ahead<T>(p.grad_x, tile.n, tile.c, row, count, tile.col0);
+      const Ahead own =
+          ahead<T>(p.grad_x, tile.n(0), tile.c(0), row, tile.planes == 1 ? count : 0, tile.col0);
       const T* const w = weights[j];
       for (int64_t k = 0; k < s; ++k) {
         if (first_scale) fetch<true>(own, k);
@@ -347,7 +366,7 @@ class Stream : LocalMoments<T> {
           if (!first_scale) one += out[0];
           if (!first_scale && Both) two += out[pitch];
           if (last_scale && (windowed_l1 || pixel_l1)) {
-            V gain = windowed_l1 ? weight * l1[i] : splat<T>(l1_gain);
+            V gain = windowed_l1 ? weight * l1[i] : l1_gain;
             if (incoming) gain *= incoming[i * pitch + k];
             const V true_d = d + offset_d;
             // sign(0) = 0, sign(NaN) = NaN
@@ -360,13 +379,17 @@ class Stream : LocalMoments<T> {
         }
       }
     }
-    const int64_t begin = tile.col0 - tile.t0, width = tile.col1 - tile.col0;
     for (int i = 0; i < count; ++i) {
-      from_segments<T>(gradients + 2 * i * pitch, s, linear);
-      write_row<T>(p.grad_x, tile.n, tile.c, row + i, tile.col0, width, linear + begin);
-      if (!Both) continue;
-      from_segments<T>(gradients + (2 * i + 1) * pitch, s, linear);
-      write_row<T>(p.grad_y, tile.n, tile.c, row + i, tile.col0, width, linear + begin);
+      write_gradient(p.grad_x, row + i, gradients + 2 * i * pitch);
+      if (Both) write_gradient(p.grad_y, row + i, gradients + (2 * i + 1) * pitch);
+    }
+  }
+
+  void write_gradient(const Images& to, int64_t row, const V* values) {
+    from_segments<T>(values, s, linear);
+    for (int64_t i = 0; i < tile.planes; ++i) {
+      write_row<T>(to, tile.n(i), tile.c(i), row, tile.col0, tile.col1 - tile.col0,
+                   linear + tile.start(i) + (tile.col0 - tile.t0));
     }
   }
 

@@ -25,6 +25,16 @@
 
 bool in_double(DType dtype) { return dtype == DType::float64; }
 
+// How many planes to put side by side in an item: halved lanes a plane as long as segments do not get too
+// wide and items are left for several threads.
+int64_t planes_together(int64_t planes, int64_t width, int64_t lanes, int64_t widest) {
+  int64_t group = 1;
+  while (2 * group <= lanes && ceil_div(planes, 2 * group) >= 6 &&
+         ceil_div(width, lanes / (2 * group)) * lanes <= widest)
+    group *= 2;
+  return group;
+}
+
 // Strips narrow enough for the rings to stay in the L2 cache, but wide enough to repay the columns around
 // them; bands high enough to repay the rows, and items enough for many threads; segments of at most eight
 // radii, whose base is close enough to what a window sees. Depends on shapes alone: same bits for any
@@ -39,7 +49,13 @@ Items items(const Problem& p) {
   Items items{};
   items.planes = p.batch * p.channels;
   items.strips = ceil_div(p.width, widest);
-  const int64_t pieces = items.planes * items.strips;
+  items.group = 1;
+  if (items.strips == 1) {
+    const int64_t padded = p.width + (p.padding == Padding::valid ? 0 : 2 * r);
+    items.group =
+        planes_together(items.planes, padded, VECTOR_BYTES / size, smaller(segments, larger(widest, 40 * r)));
+  }
+  const int64_t pieces = ceil_div(items.planes, items.group) * items.strips;
   const int64_t wanted = larger(ceil_div(8, larger(1, pieces)), p.width * p.height / items.strips >> 17);
   items.bands = larger(1, smaller(wanted, p.height / larger(96, 4 * r)));
   return items;
