@@ -2,12 +2,13 @@
 
 Every row's contenders run in turn, round after round, so that whatever else the machine does hits
 all of them; the figures are medians, and only the ratios should be read across machines. Memory is
-the largest sum of tensors alive at once, beyond the inputs. Peers that are not installed are named.
+the peak of a fresh process beyond the images (Linux). Peers that are not installed are named.
 """
 
 import argparse
 import datetime
 import importlib
+import multiprocessing
 import os
 import platform
 import random
@@ -15,13 +16,13 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 import ssimloss
 
@@ -106,19 +107,31 @@ def backward(loss: Loss, x: Tensor, y: Tensor) -> Callable[[], None]:
     return run
 
 
-def peak_memory(loss: Loss, x: Tensor, y: Tensor) -> int:
-    """Bytes of tensors alive at once, at most, that forward + backward allocated."""
-    run = backward(loss, x, y)
-    run()
-    x.grad = None  # or its end would count against what is allocated
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        run()
-    alive = peak = 0
-    for event in recorded.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            alive += event.nbytes()
-            peak = max(peak, alive)
-    return peak
+def peak_memory(shape: tuple[int, ...], task: str, name: str, threads: int) -> tuple[float, float]:
+    """Peak resident memory beyond the images', in sizes of the gradient: of one step, and of ten.
+
+    Meant for a fresh process: what was freed before can be used again without growing it.
+    """
+    torch.set_num_threads(threads)
+    loss = contenders(peers(), shape)[task][name]
+
+    def images(*size: int) -> tuple[Tensor, Tensor]:
+        return torch.rand(size, requires_grad=True), torch.rand(size)
+
+    backward(loss, *images(1, 3, 200, 200))()  # lazy imports
+    x, y = images(*shape)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is resident now
+    before, step, peaks = resident("VmRSS"), backward(loss, x, y), []
+    for steps in (1, 9):
+        for _ in range(steps):
+            step()
+        peaks.append((resident("VmHWM") - before) / (4 * x.numel()))
+    return peaks[0], peaks[1]
+
+
+def resident(key: str) -> int:
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith(key))
 
 
 def times_table(found: dict, shape: tuple[int, ...], seconds: float) -> list[str]:
@@ -168,20 +181,20 @@ def dtypes_table(seconds: float) -> list[str]:
 
 
 def memory_table(found: dict) -> list[str]:
-    generator = torch.Generator().manual_seed(0)
     lines = [
-        "### Peak memory of forward + backward, float32, in sizes of the gradient",
+        "### Peak resident memory of forward + backward, float32, in sizes of the gradient",
         "",
-        "| shape | loss | contender | peak |",
-        "|---|---|---|---:|",
+        "| shape | loss | contender | one step | ten steps |",
+        "|---|---|---|---:|---:|",
     ]
-    for shape in SHAPES[:2]:
-        x, y = (torch.rand(shape, generator=generator) for _ in range(2))
-        x.requires_grad_()
-        for task, losses in contenders(found, shape).items():
-            for name, loss in losses.items():
-                peak = peak_memory(loss, x, y) / (4 * x.numel())
-                lines.append(f"| {'x'.join(map(str, shape))} | {task} | {name} | {peak:.2f} |")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as fresh_processes:
+        for shape in SHAPES[:2]:
+            size = "x".join(map(str, shape))
+            for task, losses in contenders(found, shape).items():
+                for name in losses:
+                    run = fresh_processes.submit(peak_memory, shape, task, name, torch.get_num_threads())
+                    lines.append("| {} | {} | {} | {:.2f} | {:.2f} |".format(size, task, name, *run.result()))
     return [*lines, ""]
 
 

@@ -4,6 +4,8 @@
 #include <sys/mman.h>
 #endif
 
+#include <algorithm>
+#include <cstdlib>
 #include <tuple>
 #include <utility>
 
@@ -29,18 +31,40 @@ void set_value(const Tensor& t, int64_t i, double value) {
   }
 }
 
-// A tensor like `like`. Where the kernel has them, huge pages: touching a large fresh buffer in pages of
-// 4 KiB costs as much as computing the loss.
-Tensor fresh(const Tensor& like) {
-  Tensor t = torch::stable::empty_like(like);
+// A tensor without values. Touching a large fresh buffer costs as much as computing the loss; so that the
+// next step gets the same memory again, it comes from malloc: what torch's posix_memalign got and freed,
+// glibc gives to nobody who asks for as much (its bug 14581). And it is asked for in huge pages, where the
+// kernel has them.
+Tensor fresh(const Tensor& like, const Sizes& sizes, const Sizes& strides, ScalarType dtype) {
+  constexpr uintptr_t line = 64, page = uintptr_t(2) << 20;
+  uintptr_t bytes = dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2;
+  for (const int64_t size : sizes) bytes *= uintptr_t(size);
+  void* const block = std::malloc(bytes + line);
+  if (!block) return empty(like, sizes, dtype);  // or an error that says how much was asked for
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(block) + line - 1) / line * line;
 #ifdef __linux__
-  constexpr uintptr_t page = uintptr_t(2) << 20;
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(t.data_ptr());
-  const uintptr_t first = (begin + page - 1) / page * page;
-  const uintptr_t last = (begin + uintptr_t(t.numel() * t.element_size())) / page * page;
+  const uintptr_t first = (begin + page - 1) / page * page, last = (begin + bytes) / page * page;
   if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a hint
 #endif
-  return t;
+  return torch::stable::from_blob(reinterpret_cast<void*>(begin), {sizes.data(), sizes.size()},
+                                  {strides.data(), strides.size()}, like.device(), dtype,
+                                  [block](void*) { std::free(block); });
+}
+
+// The same, dense, with its dimensions in memory in the order of like's, as in torch's empty_like.
+Tensor fresh_like(const Tensor& like) {
+  std::array<int, 4> order{0, 1, 2, 3};
+  bool expanded = false;
+  for (const int i : order) expanded = expanded || (like.stride(i) == 0 && like.size(i) > 1);
+  const auto outer = [&](int i, int j) { return like.stride(i) > like.stride(j); };
+  if (!expanded) std::stable_sort(order.begin(), order.end(), outer);
+  Sizes sizes, strides;
+  int64_t stride = 1;
+  for (int i = 4; i-- > 0; stride *= std::max(sizes[size_t(order[size_t(i)])], int64_t(1))) {
+    const int dim = order[size_t(i)];
+    sizes[size_t(dim)] = like.size(dim), strides[size_t(dim)] = stride;
+  }
+  return fresh(like, sizes, strides, like.scalar_type());
 }
 
 template <class F>
@@ -78,8 +102,8 @@ struct CpuCall : Call {
   }
 
   void make_gradients() {
-    if (want_x) grad_x = fresh(x);
-    if (want_y) grad_y = fresh(y);
+    if (want_x) grad_x = fresh_like(x);
+    if (want_y) grad_y = fresh_like(y);
   }
 
   // The losses of all planes -> [], [N]; the sum over the planes is in their order, on one thread.
@@ -170,7 +194,9 @@ struct Level {
 };
 
 Tensor plane_tensor(const CpuCall& call, const Problem& p, ScalarType dtype) {
-  return empty(call.x, Sizes{call.batch, call.channels, p.height, p.width}, dtype);
+  const int64_t plane = p.height * p.width;
+  return fresh(call.x, {call.batch, call.channels, p.height, p.width},
+               {call.channels * plane, plane, p.width, 1}, dtype);
 }
 
 // The levels of the call's images; the coarser ones are filled in by the run of the one before. Their tensors

@@ -1,6 +1,5 @@
 """What the issue's table fixes: NaN, huge values, empty batches, CPU variants, bits, memory."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import exact
@@ -233,55 +232,67 @@ def test_same_bits_for_any_number_of_threads(name: str, dtype: torch.dtype) -> N
 # ---- Memory
 
 
-def allocated(run: Callable[[], object]) -> int:
-    """Bytes that torch's allocator hands out in run(), each of them: nothing hides below a peak."""
-    with torch.profiler.profile(profile_memory=True) as profile:
-        run()
-    events = profile.profiler.kineto_results.events()
-    return sum(max(e.nbytes(), 0) for e in events if e.name() == "[memory]")
-
-
-PEAK = """
+MEMORY = """
 import gc, torch, ssimloss
 torch.set_num_threads(2)
-loss = getattr(ssimloss, "{name}")()
+loss = {loss}
 def status(key):
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 def step(x, y):
-    loss(x, y).backward()
-step(torch.rand(1, 1, 16, 16, requires_grad=True), torch.rand(1, 1, 16, 16))  # lazy imports, code
-x, y = torch.rand(1, 3, 2160, 3840, requires_grad=True), torch.rand(1, 3, 2160, 3840)
+    value = loss(x, y)
+    if x.requires_grad:
+        value.backward()
+def pair(*shape):
+    return torch.rand(shape, requires_grad={gradient}), torch.rand(shape)
+step(*pair(1, 1, 200, 200))  # lazy imports, code
+x, y = pair(1, 3, {height}, {width})
 open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew from what is resident now
 before = status("VmRSS")
-step(x, y)
+for i in range({steps}):
+    x.grad = None
+    step(x, y)
 print((status("VmHWM") - before) / (4 * x.numel()))
 """
 
 
-@pytest.mark.parametrize("loss", [SSIMLoss, L1SSIMLoss], ids=["SSIMLoss", "L1SSIMLoss"])
-def test_memory_is_the_gradient(loss: type, python) -> None:
-    """Forward + backward take the gradient and at most 10 % more.
+def peak_memory(python, loss: str, height: int, width: int, steps: int, gradient: bool = True) -> float:
+    """Of a fresh process, in sizes of x: what the loss makes and the kernels' scratch memory.
 
-    The kernels' scratch memory is malloc's, which torch's profiler does not see: the peak of a fresh
-    process's resident memory holds that as well.
+    Both are malloc's, which torch's profiler does not see.
     """
-    x, y = pair(1, 3, 540, 960)
-    x.requires_grad_()
-    assert 1 <= allocated(lambda: loss()(x, y).backward()) / (4 * x.numel()) < 1.1
-
-    done = python(PEAK.format(name=loss.__name__))
+    run = dict(loss=f"ssimloss.{loss}", height=height, width=width, steps=steps, gradient=gradient)
+    done = python(MEMORY.format(**run))
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) + 0.01 >= 1.0 and float(done.stdout) < 1.1
+    return float(done.stdout)
 
 
-@every_loss
-def test_value_alone_makes_no_gradient(case: Case) -> None:
-    """Without a gradient asked for, nothing at full resolution; the pyramid has d in float64."""
-    x, y = pair(1, 3, 270, 480)
-    loss = case.make()
-    pyramid = 3 * (1 / 4 + 1 / 16 + 1 / 64 + 1 / 256) if case.levels > 1 else 0
-    assert 0 < allocated(lambda: loss(x, y)) / (4 * x.numel()) < pyramid + 0.05
+@pytest.mark.parametrize(("height", "width", "steps"), [(2160, 3840, 1), (1080, 1920, 20)], ids=str)
+@pytest.mark.parametrize("loss", ["SSIMLoss()", "L1SSIMLoss()"])
+def test_memory_is_the_gradient(loss: str, height: int, width: int, steps: int, python) -> None:
+    """Forward + backward take the gradient and at most 10 % more, and every step takes the same again."""
+    assert 0.99 <= peak_memory(python, loss, height, width, steps) < 1.1
+
+
+def test_memory_of_a_pyramid(python) -> None:
+    """The gradient, and one plane's coarser levels: m and d (in float64), and their gradients."""
+    assert 1 + 4 / 3 / 3 <= peak_memory(python, "MSSSIMLoss('dyadic')", 1080, 1920, 20) < 1.6
+
+
+@pytest.mark.parametrize(
+    ("loss", "levels"),
+    [
+        ("SSIMLoss()", 0),
+        ("L1SSIMLoss()", 0),
+        ("MSSSIMLoss()", 0),
+        ("MixLoss()", 0),
+        ("MSSSIMLoss('dyadic')", 1 / 3),
+        ("MixLoss(multiscale='dyadic')", 1 / 3),
+    ],
+)
+def test_value_alone_makes_no_gradient(loss: str, levels: float, python) -> None:
+    """Without a gradient asked for, nothing at full resolution; of a pyramid, one plane's coarser levels."""
+    assert peak_memory(python, loss, 2160, 3840, 1, gradient=False) < levels + 0.1
 
 
 def test_padding_names_are_all_tested() -> None:
