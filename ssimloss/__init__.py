@@ -4,7 +4,18 @@ from importlib.metadata import version as _version
 
 import torch as _torch
 
-from . import _C
+try:
+    from . import _C
+except ImportError as _error:
+    from pathlib import Path as _Path
+
+    _folder = _Path(__file__).parent
+    if not [*_folder.glob("_C*.so"), *_folder.glob("_C*.pyd")]:
+        raise ImportError(
+            f"ssimloss is not built in {_folder}: run `pip install --no-build-isolation -e .` there, or "
+            "start Python in another folder to use an installed one"
+        ) from _error
+    raise
 from .functional import ms_ssim, ms_ssim_gaussian, ssim
 from .modules import L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss
 

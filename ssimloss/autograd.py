@@ -7,7 +7,7 @@ from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd.forward_ad import unpack_dual
 
-from .ops import NO_DOUBLE_BACKWARD, Options, scale_, unit_scale
+from .ops import NO_DOUBLE_BACKWARD, NO_FORWARD_MODE, Options, scale_, unit_scale
 
 
 def fused_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
@@ -36,6 +36,10 @@ class _Function(torch.autograd.Function):
     """Applied without looking up the names of forward's arguments, which costs more than a small loss."""
 
     generate_vmap_rule = True
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(NO_FORWARD_MODE)
 
     @classmethod
     def apply(cls, *args: Any) -> Any:

@@ -56,7 +56,7 @@ def ssim(
     """Structural similarity, in [-1, 1]; 1 for identical images.
 
     Wang et al. 2004, equation 13, doi:10.1109/TIP.2003.819861, under a Gaussian window of standard
-    deviation sigma (pixels). Shapes, options and errors: see the module.
+    deviation sigma (pixels). Shapes, options and errors: see ssimloss.functional.
     """
     options = gaussian_options(
         (sigma,), window_size, padding, data_range, k1, k2, reduction=reduction, sigma_name="sigma"
@@ -87,6 +87,8 @@ def ms_ssim(
     A fractional power of a negative m_j does not exist: below m_j = 0.05 its logarithm goes on along
     its tangent, so on anti-correlated images the value stays positive and finite and the gradient
     finite and non-zero (pytorch-msssim clamps there: its gradient is dead or NaN).
+
+    Shapes, options and errors: see ssimloss.functional. By default images of 161x161 pixels and more.
     """
     options = dyadic_options(weights, sigma, window_size, padding, data_range, k1, k2, reduction=reduction)
     return 1 - loss_of(x, y, options)
@@ -109,6 +111,8 @@ def ms_ssim_gaussian(
     Zhao et al. 2017, equation 9, doi:10.1109/TCI.2016.2644865: l_M(p) * prod_j cs_j(p), scale j under
     a Gaussian of standard deviation sigmas[j] (at most 16), l from the largest, all exponents 1.
     Nothing is clamped: where cs_j is negative the product is what it is, and so is its gradient.
+
+    Shapes, options and errors: see ssimloss.functional. By default images of 57x57 pixels and more.
     """
     options = gaussian_options(sigmas, window_size, padding, data_range, k1, k2, reduction=reduction)
     return 1 - loss_of(x, y, options)
@@ -198,7 +202,8 @@ def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor
             raise ValueError(f"{name}: expected shape [N, C, H, W] or [C, H, W], got {list(image.shape)}")
         if image.dtype not in DTYPES:
             names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-            raise TypeError(f"{name}: expected dtype {names}, got {image.dtype}")
+            hint = f" ({name}.float() with data_range=255 takes it)" if image.dtype == torch.uint8 else ""
+            raise TypeError(f"{name}: expected dtype {names}, got {image.dtype}{hint}")
     if x.shape != y.shape:
         raise ValueError(f"y: expected the shape of x, {list(x.shape)}, got {list(y.shape)}")
     if x.device != y.device:
@@ -241,19 +246,15 @@ def check_size(x: Tensor, options: Options) -> None:
     """The window must fit, in the dyadic form into the coarsest level."""
     levels = len(options.weights) if isinstance(options, Dyadic) else 1
     window, height, width = options.largest_window, *x.shape[-2:]
-    for _ in range(levels - 1):
-        height, width = (height + 1) // 2, (width + 1) // 2
-    least = {"valid": window, "zeros": 1, "reflect": window // 2 + 1}[options.padding]
+    coarsest = {"valid": window, "zeros": 1, "reflect": window // 2 + 1}[options.padding]
+    least = (coarsest - 1) * 2 ** (levels - 1) + 1  # a level is half the one before, rounded up
     if min(height, width) < least:
-        at = f" ({height}x{width} at the coarsest of {levels} levels)" if levels > 1 else ""
+        at = f" at the coarsest of {levels} levels" if levels > 1 else ""
+        smaller = "a smaller window_size or padding='zeros' takes smaller images"
         raise ValueError(
-            f"x: expected height and width of at least {least} for padding={options.padding!r} and a "
-            f"{window}-tap window, got {x.shape[-2]}x{x.shape[-1]}{at}"
-            + (
-                ""
-                if options.padding == "zeros"
-                else "; a smaller window_size or padding='zeros' takes smaller images"
-            )
+            f"x: expected height and width of at least {least} for padding={options.padding!r} and a window "
+            f"of {window} taps{at}, got {height}x{width}"
+            + ("" if options.padding == "zeros" else f"; {smaller}")
             + ("; so do fewer weights" if levels > 1 and options.padding != "zeros" else "")
         )
 
@@ -277,11 +278,16 @@ def sequence(name: str, values: Sequence[float]) -> Sequence[float]:
     return values
 
 
+def number(name: str, value: float, expected: str) -> float:
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    got = "a torch.Tensor" if isinstance(value, Tensor) else repr(value)
+    raise TypeError(f"{name}: expected {expected}, got {got}")
+
+
 def positive(name: str, value: float, least: float = 0.0, or_zero: bool = False) -> float:
     expected = "a finite number >= 0" if or_zero else "a finite number > 0"
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected {expected}, got {value!r}")
-    value = float(value)
+    value = number(name, value, expected)
     if not math.isfinite(value) or value < 0 or (value == 0 and not or_zero):
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
     if value < least:
@@ -290,9 +296,10 @@ def positive(name: str, value: float, least: float = 0.0, or_zero: bool = False)
 
 
 def fraction(name: str, value: float) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+    value = number(name, value, "a number in [0, 1]")
+    if not 0 <= value <= 1:
         raise ValueError(f"{name}: expected a number in [0, 1], got {value!r}")
-    return float(value)
+    return value
 
 
 def one_of(name: str, value: str, allowed: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Losses: 0 for identical images, lower is better. Options as in ssimloss.functional."""
+"""Losses: 0 for identical images, lower is better. Shapes, options and errors: see ssimloss.functional."""
 
 from collections.abc import Sequence
 
@@ -28,6 +28,7 @@ class _Loss(nn.Module):
         self._own = own  # the module's own arguments, which the options hold in another form
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of x (restored) and y (truth), [N, C, H, W] or [C, H, W]."""
         return loss_of(x, y, self.options)
 
     def extra_repr(self) -> str:
@@ -37,7 +38,7 @@ class _Loss(nn.Module):
 
 
 class SSIMLoss(_Loss):
-    """1 - SSIM: see ssimloss.ssim."""
+    """1 - SSIM: see ssimloss.ssim. Shapes, options and errors: see ssimloss.functional."""
 
     def __init__(
         self,
@@ -69,7 +70,8 @@ class L1SSIMLoss(_Loss):
 
     The loss of 3-D Gaussian splatting: Kerbl et al. 2023, equation 7, doi:10.1145/3592433. l1 is the
     mean of abs(x - y) over all pixels, in the images' own units, whatever the padding; in a "map"
-    each position has the l1 of its own pixel.
+    each position has the l1 of its own pixel. Unlike the other losses it pads with zeros by default.
+    Shapes, options and errors: see ssimloss.functional.
     """
 
     def __init__(
@@ -106,6 +108,8 @@ class MSSSIMLoss(_Loss):
 
     multiscale  "gaussian": see ssimloss.ms_ssim_gaussian (sigmas); "dyadic": see ssimloss.ms_ssim
                 (sigma, weights). None means the default; an option of the other form is refused.
+
+    Shapes, the other options and errors: see ssimloss.functional.
     """
 
     def __init__(
@@ -140,6 +144,8 @@ class MixLoss(_Loss):
                      l1_range 1); the authors' released layer has alpha = 0.025 with l1_range 1.
     window_size      31 on 31x31 patches with padding "valid" is the paper's training loss.
     multiscale, sigmas, sigma, weights  as in MSSSIMLoss.
+
+    Shapes, the other options and errors: see ssimloss.functional. The default windows need 57x57 pixels.
     """
 
     def __init__(

@@ -77,6 +77,9 @@ NO_DOUBLE_BACKWARD = (
     "differentiated again (create_graph=True or nested torch.func.grad); the functions of "
     "ssimloss.reference can be differentiated any number of times"
 )
+NO_FORWARD_MODE = (
+    "ssimloss: forward-mode derivatives are not supported; the functions of ssimloss.reference have them"
+)
 
 
 def output_size(x: Tensor, options: Options) -> tuple[int, int]:

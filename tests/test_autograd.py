@@ -70,7 +70,7 @@ def test_double_backward_of_the_raw_op_raises(form: str) -> None:
 def test_forward_mode_raises(case: Case) -> None:
     """A silent zero tangent would be worse than none."""
     x, y = tiny_pair(case)
-    with pytest.raises(RuntimeError, match=r"jvp|forward.mode|forward AD"):
+    with pytest.raises(RuntimeError, match="ssimloss: forward-mode derivatives are not supported"):
         func.jvp(lambda t: case.fused(t, y, **case.tiny), (x,), (torch.ones_like(x),))
 
 

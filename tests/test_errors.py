@@ -1,7 +1,9 @@
 """Every refusal names the argument, what was expected and what came; what is legal passes."""
 
 import math
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ IMAGES = {
     "shapes": (A, A[..., 1:], ValueError, r"y: .*shape of x, \[1, 3, 64, 64\], got \[1, 3, 64, 63"),
     "broadcast": (A, A[:, :1], ValueError, r"y: expected the shape of x.*got \[1, 1, 64, 64\]"),
     "integers": (A.int(), A.int(), TypeError, r"x: expected dtype float16,.* got torch\.int32"),
+    "bytes": (A.byte(), A.byte(), TypeError, r"got torch\.uint8 \(x\.float\(\) with data_range=255 takes it"),
     "complex": (A * 1j, A * 1j, TypeError, r"x: expected dtype .*got torch\.complex64"),
     "dtypes": (
         A,
@@ -76,6 +79,7 @@ OPTIONS = {
     "data_range inf": (dict(data_range=math.inf), ValueError, r"data_range: .*finite.*got inf"),
     "data_range nan": (dict(data_range=math.nan), ValueError, r"data_range: .*finite.*got nan"),
     "data_range text": (dict(data_range="1"), TypeError, r"data_range: expected .*got '1'"),
+    "data_range tensor": (dict(data_range=A.max()), TypeError, r"data_range: .*> 0, got a torch\.Tensor$"),
     "k1": (dict(k1=0.0), ValueError, r"k1: expected a finite number > 0, got 0\.0"),
     "k2": (dict(k2=-0.03), ValueError, r"k2: expected a finite number > 0, got -0\.03"),
 }
@@ -169,7 +173,9 @@ def test_window_larger_than_the_image(least: int, options: dict) -> None:
         assert function(fits, fits, **options) == 1
     for height, width in ((least - 1, least + 20), (least + 20, least - 1)):
         tight = torch.rand(1, 1, height, width)
-        with pytest.raises(ValueError, match=f"x: expected height and width.*got {height}x{width}"):
+        with pytest.raises(
+            ValueError, match=f"x: expected height and width of at least {least} .*got {height}x{width}"
+        ):
             function(tight, tight, **options)
 
 
@@ -205,6 +211,22 @@ def test_raw_ops_check_their_arguments_too(name: str) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             options.op(*images, *options._replace(**wrong), 1.0, False, False)
+
+
+def test_images_instead_of_options() -> None:
+    """MixLoss(x, y) in the place of MixLoss()(x, y): no images in the message."""
+    with pytest.raises(TypeError, match=r"^alpha: expected a number in \[0, 1\], got a torch\.Tensor$"):
+        MixLoss(A, A)
+
+
+def test_not_built(tmp_path, python) -> None:
+    """In a clone that is not built, which hides an installed package."""
+    package = Path(ssimloss.__file__).parent
+    ignore = shutil.ignore_patterns("_C*.so", "__pycache__")
+    shutil.copytree(package, tmp_path / "ssimloss", ignore=ignore)
+    done = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import ssimloss")
+    assert done.returncode == 1
+    assert f"ssimloss is not built in {tmp_path / 'ssimloss'}: run `pip install" in done.stderr
 
 
 def test_info() -> None:
