@@ -4,8 +4,8 @@
 #include <sys/mman.h>
 #endif
 
-#include <algorithm>
 #include <cstdlib>
+#include <stdexcept>
 #include <tuple>
 #include <utility>
 
@@ -31,16 +31,16 @@ void set_value(const Tensor& t, int64_t i, double value) {
   }
 }
 
-// A tensor without values. Touching a large fresh buffer costs as much as computing the loss; so that the
-// next step gets the same memory again, it comes from malloc: what torch's posix_memalign got and freed,
-// glibc gives to nobody who asks for as much (its bug 14581). And it is asked for in huge pages, where the
-// kernel has them.
+// A dense tensor without values. Touching a large fresh buffer costs as much as computing the loss. So that
+// the next step gets the same memory again it comes from malloc, which gives it back up to glibc's limit of
+// 32 MiB: what torch's posix_memalign got and freed, glibc gives to nobody who asks for as much (its bug
+// 14581), and steps hold ever more. And it is asked for in huge pages, where the kernel has them.
 Tensor fresh(const Tensor& like, const Sizes& sizes, const Sizes& strides, ScalarType dtype) {
   constexpr uintptr_t line = 64, page = uintptr_t(2) << 20;
   uintptr_t bytes = dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2;
   for (const int64_t size : sizes) bytes *= uintptr_t(size);
   void* const block = std::malloc(bytes + line);
-  if (!block) return empty(like, sizes, dtype);  // or an error that says how much was asked for
+  if (!block) throw std::runtime_error("ssimloss: no memory for " + std::to_string(bytes) + " bytes");
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(block) + line - 1) / line * line;
 #ifdef __linux__
   const uintptr_t first = (begin + page - 1) / page * page, last = (begin + bytes) / page * page;
@@ -51,20 +51,15 @@ Tensor fresh(const Tensor& like, const Sizes& sizes, const Sizes& strides, Scala
                                   [block](void*) { std::free(block); });
 }
 
-// The same, dense, with its dimensions in memory in the order of like's, as in torch's empty_like.
+// With the strides of torch's empty_like, of which only the common ones are known here: those of dense
+// images.
 Tensor fresh_like(const Tensor& like) {
-  std::array<int, 4> order{0, 1, 2, 3};
-  bool expanded = false;
-  for (const int i : order) expanded = expanded || (like.stride(i) == 0 && like.size(i) > 1);
-  const auto outer = [&](int i, int j) { return like.stride(i) > like.stride(j); };
-  if (!expanded) std::stable_sort(order.begin(), order.end(), outer);
-  Sizes sizes, strides;
-  int64_t stride = 1;
-  for (int i = 4; i-- > 0; stride *= std::max(sizes[size_t(order[size_t(i)])], int64_t(1))) {
-    const int dim = order[size_t(i)];
-    sizes[size_t(dim)] = like.size(dim), strides[size_t(dim)] = stride;
-  }
-  return fresh(like, sizes, strides, like.scalar_type());
+  const Sizes sizes{like.size(0), like.size(1), like.size(2), like.size(3)};
+  const Sizes strides{like.stride(0), like.stride(1), like.stride(2), like.stride(3)};
+  const auto [n, c, h, w] = sizes;
+  if (strides == Sizes{c * h * w, h * w, w, 1} || strides == Sizes{h * w * c, 1, w * c, c})
+    return fresh(like, sizes, strides, like.scalar_type());
+  return torch::stable::empty_like(like);
 }
 
 template <class F>

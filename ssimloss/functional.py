@@ -14,6 +14,9 @@ reduction    "mean": a scalar; "none": one value an image, [N], a scalar for [C,
 The result is float32 for 16-bit images; gradients have the images' dtype. Values outside the data
 range are computed as they are; NaN gives NaN. Bad arguments raise ValueError, other dtypes TypeError,
 a device without kernels RuntimeError.
+
+On the CPU a gradient's memory is malloc's: every step gets the same again, but it cannot be resized in
+place, and torch's profiler does not count it.
 """
 
 import math

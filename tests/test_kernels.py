@@ -150,6 +150,17 @@ def test_any_strides(case: Case, dtype: torch.dtype, layout: str) -> None:
         assert all(torch.equal(g, e) for g, e in zip(grads, expected_grads, strict=True))
 
 
+@pytest.mark.parametrize("layout", ["plain", *layouts(torch.zeros(2, 3, 40, 44)), "one row", "one column"])
+def test_gradients_have_the_strides_of_empty_like(layout: str) -> None:
+    """What torch.compile was told of them, and what lets a leaf take its gradient over."""
+    plain = pair(2, 3, 40, 44)[0]
+    others = {"plain": plain, "one row": plain[:, :, :1], "one column": plain[..., :1].contiguous()}
+    images = (layouts(plain) | others)[layout]
+    for x in (images, images[:, :1], images[:1].expand(2, -1, -1, -1), images[:, :1].expand(-1, 3, -1, -1)):
+        grad = value_and_gradients(ssimloss.SSIMLoss(window_size=1), x, x.clone(), "x")[1][0]
+        assert grad.stride() == torch.empty_like(x).stride()
+
+
 def test_incoming_gradient_of_any_strides() -> None:
     """The incoming gradient of a map or of "none" is often expanded (.sum()) or transposed."""
     x, y = pair(2, 3, 30, 31)

@@ -105,6 +105,21 @@ def test_huge_images(name: str, size: float, photo) -> None:
         assert relative_error(grad, expected_grad) < 1e-3
 
 
+@pytest.mark.parametrize(("sigma", "taps"), [(14.0, 101), (60.0, 201), (500.0, 511)])
+def test_huge_images_under_wide_windows(sigma: float, taps: int) -> None:
+    """A window's weights are small there: nothing may be relative to them."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (1e9 * torch.rand(1, 1, taps + 9, taps + 11, generator=generator) for _ in range(2))
+    options = dict(sigma=sigma, window_size=taps)
+    actual, grads = value_and_gradients(SSIMLoss(**options), x, y)
+    expected, expected_grads = value_and_gradients(
+        lambda x, y: exact.LOSSES["ssim"](x, y, **options), x.double(), y.double()
+    )
+    assert relative_error(actual, expected) < 5e-6
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        assert relative_error(grad, expected_grad) < 1e-5
+
+
 @pytest.mark.parametrize("size", [1.0, 1e3, 1e6, 1e9])
 @pytest.mark.parametrize("sigmas", [(1.5,), (0.5, 1.0, 1.5)], ids=str)
 def test_one_tap_has_no_variance(sigmas: tuple[float, ...], size: float) -> None:

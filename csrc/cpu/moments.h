@@ -106,12 +106,12 @@ class LocalMoments {
   }
 
   // Whether x = y somewhere among the i-th plane's samples of a row of d.
-  bool meets_identical(int64_t plane, const V* d) const {
-    const T identical = -source.offset_d[plane * tile.across];
-    for (int i = 0; i < 4; ++i) {
-      const int64_t at = sample(i);
-      int64_t lane = plane * tile.across;
-      for (int64_t col = tile.t0 + at; lane < (plane + 1) * tile.across; ++lane, col += s) {
+  bool meets_identical(int64_t i, const V* d) const {
+    const T identical = -source.offset_d[i * tile.across];
+    for (int which = 0; which < 4; ++which) {
+      const int64_t at = sample(which);
+      int64_t lane = i * tile.across;
+      for (int64_t col = tile.t0 + at; lane < (i + 1) * tile.across; ++lane, col += s) {
         if (d[at][lane] == identical && col >= 0 && col < tile.w) return true;
       }
     }

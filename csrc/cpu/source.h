@@ -19,7 +19,7 @@ template <class T>
 struct Tile {
   static constexpr int L = lanes<T>;
   int r, margin;  // largest radius; how far the positions reach beyond the own pixels
-  int64_t channels, plane, planes, pieces, piece;
+  int64_t channels, first_plane, planes, pieces, piece;
   int64_t h, w;
   int64_t row0, row1, col0, col1;    // own pixels
   int64_t top, bottom, left, right;  // positions that exist
@@ -39,11 +39,11 @@ struct Tile {
         w(p.width),
         across(L / items.group) {
     pieces = items.bands * items.strips;
-    // Channels side by side in memory are worked on one after the other, while they are in the cache.
-    const int64_t together = p.x.stride_c == 1 && items.group == 1 ? channels : 1;
-    piece = item / together % pieces;
-    plane = items.group * (item % together + item / together / pieces * together);
-    planes = smaller(items.group, items.planes - plane);
+    // Channels interleaved in memory are worked on one after the other, while they are in the cache.
+    const int64_t interleaved = p.x.stride_c == 1 && items.group == 1 ? channels : 1;
+    piece = item / interleaved % pieces;
+    first_plane = items.group * (item % interleaved + item / interleaved / pieces * interleaved);
+    planes = smaller(items.group, items.planes - first_plane);
     const int64_t band = piece / items.strips, strip = piece % items.strips;
     row0 = part(h, band, items.bands), row1 = part(h, band + 1, items.bands);
     col0 = part(w, strip, items.strips), col1 = part(w, strip + 1, items.strips);
@@ -54,14 +54,15 @@ struct Tile {
     s = ceil_div(t1 - t0, across);
     // Further left at the right border: the segments are full of pixels where there are enough.
     if (t1 <= w && across * s <= w) t0 = smaller(t0, w - across * s);
-    if (t0 > 0 && t0 % L <= across * s - (t1 - t0)) t0 -= t0 % L;  // where a line of the cache begins
+    if (t0 > 0 && t0 % L <= across * s - (t1 - t0))
+      t0 -= t0 % L;  // where a line of the cache begins, if rows do
     pitch = ceil_div(larger(s, L), 2) * 2 + 1;
     halo_pitch = ceil_div(larger(s, L) + 2 * r, 2) * 2 + 1;
   }
 
   // The i-th plane's image and channel, and where it starts in a row.
-  int64_t n(int64_t i) const { return (plane + i) / channels; }
-  int64_t c(int64_t i) const { return (plane + i) % channels; }
+  int64_t n(int64_t i) const { return (first_plane + i) / channels; }
+  int64_t c(int64_t i) const { return (first_plane + i) % channels; }
   int64_t start(int64_t i) const { return i * across * s; }
   int64_t column_of(int64_t lane) const { return t0 + lane % across * s; }  // where its segment starts
 };
@@ -147,9 +148,9 @@ class Source {
 
   // Medians on a coarse grid, over finite values, so that neither NaN nor a stray huge value spreads.
   // d has an offset only where it is a mean, which rounding to T would cost the digits of its variation.
-  void find_offsets(int64_t plane) {
-    constexpr int across = 4;
-    T m[across * across], d[across * across];
+  void find_offsets(int64_t i) {
+    constexpr int grid = 4;
+    T m[grid * grid], d[grid * grid];
     int count_m = 0, count_d = 0;
     const auto insert = [](T* sorted, int& count, T value) {
       if (value - value != 0) return;
@@ -157,11 +158,11 @@ class Source {
       for (; at > 0 && sorted[at - 1] > value; --at) sorted[at] = sorted[at - 1];
       sorted[at] = value;
     };
-    for (int i = 0; i < across * across; ++i) {
-      const int64_t row = tile.row0 + (2 * (i / across) + 1) * (tile.row1 - tile.row0) / (2 * across);
-      const int64_t col = tile.col0 + (2 * (i % across) + 1) * (tile.col1 - tile.col0) / (2 * across);
+    for (int k = 0; k < grid * grid; ++k) {
+      const int64_t row = tile.row0 + (2 * (k / grid) + 1) * (tile.row1 - tile.row0) / (2 * grid);
+      const int64_t col = tile.col0 + (2 * (k % grid) + 1) * (tile.col1 - tile.col0) / (2 * grid);
       T one_m, one_d;
-      read_images(plane, row, col, 1, &one_m, &one_d);
+      read_images(i, row, col, 1, &one_m, &one_d);
       insert(m, count_m, one_m), insert(d, count_d, one_d);
     }
     // A large offset would cost small values beside it their digits.
@@ -169,7 +170,7 @@ class Source {
       return count > 0 && absolute(sorted[count / 2]) <= most ? sorted[count / 2] : T(0);
     };
     const T plane_m = middle(m, count_m, 64), plane_d = p.sum_difference ? middle(d, count_d, 2) : T(0);
-    for (int64_t lane = plane * tile.across; lane < (plane + 1) * tile.across; ++lane)
+    for (int64_t lane = i * tile.across; lane < (i + 1) * tile.across; ++lane)
       offset_m[lane] = plane_m, offset_d[lane] = plane_d;
   }
 
@@ -238,31 +239,31 @@ class Source {
   // 2x2 means of the own pixels of the i-th plane's two rows that end with `row`; the last argument is only a
   // tag.
   template <class To>
-  void join_rows(int64_t plane, int64_t row, T* const* linear, V offsets, const Images& next, To*) const {
-    const int64_t odd = tile.w % 2, end = (tile.col1 + odd) / 2, shift = tile.start(plane) - tile.t0 - odd;
-    const To offset = To(offsets[plane * tile.across]);
-    To* const __restrict out = row_of<To>(next, tile.n(plane), tile.c(plane), (row + tile.h % 2) / 2).data;
+  void join_rows(int64_t i, int64_t row, T* const* linear, V offsets, const Images& next, To*) const {
+    const int64_t odd = tile.w % 2, end = (tile.col1 + odd) / 2, shift = tile.start(i) - tile.t0 - odd;
+    const To offset = To(offsets[i * tile.across]);
+    To* const __restrict out = row_of<To>(next, tile.n(i), tile.c(i), (row + tile.h % 2) / 2).data;
     const T* const __restrict above = linear[0] + shift;
     const T* const __restrict below = linear[1] + shift;
-    int64_t i = (tile.col0 + odd) / 2;
+    int64_t k = (tile.col0 + odd) / 2;
     if (tile.col0 == 0 && odd) {  // a column of zeros before the first
       out[0] = To(0.25) * (To(above[1]) + To(below[1]) + 2 * offset);
-      ++i;
+      ++k;
     }
-    for (; i < end; ++i) {
-      const To first = To(above[2 * i]) + To(above[2 * i + 1]),
-               second = To(below[2 * i]) + To(below[2 * i + 1]);
-      out[i] = To(0.25) * (first + second) + offset;
+    for (; k < end; ++k) {
+      const To first = To(above[2 * k]) + To(above[2 * k + 1]),
+               second = To(below[2 * k]) + To(below[2 * k + 1]);
+      out[k] = To(0.25) * (first + second) + offset;
     }
   }
 
-  void sum_pixels(int64_t plane, const T* d) {
+  void sum_pixels(int64_t i, const T* d) {
     const int64_t count = tile.col1 - tile.col0;
-    const T offset = offset_d[plane * tile.across];
+    const T offset = offset_d[i * tile.across];
     V sum{};
-    int64_t i = 0;
-    for (; i + L <= count; i += L) sum += absolute(load<T>(d + i) + offset);
-    for (; i < count; ++i) sum_l1[plane] += double(absolute(d[i] + offset));
-    sum_l1[plane] += sum_lanes<T>(sum);
+    int64_t k = 0;
+    for (; k + L <= count; k += L) sum += absolute(load<T>(d + k) + offset);
+    for (; k < count; ++k) sum_l1[i] += double(absolute(d[k] + offset));
+    sum_l1[i] += sum_lanes<T>(sum);
   }
 };

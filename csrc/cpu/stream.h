@@ -1,4 +1,4 @@
-// Loss and gradient of one item (a strip of columns and a band of rows of one plane) in one pass.
+// Loss and gradient of one item (source.h's Tile) in one pass.
 //
 // Rows are kept as segments (segments.h), so that one filter (fir.h) is both directions'.
 //
@@ -21,7 +21,6 @@ class Stream : LocalMoments<T> {
   const bool gradient, both;
   const int maps;        // a scale: b_m, b_d, a (or a_m and a_d), and for l1 its gain
   V ssim_gain, l1_gain;  // of each lane's plane; 0 in lanes of none
-  T c2[max_scales];      // relative to the centre's weight, as variances are
   V *map_rows, *map_ring[max_scales], *base_ring, *zeros, *shifts;
   V* edge_weight;             // reflect's, per column
   Columns<T> segment_starts;  // the columns where the segments start, less t0
@@ -44,10 +43,9 @@ class Stream : LocalMoments<T> {
     layout(static_cast<char*>(scratch(bytes)));
     source.start();
     number_columns();
-    for (int j = 0; j < scales; ++j) c2[j] = T(p.c2 / centre[j]);
     ssim_gain = l1_gain = V{};
     for (int64_t lane = 0; gradient && lane < tile.planes * tile.across; ++lane) {
-      const double* const gains = p.gains + 2 * (tile.plane + lane / tile.across);
+      const double* const gains = p.gains + 2 * (tile.first_plane + lane / tile.across);
       ssim_gain[lane] = T(gains[0]), l1_gain[lane] = T(gains[1]);
     }
   }
@@ -83,7 +81,7 @@ class Stream : LocalMoments<T> {
     }
     if (!p.plane_sums) return;
     for (int64_t i = 0; i < tile.planes; ++i) {
-      double* const sums = p.plane_sums + 2 * ((tile.plane + i) * tile.pieces + tile.piece);
+      double* const sums = p.plane_sums + 2 * ((tile.first_plane + i) * tile.pieces + tile.piece);
       sums[0] = 0, sums[1] = windowed_l1 ? 0 : source.sum_l1[i];
       for (int64_t lane = i * tile.across; lane < (i + 1) * tile.across; ++lane)
         sums[0] += sum_ssim[lane], sums[1] += sum_l1[lane];
@@ -178,15 +176,14 @@ class Stream : LocalMoments<T> {
     const bool gradient = this->gradient;
     const V* const incoming = General && p.grad_map.data ? this->incoming + i * pitch : nullptr;
     V* const losses = General && p.loss_map.data ? this->losses : nullptr;
-    const T c1 = T(p.c1);
+    const T c1 = T(p.c1), c2 = T(p.c2);
     const V offset_m = source.offset_m, offset_d = source.offset_d;
     const bool reflected = General && p.padding == Padding::reflect;
     const T row_weight = General ? 1 / edge(row, tile.h) : T(1);
-    // The maps are blurred relative to the centre's weight, too: what it takes away is put in here. Variances
-    // are left relative to it, and with them c2: so is 1 / B, and the gradient with respect to cs.
-    const V ssim_gain = this->ssim_gain, l1_gain = this->l1_gain * centre[last];
+    // The maps are blurred relative to the centre's weight, too: what it takes away is put in here.
+    const V ssim_gain = this->ssim_gain * (General ? T(1) : centre[0]);
+    const V l1_gain = this->l1_gain * centre[last];
     const int64_t halo_pitch = this->halo_pitch, moment_pitch = this->moment_pitch;
-    const T* const c2 = this->c2;
     const V *const moments = moment_row(i, 0), *const d_row = source.row(row) + pitch;
     const V base_m = this->base_m, base_d = this->base_d;
     // The columns of positions that exist here, and those that count.
@@ -201,9 +198,9 @@ class Stream : LocalMoments<T> {
       const auto mean = [&](int j, int q)
                             INLINE_LAMBDA { return centre[j] * at_k[(j * 5 + q) * moment_pitch]; };
       const auto variance = [&](int j, int q) INLINE_LAMBDA {
-        const V* const of = at_k + (j * 5 + q) * moment_pitch;
-        if (General && radius[j] == 0) return of[-moment_pitch] * V{};  // NaN where the value is NaN
-        return not_negative(of[0] - of[-moment_pitch] * mean(j, q - 1));
+        const V mu = mean(j, q - 1);
+        if (General && radius[j] == 0) return mu * V{};  // NaN where the value is NaN
+        return not_negative(mean(j, q) - mu * mu);
       };
       const auto base = [&](int j, int q) INLINE_LAMBDA {
         return General ? this->base(j, i, q, k) : (q == 0 ? base_m : base_d);
@@ -213,8 +210,8 @@ class Stream : LocalMoments<T> {
                           variance(j, 1), variance(j, 3)};
       };
       Dissimilarity<V> e[Scales];
-      for (int j = 0; j < last; ++j) e[j] = dissimilarity<false>(moments_at(j), c1, c2[j]);
-      e[last] = dissimilarity<Luminance>(moments_at(last), c1, c2[last]);
+      for (int j = 0; j < last; ++j) e[j] = dissimilarity<false>(moments_at(j), c1, c2);
+      e[last] = dissimilarity<Luminance>(moments_at(last), c1, c2);
       V loss = e[last].e_l;
       for (int j = 0; j < scales; ++j) loss += e[j].e_cs - loss * e[j].e_cs;
       loss = not_negative(loss);
@@ -238,19 +235,21 @@ class Stream : LocalMoments<T> {
       for (int j = last; j > 0; --j) behind[j - 1] = behind[j] * e[j].cs;
       V before = ssim_gain * gain;
       // Times cs and times l, each as one multiplication with an addition.
-      const V g_l = before * centre[last] * behind[0] - before * centre[last] * behind[0] * e[0].e_cs;
+      const V g_l = before * behind[0] - before * behind[0] * e[0].e_cs;
       before -= before * e[last].e_l;
       V* out = maps_out + k;
       const auto exists = within(columns, begin, end);
       const auto put = [&](V* to, V value) INLINE_LAMBDA { *to = exists ? value : V{}; };
       for (int j = 0; j < scales; ++j, out += 5 * halo_pitch) {
         // One tap has no variance, but large terms that would have to cancel.
-        const V g_cs = General && radius[j] == 0 ? V{} : before * behind[j];
+        const T factor = General ? (radius[j] > 0 ? centre[j] : T(0)) : T(1);
+        const V g_cs = factor * before * behind[j];
         // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.
         const V delta_m = -(mean(j, 0) + base(j, 0));
         const V delta_d = -(mean(j, 2) + (base(j, 1) - base_d));
         const Coefficients<V> at =
-            j == last ? coefficients<Luminance, T>(moments_at(j), e[j], delta_m, delta_d, g_l, g_cs)
+            j == last ? coefficients<Luminance, T>(moments_at(j), e[j], delta_m, delta_d,
+                                                   General ? g_l * centre[j] : g_l, g_cs)
                       : coefficients<false, T>(moments_at(j), e[j], delta_m, delta_d, g_l, g_cs);
         put(out, at.b_m);
         if (both) {

@@ -29,7 +29,7 @@ bool in_double(DType dtype) { return dtype == DType::float64; }
 // wide and items are left for several threads.
 int64_t planes_together(int64_t planes, int64_t width, int64_t lanes, int64_t widest) {
   int64_t group = 1;
-  while (2 * group <= lanes && ceil_div(planes, 2 * group) >= 6 &&
+  while (2 * group <= lanes && ceil_div(planes, 2 * group) >= 8 &&
          ceil_div(width, lanes / (2 * group)) * lanes <= widest)
     group *= 2;
   return group;
