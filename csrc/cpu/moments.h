@@ -122,7 +122,14 @@ class LocalMoments {
     const V *const one = source.row(row + count / 4), *const other = source.row(row + 3 * count / 4);
     base_m = typical(one, other), base_d = typical(one + pitch, other + pitch);
     // Where the images are identical, loss and gradient are 0, without rounding.
-    for (int64_t i = 0; i < tile.planes; ++i) {
+    auto met = V{} != V{};  // in which lanes: none in most images
+    for (int which = 0; which < 4; ++which) {
+      const int64_t at = pitch + sample(which);
+      met |= (one[at] == -source.offset_d) | (other[at] == -source.offset_d);
+    }
+    bool any = false;
+    for (int lane = 0; lane < L; ++lane) any = any || met[lane] != 0;
+    for (int64_t i = 0; any && i < tile.planes; ++i) {
       if (!meets_identical(i, one + pitch) && !meets_identical(i, other + pitch)) continue;
       for (int64_t lane = i * tile.across; lane < (i + 1) * tile.across; ++lane)
         base_d[lane] = -source.offset_d[lane];
@@ -157,11 +164,10 @@ class LocalMoments {
     } else {
       with_radius(halo, [&](auto fixed) INLINE_LAMBDA { blur_columns<fixed>(j); });
     }
-    for (int i = 0; i < count; ++i) {
-      extend_moments(column_row(i), narrow(j) ? V{} : base_m, j);
-      extend_moments(column_row(i) + 2 * R, narrow(j) ? V{} : base_d, j);
-      if (j == scales - 1 && windowed_l1) extend_segments<T>(column_row(i) + 4 * R, s, halo, column_step);
-    }
+    extend_moments(column_row(0), narrow(j) ? V{} : base_m, j);
+    extend_moments(column_row(0) + 2 * R, narrow(j) ? V{} : base_d, j);
+    for (int i = 0; i < count && j == scales - 1 && windowed_l1; ++i)
+      extend_segments<T>(column_row(i) + 4 * R, s, halo, column_step);
   }
 
   template <int Radius>
@@ -222,17 +228,19 @@ class LocalMoments {
     }
   }
 
-  // The halos of a row of blurred values and one of their squares, of scale j, less the base of each segment.
+  // The halos of R rows of blurred values and R of their squares, of scale j, less the base of each segment.
   void extend_moments(V* sums, V base, int j) {
     const V from_left = previous_lane(base) - base, from_right = next_lane(base) - base;
     const V sum_left = from_left * total_weight[j], sum_right = from_right * total_weight[j];
     for (int64_t k = 1; k <= radius[j]; ++k) {
       V *const before = sums - k * column_step, *const after = sums + (s - 1 + k) * column_step;
       const V *const last = sums + (s - k) * column_step, *const first = sums + (k - 1) * column_step;
-      const V left = previous_lane(last[0]), right = next_lane(first[0]);
-      before[0] = left + sum_left, after[0] = right + sum_right;
-      before[R] = previous_lane(last[R]) + from_left * (left + (left + sum_left));
-      after[R] = next_lane(first[R]) + from_right * (right + (right + sum_right));
+      for (int i = 0; i < R; ++i) {
+        const V left = previous_lane(last[i]), right = next_lane(first[i]);
+        before[i] = left + sum_left, after[i] = right + sum_right;
+        before[R + i] = previous_lane(last[R + i]) + from_left * (left + (left + sum_left));
+        after[R + i] = next_lane(first[R + i]) + from_right * (right + (right + sum_right));
+      }
     }
   }
 
