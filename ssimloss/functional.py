@@ -41,6 +41,7 @@ MAX_SCALES = 16
 MAX_TAPS = 1023  # of a window
 MAX_CUDA_TAPS = 65
 MAX_CUDA_LEVELS = 16  # of the dyadic form
+CUDA_INSIDE = bool(_C.cuda_architectures())  # a constant: torch.compile cannot trace the call
 LEAST_K = 1e-9  # its square must not underflow in float32
 
 
@@ -226,7 +227,7 @@ def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor
 def check_device(device: torch.device) -> None:
     if device.type in ("cpu", "meta"):
         return
-    if device.type == "cuda" and _C.cuda_architectures():
+    if device.type == "cuda" and CUDA_INSIDE:
         return
     reason = (
         "this build has no CUDA kernels; rebuild from source where nvcc is on the PATH"
