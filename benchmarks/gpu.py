@@ -108,12 +108,12 @@ def copy_of_as_many_bytes(x: Tensor, y: Tensor) -> Tensor:
     raise NotImplementedError
 
 
-def runs(name: str, loss: Loss, x: Tensor, y: Tensor) -> tuple[Run, Run]:
-    """Forward alone and forward + backward, to x."""
+def runs(name: str, loss: Loss, x: Tensor, y: Tensor) -> tuple[Run, Run, Tensor | None]:
+    """Forward alone and forward + backward, to x; the tensor that gets the gradient."""
     if name == COPY:
         count = x.numel()
         source, target = (torch.zeros(3 * count // 2, dtype=x.dtype, device=x.device) for _ in range(2))
-        return lambda: target[:count].copy_(source[:count]), lambda: target.copy_(source)
+        return lambda: target[:count].copy_(source[:count]), lambda: target.copy_(source), None
     leaf = x.detach().clone().requires_grad_()
 
     def forward() -> None:
@@ -124,7 +124,7 @@ def runs(name: str, loss: Loss, x: Tensor, y: Tensor) -> tuple[Run, Run]:
         leaf.grad = None
         loss(leaf, y).backward()
 
-    return forward, both
+    return forward, both, leaf
 
 
 # ---- Clocks
@@ -138,7 +138,7 @@ class Cpu:
     def capture(self, run: Run) -> Run | None:
         return None
 
-    def peak(self, run: Run) -> int:
+    def peak(self, run: Run, leaf: Tensor | None) -> int:
         run()
         return 0
 
@@ -168,13 +168,18 @@ class Gpu:
                 run()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            run()
+        try:
+            with torch.cuda.graph(graph):
+                run()
+        finally:  # torch does not leave the capture's stream if the capture fails: events would miss kernels
+            torch.cuda.set_stream(torch.cuda.default_stream())
         return graph.replay
 
-    def peak(self, run: Run) -> int:
-        """Bytes of tensors alive at once, at most, in the second of two runs."""
+    def peak(self, run: Run, leaf: Tensor | None) -> int:
+        """Bytes of tensors alive at once, at most, in the second of two runs: the gradient is one of them."""
         run()
+        if leaf is not None:
+            leaf.grad = None
         gc.collect()
         self.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -233,28 +238,38 @@ def short(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
 
 
+def in_time(end: float) -> None:
+    if time.perf_counter() > end:
+        raise TimeoutError("out of time")
+
+
 def rows_of(
-    clock: Cpu | Gpu, task: Task, x: Tensor, y: Tensor, seconds: float, notes: list[str]
+    clock: Cpu | Gpu, task: Task, x: Tensor, y: Tensor, seconds: float, end: float, notes: list[str]
 ) -> dict[str, Row]:
     """Every contender that runs; what one raises, and values far from ours, go into the notes."""
     forward, both, memory, captured = {}, {}, {}, {}
     ours = None
     for name, loss in task.losses.items():
+        in_time(end)
         try:
             if name not in (COPY, L1):
                 value = float(loss(x, y))
                 ours = value if ours is None else ours
                 if abs(value - ours) > 1e-2 * abs(ours):
                     notes.append(f"{name}: its loss is {value:.5g}, ours {ours:.5g}")
-            one, two = runs(name, loss, x, y)
-            memory[name] = clock.peak(two) / (x.numel() * x.element_size())
+            one, two, leaf = runs(name, loss, x, y)
+            memory[name] = clock.peak(two, leaf) / (x.numel() * x.element_size())
             forward[name], both[name] = one, two
             if name not in NOT_CAPTURED and (graph := clock.capture(two)):
                 captured[name] = graph
         except Exception as error:
             what = "left out" if name not in both else "not captured"
             notes.append(f"{name} {what}: {short(error)}")
-    times = [medians(clock, some, seconds) for some in (forward, both, captured)]
+    times = []
+    for some in (forward, both, captured):
+        in_time(end)
+        times.append(medians(clock, some, seconds))
+    in_time(end)
     step = steps(clock, both, seconds)
     return {
         name: Row(times[0][name], times[1][name], times[2].get(name), step[name], memory[name])
@@ -312,14 +327,14 @@ def measure(
     results = {}
     for name, task in tasks(found, x).items():
         here: list[str] = []
-        if time.perf_counter() > end:
-            here.append("not measured, out of time")
+        try:
+            rows = rows_of(clock, task, x, y, seconds, end, here)
+        except TimeoutError as error:
+            here.append(f"not measured: {error}")
+        except Exception as error:  # of the device, by whatever contender
+            here.append(f"not measured: {short(error)}")
+            all_rows[shape, dtype, name] = {}
         else:
-            try:
-                rows = rows_of(clock, task, x, y, seconds, here)
-            except Exception as error:  # of the device, by whatever contender
-                here.append(f"not measured: {short(error)}")
-                rows = {}
             all_rows[shape, dtype, name] = rows
             results[name] = (rows, line and line.floor(task, x))
         notes += [f"{title}, {name}: {note}" for note in here]
@@ -364,13 +379,13 @@ def main() -> None:
         write(header(clock, line))  # imports ssimloss
         all_rows: dict[tuple, dict[str, Row]] = {}
         try:
-            for said in tests():
+            for said in tests(args.budget / 2):
                 write([f"- {said}"])
             write([""])
             for dtype, shape in (
                 zip(DTYPES, DRY_SHAPES, strict=True) if args.dry_run else product(DTYPES, SHAPES)
             ):
-                end = start + args.budget - 20
+                end = start + args.budget - 15
                 write(measure(clock, line, shape, dtype, found, args.seconds, end, all_rows, notes))
         finally:
             write(bars(all_rows))

@@ -78,7 +78,8 @@ def prepare(args: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def outcome(seconds: float, *command: str) -> str:
-    """passed, FAILED or out of time, with the last line of what the command said; prints the end of it."""
+    """passed, FAILED or out of time, with the last line of what the command said and every test that it names
+    as failed; prints the end of it."""
     # Not the package in the sources' folder, where no library may lie, but the one made ready.
     environment = os.environ | {"PYTHONSAFEPATH": "1"}
     with tempfile.TemporaryFile("w+") as said:
@@ -94,21 +95,35 @@ def outcome(seconds: float, *command: str) -> str:
         said.seek(0)
         text = said.read().strip()
     print(text[-8000:], flush=True)
-    return f"{result}: {(text.splitlines() or [''])[-1].strip('= ')[:200]}"
+    lines = text.splitlines() or [""]
+    failed = [f"  - {line[:300]}" for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    return "\n".join([f"{result}: {lines[-1].strip('= ')[:200]}", *failed])
 
 
-def tests() -> Iterator[str]:
+def tests(seconds: float) -> Iterator[str]:
     """Lines on what tests/test_gpu.py says, and compute-sanitizer of tests/cuda_shim/driver.cpp."""
-    pytest = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rs", "-p", "no:cacheprovider"]
+    pytest = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "gpu",
+        "-q",
+        "-rsfE",
+        "--tb=short",
+        "-p",
+        "no:cacheprovider",
+    ]
+    script, end = "tests/test_gpu.py", time.monotonic() + seconds
     if not torch.cuda.is_available():
-        yield f"tests/test_gpu.py: {outcome(110, *pytest, 'tests/test_gpu.py')}"
+        yield f"{script}: {outcome(seconds, *pytest, script)}"
         return
     with tempfile.TemporaryDirectory() as folder:
         driver = Path(folder) / "driver"
         build = subprocess.Popen([sys.executable, "-c", DRIVER, str(ROOT), str(driver)])
-        yield f"tests/test_gpu.py: {outcome(110, *pytest, 'tests/test_gpu.py')}"
+        yield f"{script}: {outcome(seconds / 2, *pytest, script)}"
         try:
-            build.wait(60)
+            build.wait(max(1, end - time.monotonic()))
         except subprocess.TimeoutExpired:
             build.kill()
             build.wait()
@@ -116,5 +131,6 @@ def tests() -> Iterator[str]:
         for tool in ("memcheck", "racecheck"):
             found = "not run: its driver was not built"
             if build.returncode == 0:
-                found = outcome(40, sanitizer, "--tool", tool, "--error-exitcode", "9", str(driver))
+                left = max(1, min(40, end - time.monotonic()))
+                found = outcome(left, sanitizer, "--tool", tool, "--error-exitcode", "9", str(driver))
             yield f"compute-sanitizer {tool}: {found}"

@@ -5,6 +5,7 @@ logic is tested without a device in test_cuda_shim.py.
 """
 
 import importlib
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -352,7 +353,9 @@ def test_a_contender_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     task = gpu.Task({gpu.OURS: broken, gpu.L1: torch.nn.functional.l1_loss}, 11, 1)
     x, y = pair(1, 1, 20, 20)
     notes: list[str] = []
-    rows = gpu.rows_of(gpu.Cpu(), task, x, y, 0.001, notes)
+    with pytest.raises(TimeoutError, match="out of time"):
+        gpu.rows_of(gpu.Cpu(), task, x, y, 0.001, 0.0, notes)
+    rows = gpu.rows_of(gpu.Cpu(), task, x, y, 0.001, math.inf, notes)
     assert list(rows) == [gpu.L1] and notes == ["ssimloss left out: RuntimeError: this one"]
     assert any("| SSIM | F.l1_loss |" in line for line in gpu.table("", {"SSIM": (rows, None)}, x))
     assert any("not measured" in line for line in gpu.bars({(gpu.SHAPES[0], x.dtype, "SSIM"): rows}))
