@@ -140,29 +140,40 @@ class Adjoint : RingMoments<T> {
     T* to = maps_of(k, line);
     const bool with_l1 = l1_of(j);
     const auto value = reading(0, 0);
+    constexpr int together = 2;  // places of a lane, whose reads wait for memory side by side
 #pragma unroll 1
-    for (int c = lane(); c < col1 - col0 + 2 * r; c += 32) {
-      int col = col0 - r + c;
-      if (p.padding == Padding::reflect) col = mirrored(col, p.width);
-      T map[M] = {}, l1_gain = 0;
-      if (exists && col >= crop() && col < p.width - crop()) {
+    for (int c = lane(); c < col1 - col0 + 2 * r; c += 32 * together) {
+      T map[together][M], m[together], d[together], l1_gain[together];
+      bool inside[together];
+#pragma unroll
+      for (int u = 0; u < together; ++u) {
+        int col = col0 - r + c + 32 * u;
+        if (p.padding == Padding::reflect) col = mirrored(col, p.width);
+        inside[u] = exists && col >= crop() && col < p.width - crop();
+        if (!inside[u]) col = crop();
         const T* at = source + col;
+#pragma unroll
+        for (int q = 0; q < M; ++q) map[u][q] = at[q * size];
+        l1_gain[u] = with_l1 ? at[M * size] : T(0);
         const T a = wide(x[col * p.x.w]), b = wide(y[col * p.y.w]);
-        const T b_m = at[0], b_d = at[size], one = at[2 * size];
-        const T by_m = b_m * (value.m(a, b) - cells[c >> shift]);
-        const T by_d = b_d * (value.d(a, b) - cells[(c >> shift) + s.cells]);
-        map[0] = b_m, map[1] = b_d;
-        if (Gradients == 2) {
-          const T two = at[3 * size];
-          map[2] = (one + by_m) + (two - by_d), map[M - 1] = (one + by_m) - (two - by_d);
-        } else {
-          map[2] = (one + by_m) - by_d;
-        }
-        if (with_l1) l1_gain = at[M * size];
+        m[u] = value.m(a, b), d[u] = value.d(a, b);
       }
 #pragma unroll
-      for (int q = 0; q < M; ++q) to[q * each + c] = map[q];
-      if (with_l1) to[M * each + c] = l1_gain;
+      for (int u = 0; u < together; ++u) {
+        const int at = c + 32 * u, cell = at >> shift;
+        if (at >= col1 - col0 + 2 * r) continue;
+        const T by_m = map[u][0] * (m[u] - cells[cell]), by_d = map[u][1] * (d[u] - cells[cell + s.cells]);
+        const T one = map[u][2] + by_m;
+        if (Gradients == 2) {
+          const T two = map[u][M - 1] - by_d;
+          map[u][2] = one + two, map[u][M - 1] = one - two;
+        } else {
+          map[u][2] = one - by_d;
+        }
+#pragma unroll
+        for (int q = 0; q < M; ++q) to[q * each + at] = inside[u] ? map[u][q] : T(0);
+        if (with_l1) to[M * each + at] = inside[u] ? l1_gain[u] : T(0);
+      }
     }
   }
 

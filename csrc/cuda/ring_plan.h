@@ -20,11 +20,17 @@ struct RingCost {
   double total = 0;         // of all warps for a chunk
   double longest = 0;       // of the warp that is last from barrier to barrier
 
-  // One or two kinds of warps' tasks between two barriers.
+  // One or two kinds of tasks between two barriers, which the warps take in turn.
   void phase(int tasks, double each, int others = 0, double each_other = 0) {
     constexpr int warps = ring_threads / 32;
+    const auto share = [](int of, int warp) { return of > warp ? (of - warp + warps - 1) / warps : 0; };
+    double last = 0;
+    for (int warp = 0; warp < warps; ++warp) {
+      const int first = share(tasks, warp), all = share(tasks + others, warp);
+      last = std::max(last, first * each + (all - first) * each_other);
+    }
     total += tasks * each + others * each_other;
-    longest += (tasks + others + warps - 1) / warps * std::max(tasks ? each : 0, others ? each_other : 0);
+    longest += last;
   }
 };
 inline int warps_of(int columns) { return (columns + 31) / 32; }
@@ -56,8 +62,10 @@ RingPlan ring_plan(const Problem& p, int64_t height, int64_t width, Cost cost) {
         std::max<int64_t>(1, std::min<int64_t>(arithmetic_size(p) == 8 ? 1 : 2,
                                                (device.shared_per_block + 1024) / (shared + 1024)));
     const int64_t at_once = resident * device.multiprocessors;
-    // Four instructions a cycle, if there are warps enough: a warp alone has one every 1.5 cycles at best.
-    const double chunk = std::max(double(resident) * block.total / 4, 1.5 * block.longest);
+    // Four instructions a cycle, if there are warps enough. A warp with few others has one every 4 to 5
+    // cycles: with that the sum of both launches for several scales was what an H200 took, give or take a
+    // fifth.
+    const double chunk = std::max(double(resident) * block.total / 4, 4.5 * block.longest);
     for (int64_t rounds = 0; rounds <= 6; ++rounds) {  // aimed at
       int64_t bands = rounds * at_once / std::max<int64_t>(1, planes * strips);
       bands = std::min(std::max<int64_t>(1, bands), (height + 7) / 8);

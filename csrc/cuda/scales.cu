@@ -21,12 +21,11 @@ RingCost cost_of(const Problem& p, int own) {
   s.columns = own + 2 * radius;
   int taps = 0;
   for (int j = 0; j < p.scales; ++j) {
-    const int r = p.windows[j].radius, K = r < 4 ? 4 : 8;
-    s.cells = std::max(s.cells, (own + 2 * r + K - 1) / K);
+    const int r = p.windows[j].radius;
+    s.cells = std::max(s.cells, (own + 2 * r + 3) / 4);
     taps += rounded(2 * r + 4, 4);
-    const double part = K == 8 ? 1 : 0.6;
-    cost.phase(8 / K * warps_of(own + 2 * r), part * (46 * (2 * r + 1) + 300), along_tasks, along);
-    along_tasks = 8 / K * warps_of(own), along = part * (42 * (2 * r + 1) + 700);
+    cost.phase(2 * warps_of(own + 2 * r), 26 * (2 * r + 1) + 200, along_tasks, along);
+    along_tasks = 2 * warps_of(own), along = 30 * (2 * r + 1) + 450;
   }
   cost.phase(along_tasks, along, warps_of(own) * 8, 60 + 15 * p.scales);
   s.capacity = 2 * radius + 16,
@@ -66,7 +65,7 @@ RingCost adjoint_cost_of(const Problem& p, int own, int most_rows) {
     const double part = (2.0 + gradients) / 3 * (side == 8 ? 1 : 0.6);
     const int tasks = 16 / side * warps_of(own);
     const double before = cost.total;
-    cost.phase(2 * tasks, part * (36 * (2 * r + 1) + 250), adjoint_rows, 150 + 95 * warps_of(own + 2 * r));
+    cost.phase(2 * tasks, part * (36 * (2 * r + 1) + 250), adjoint_rows, 150 + 82 * warps_of(own + 2 * r));
     cost.extra += (cost.total - before) * 0.7 * adjoint_late(r);  // what comes before the first row
   }
   cost.extra = 1 + cost.extra / cost.total;

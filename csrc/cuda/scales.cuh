@@ -10,7 +10,8 @@
 //             what came before; and the running loss and product of each position
 //   write     in step 0: of the chunk before, coefficients times the product of what comes behind, into the
 //             maps: no division, and no arrays over the scales but in shared memory
-// A warp takes 32 columns and 8 rows (windows of up to 7 taps: 4) of one of these at a time.
+// A warp takes 32 columns and 4 rows of one of these at a time: with 8, fewer instructions, most warps would
+// wait at the barriers for the few that have work.
 //
 // For each element and scale of radius r, W own columns, h = 1 + 2 r / W:
 //   FMA: (2 r + 1) (4 h + 4), (1 + r / 4) (6 h + 5) pointwise ones, and about 80
@@ -53,7 +54,7 @@ class Scales : RingMoments<T> {
   using Base::crop, Base::reading, Base::next, Base::divided, Base::warp, Base::lane;
   using Base::p, Base::s, Base::raw, Base::moments, Base::maps, Base::bases, Base::image, Base::channel,
       Base::row0, Base::row1, Base::col0, Base::col1;
-  static constexpr int R = 8;
+  static constexpr int R = 8, K = 4;
   static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, and a or a_m and a_d; then cs
 
  public:
@@ -78,18 +79,15 @@ class Scales : RingMoments<T> {
           this->fill(n < 0 ? row0 - r : row + R + r, n < 0 ? 0 : next(slot, 2 * r + R, s.capacity),
                      n < 0 ? 2 * r + R : R);
         }
-        const int down_tasks = now && step < all.scales ? tasks(step, 2 * all.radius[step]) : 0;
-        const int along_tasks = step > 0 ? tasks(step - 1, 0) : 0;
+        const int down_tasks = now && step < all.scales ? tasks(2 * all.radius[step]) : 0;
+        const int along_tasks = step > 0 ? tasks(0) : 0;
         const int write_tasks = step == 0 && n > 0 ? R * columns : 0;
 #pragma unroll 1
         for (int task = warp(); task < down_tasks + along_tasks + write_tasks; task += ring_threads / 32) {
           if (task < down_tasks) {
-            all.radius[step] < 4 ? down<4>(step, row, slot, parity, task)
-                                 : down<8>(step, row, slot, parity, task);
+            down(step, row, slot, parity, task);
           } else if (task < down_tasks + along_tasks) {
-            const int rest = task - down_tasks;
-            all.radius[step - 1] < 4 ? along<4>(step - 1, row, slot, 1 - parity, rest)
-                                     : along<8>(step - 1, row, slot, 1 - parity, rest);
+            along(step - 1, row, slot, 1 - parity, task - down_tasks);
           } else {
             const int rest = task - down_tasks - along_tasks;
             write(row - R + rest % R, rest % R, rest / R * 32 + lane());
@@ -126,31 +124,27 @@ class Scales : RingMoments<T> {
     const T* own = this->taps + all.taps_at[j];
     return {all.radius[j], own, own + 3};
   }
-  // Warps' tasks of one scale: 32 columns and as many rows as a thread makes.
-  __device__ __forceinline__ int tasks(int j, int halo) const {
-    const int K = all.radius[j] < 4 ? 4 : 8;
+  // Warps' tasks of one scale.
+  __device__ __forceinline__ int tasks(int halo) const {
     return R / K * divided(K * divided(col1 - col0, K) + halo, 32);
   }
   __device__ __forceinline__ T* moments_of(int parity) const {
     return moments + parity * s.moments * s.each_moment;
   }
-  template <int K>
   __device__ __forceinline__ T* cells_of(int parity, int part) const {
-    return bases + (R / 4 * parity + part) * 2 * s.cells;
+    return bases + (R / K * parity + part) * 2 * s.cells;
   }
 
-  template <int K>
   __device__ __forceinline__ void down(int j, int row, int slot, int parity, int task) {
     const RingWindow<T> window = window_of(j);
     const int part = task % (R / K), column = task / (R / K) * 32 + lane();
     if (column >= K * divided(col1 - col0, K) + 2 * window.radius) return;
     this->template moments_down<K>(
         window, row + K * part, next(slot, p.radius - window.radius + K * part, s.capacity),
-        s.reach - window.radius, column, p.l1 && p.l1_windowed && j == all.scales - 1,
-        cells_of<K>(parity, part), moments_of(parity) + K * part * s.moment_pitch);
+        s.reach - window.radius, column, p.l1 && p.l1_windowed && j == all.scales - 1, cells_of(parity, part),
+        moments_of(parity) + K * part * s.moment_pitch);
   }
 
-  template <int K>
   __device__ __forceinline__ void along(int j, int first_row, int slot, int parity, int task) {
     const RingWindow<T> window = window_of(j);
     const int part = task % (R / K), group = Base::template group_of_lane<K>(task / (R / K));
@@ -158,7 +152,7 @@ class Scales : RingMoments<T> {
     if (K * group >= col1 - col0) return;
     const T* from = moments_of(parity) + line * s.moment_pitch + K * group;
     RowMoments<K, T> at;
-    this->moments_along(window, from, cells_of<K>(parity, part) + group, at);
+    this->moments_along(window, from, cells_of(parity, part) + group, at);
     const bool last = j == all.scales - 1, windowed_l1 = last && p.l1 && p.l1_windowed;
     T l1[1][K];
     if (windowed_l1) blur_along(window, from + 4 * s.each_moment, l1);
@@ -181,52 +175,48 @@ class Scales : RingMoments<T> {
     const T* x = raw + next(slot, p.radius + line, s.capacity) * s.raw_pitch + s.reach + K * group;
     const auto value = reading(at.near_m, at.near_d);
     T block_ssim = 0, block_l1 = 0;
+    Some<T, K> before = some<K>(run), total = some<K>(run + each);
+    const Some<T, K> four_x = some<K>(x), four_y = some<K>(x + s.each_raw);
+    Some<T, K> map[M + 1];
 #pragma unroll
-    for (int half = 0; half < K; half += 4) {
-      Some<T, 4> before = some<4>(run + half), total = some<4>(run + each + half);
-      const Some<T, 4> four_x = some<4>(x + half), four_y = some<4>(x + s.each_raw + half);
-      Some<T, 4> map[M + 1];
-#pragma unroll
-      for (int u = 0; u < 4; ++u) {
-        const int o = half + u;
-        const Moments<T> mu{at.mean_m[o] + mean_m, at.mean_d[o] + mean_d, at.s_mm[o], at.s_dd[o]};
-        Dissimilarity<T> e = dissimilarity<true>(mu, p.c1, p.c2);
-        e.e_l *= luminance, e.inverse_a *= luminance, e.l = T(1) - e.e_l;
-        T loss = total.v[u];
-        loss += e.e_l - loss * e.e_l;
-        loss += e.e_cs - loss * e.e_cs;
-        const T m = value.m(four_x.v[u], four_y.v[u]), d = value.d(four_x.v[u], four_y.v[u]);
-        if (Gradients) {
-          const T g_cs = window.radius > 0 ? before.v[u] * e.l : T(0);  // as in ring.cuh
-          const Coefficients<T> c =
-              coefficients<true, T>(mu, e, m - (at.mean_m[o] + at.centre_m), d - (at.mean_d[o] + at.centre_d),
-                                    before.v[u] * e.cs, g_cs);
-          map[0].v[u] = c.b_m, map[1].v[u] = c.b_d;
-          map[2].v[u] = Gradients == 2 ? c.a_m : c.a_m + c.a_d;
-          if (Gradients == 2) map[M - 1].v[u] = c.a_d;
-          map[M].v[u] = e.cs;
-          before.v[u] = last ? e.l : before.v[u] * e.cs;
-        }
-        if (last) {
-          loss = not_negative(loss);
-          const bool exists = row < row1 && first_col + o < col1;
-          if (exists) block_ssim += loss;
-          if (exists && windowed_l1) block_l1 += l1[0][o];
-          loss *= p.ssim_weight;
-          if (p.l1) {
-            const T pixel = magnitude_of(d + (at.near_d - this->pad_d()));
-            loss += p.l1_weight * (p.l1_windowed ? l1[0][o] : pixel);
-          }
-        }
-        total.v[u] = loss;
+    for (int o = 0; o < K; ++o) {
+      const Moments<T> mu{at.mean_m[o] + mean_m, at.mean_d[o] + mean_d, at.s_mm[o], at.s_dd[o]};
+      Dissimilarity<T> e = dissimilarity<true>(mu, p.c1, p.c2);
+      e.e_l *= luminance, e.inverse_a *= luminance, e.l = T(1) - e.e_l;
+      T loss = total.v[o];
+      loss += e.e_l - loss * e.e_l;
+      loss += e.e_cs - loss * e.e_cs;
+      const T m = value.m(four_x.v[o], four_y.v[o]), d = value.d(four_x.v[o], four_y.v[o]);
+      if (Gradients) {
+        const T g_cs = window.radius > 0 ? before.v[o] * e.l : T(0);  // as in ring.cuh
+        const Coefficients<T> c =
+            coefficients<true, T>(mu, e, m - (at.mean_m[o] + at.centre_m), d - (at.mean_d[o] + at.centre_d),
+                                  before.v[o] * e.cs, g_cs);
+        map[0].v[o] = c.b_m, map[1].v[o] = c.b_d;
+        map[2].v[o] = Gradients == 2 ? c.a_m : c.a_m + c.a_d;
+        if (Gradients == 2) map[M - 1].v[o] = c.a_d;
+        map[M].v[o] = e.cs;
+        before.v[o] = last ? e.l : before.v[o] * e.cs;
       }
-      *reinterpret_cast<Some<T, 4>*>(run + each + half) = total;
-      if (!Gradients) continue;
-      *reinterpret_cast<Some<T, 4>*>(run + half) = before;
-#pragma unroll
-      for (int q = 0; q <= M; ++q) *reinterpret_cast<Some<T, 4>*>(to + q * each + half) = map[q];
+      if (last) {
+        loss = not_negative(loss);
+        const bool exists = row < row1 && first_col + o < col1;
+        if (exists) block_ssim += loss;
+        if (exists && windowed_l1) block_l1 += l1[0][o];
+        loss *= p.ssim_weight;
+        if (p.l1) {
+          const T pixel = magnitude_of(d + (at.near_d - this->pad_d()));
+          loss += p.l1_weight * (p.l1_windowed ? l1[0][o] : pixel);
+        }
+      }
+      total.v[o] = loss;
     }
     sum_ssim += block_ssim, sum_l1 += block_l1;
+    *reinterpret_cast<Some<T, K>*>(run + each) = total;
+    if (!Gradients) return;
+    *reinterpret_cast<Some<T, K>*>(run) = before;
+#pragma unroll
+    for (int q = 0; q <= M; ++q) *reinterpret_cast<Some<T, K>*>(to + q * each) = map[q];
   }
 
   // ---- One position of the chunk before, at its row `line`.

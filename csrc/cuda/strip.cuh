@@ -182,8 +182,10 @@ class Strip : StripPool {
     // Nearly always all rows are positions and own ones: then nothing is asked for each.
     const bool plain = row - r >= (top > row0 ? top : row0) + reflect &&  // reflect: not the edges
                        row - r + R <= (bottom < row1() ? bottom : row1()) - reflect;
+    // Once in the code: eight rows are 17 KB, and the chunk's other phases 14, more than the instruction
+    // caches next to the schedulers hold.
     if (plain) {
-#pragma unroll
+#pragma unroll(Gradients == 2 ? R : 1)
       for (int i = 0; i < R; ++i)
         one_row<true>(row + i - r, true, at, slot + i * pitch, pending, pending_maps, sum_ssim);
     } else {
