@@ -14,9 +14,9 @@
 // wait at the barriers for the few that have work.
 //
 // For each element and scale of radius r, W own columns, h = 1 + 2 r / W:
-//   FMA: (2 r + 1) (4 h + 4), (1 + r / 4) (6 h + 5) pointwise ones, and about 80
-//   shared memory: accesses of 4 bytes 2 h (1 + r / 4) read, 4 h written; of 16 bytes 4 (1 + r / 4) / 4 read,
-//     4 / 4 written; 4 of 4 bytes read; taps (6 accesses of 16 bytes an output of 8)
+//   FMA: (2 r + 1) (4 h + 4), (1 + r / 2) (6 h + 5) pointwise ones, and about 80
+//   shared memory: accesses of 4 bytes 2 h (1 + r / 2) read, 4 h written; of 16 bytes 4 (1 + r / 2) / 4 read,
+//     4 / 4 written; 4 of 4 bytes read; taps (2 accesses of 16 bytes for 4 taps of 4 outputs)
 //   bytes: 12 written; 8 h read, once for all scales
 // times (rows + 8) / rows where a band is no multiple of 8. Machine instructions:
 // benchmarks/results/cuda-estimate-2026-11-25.md.
