@@ -19,9 +19,9 @@
 //
 // For each element, one gradient, 192 threads (176 own columns: x 1.09), bands of 135 rows (x 1.19):
 //   bytes: 8 read and 4 written in DRAM, 8 read again in L2
-//   FMA: 44 + 13 along (moments), 44 + 33 down, 33 along; 36 for the formula, 8 + 3 to change cells
+//   FMA: 44 + 13 along (moments), 44 + 33 down, 33 + 7 along; 36 for the formula, 8 to change cells
 //   shared memory accesses: 1.25 of 16 bytes for each of m and d, 1 of 16 bytes written; down 4 of 4 bytes
-//   read, 3 written; 1.9 of 16 bytes for the gradient
+//   read, 3 written; 3 of 16 bytes for the gradient
 // Machine instructions by class: benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
@@ -41,6 +41,7 @@ template <int Gradients, bool Maps, bool Pools = false>
 class Strip : StripPool {
   static constexpr int margin = Gradients ? r : 0;
   static constexpr int maps = Gradients == 2 ? 4 : 3;
+  static constexpr int across = Gradients == 2 ? 8 : 4;  // see gradient_along; 4 would spill
 
  public:
   using StripPool::StripPool;
@@ -182,8 +183,8 @@ class Strip : StripPool {
     // Nearly always all rows are positions and own ones: then nothing is asked for each.
     const bool plain = row - r >= (top > row0 ? top : row0) + reflect &&  // reflect: not the edges
                        row - r + R <= (bottom < row1() ? bottom : row1()) - reflect;
-    // Once in the code: eight rows are 17 KB, and the chunk's other phases 14, more than the instruction
-    // caches next to the schedulers hold.
+    // Once in the code, as an H200 seems to wait for instructions (benchmarks/results/gpu-2026-11-26.md).
+    // Both gradients would spill 8 to 20 bytes on sm_75 and sm_80.
     if (plain) {
 #pragma unroll(Gradients == 2 ? R : 1)
       for (int i = 0; i < R; ++i)
@@ -290,56 +291,62 @@ class Strip : StripPool {
         total;
   }
 
-  // ---- The gradient of 8 columns of one row; its maps are complete in row i of the chunk.
+  // ---- The gradient of 8 columns of one row, whose maps are complete in row i of the chunk; `across` of
+  // them at a time, for less code.
   __device__ __forceinline__ void gradient_along(int first_row, float& sum_l1) {
-    const int lane = row_of_lane(), group = group_of_lane();
-    const int row = first_row + lane, col = col0 + 8 * group;
-    if (group >= own / 8 || row < row0 || row >= row1() || col >= col1()) return;
+    const int lane = row_of_lane(), group = group_of_lane(), row = first_row + lane;
+    if (group >= own / 8 || row < row0 || row >= row1()) return;
     // Windows reach over three cells; all becomes relative to the middle one's base.
     const float *cell_m = bases + group, *cell_d = cell_m + groups;
     const float base_m = cell_m[1], base_d = cell_d[1];
-    float out[maps][8];
+#pragma unroll 1
+    for (int begin = 0; begin < 8; begin += across) {
+      const int col = col0 + 8 * group + begin;
+      if (col >= col1()) return;
+      float out[maps][across];
 #pragma unroll
-    for (int q = 0; q < maps; ++q) {
+      for (int q = 0; q < maps; ++q) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) out[q][i] = 0.f;
-    }
-    const float* from = slots + lane * pitch + 8 * group;
+        for (int i = 0; i < across; ++i) out[q][i] = 0.f;
+      }
+      const float* from = slots + lane * pitch + 8 * group + begin;
 #pragma unroll
-    for (int part = 0; part < 5; ++part) {
-      Four<float> four[maps];
+      for (int part = 0; 4 * part < across + 2 * r; ++part) {
+        Four<float> four[maps];
 #pragma unroll
-      for (int q = 0; q < maps; ++q)
-        four[q] = *reinterpret_cast<const Four<float>*>(from + q * R * pitch + 4 * part);
-      const float by_m = cell_m[part / 2] - base_m, by_d = cell_d[part / 2] - base_d;
+        for (int q = 0; q < maps; ++q)
+          four[q] = *reinterpret_cast<const Four<float>*>(from + q * R * pitch + 4 * part);
+        const int cell = (begin / 4 + part) / 2;
+        const float by_m = cell_m[cell] - base_m, by_d = cell_d[cell] - base_d;
 #pragma unroll
-      for (int u = 0; u < 4; ++u) {
-        const int at = 4 * part + u;
-        if (at >= 8 + 2 * r) continue;
-        float map[maps];
+        for (int u = 0; u < 4; ++u) {
+          const int at = 4 * part + u;
+          if (at >= across + 2 * r) continue;
+          float map[maps];
 #pragma unroll
-        for (int q = 0; q < maps; ++q) map[q] = four[q].v[u];
-        if (part / 2 != 1) {
-          map[2] = fmaf(by_m, map[0], fmaf(-by_d, map[1], map[2]));
-          if (Gradients == 2) map[maps - 1] = fmaf(by_m, map[0], fmaf(by_d, map[1], map[maps - 1]));
-        }
+          for (int q = 0; q < maps; ++q) map[q] = four[q].v[u];
+          if (across < 8 || part / 2 != 1) {
+            map[2] = fmaf(by_m, map[0], fmaf(-by_d, map[1], map[2]));
+            if (Gradients == 2) map[maps - 1] = fmaf(by_m, map[0], fmaf(by_d, map[1], map[maps - 1]));
+          }
 #pragma unroll
-        for (int i = 0; i < 8; ++i) {
-          const int t = at - i - r;
-          if (t < -r || t > r) continue;
+          for (int i = 0; i < across; ++i) {
+            const int t = at - i - r;
+            if (t < -r || t > r) continue;
 #pragma unroll
-          for (int q = 0; q < maps; ++q) out[q][i] = fmaf(common.taps[t < 0 ? -t : t], map[q], out[q][i]);
+            for (int q = 0; q < maps; ++q) out[q][i] = fmaf(common.taps[t < 0 ? -t : t], map[q], out[q][i]);
+          }
         }
       }
+      const Pixel pixel{
+          row,
+          reading(0, base_m),
+          reading(1, base_d),
+          common.padding == Padding::reflect && is_edge(row, p.height, common.padding) ? 0.5f : 1.f,
+          l1() ? l1_cover(row, p.height) : 0.f,
+          l1() ? p.l1_gain * incoming() : 0.f};
+      with_type([&](auto* tag) { write_gradient(tag, pixel, col, out, sum_l1); });
     }
-    const Pixel pixel{
-        row,
-        reading(0, base_m),
-        reading(1, base_d),
-        common.padding == Padding::reflect && is_edge(row, p.height, common.padding) ? 0.5f : 1.f,
-        l1() ? l1_cover(row, p.height) : 0.f,
-        l1() ? p.l1_gain * incoming() : 0.f};
-    with_type([&](auto* tag) { write_gradient(tag, pixel, col, out, sum_l1); });
   }
 
   struct Pixel {
@@ -348,26 +355,26 @@ class Strip : StripPool {
     float edge, cover, l1_gain;
   };
 
-  // The gradient at pixels [col, col + 8) of a row, from the blurred maps.
+  // The gradient at pixels [col, col + across) of a row, from the blurred maps.
   template <class E>
-  __device__ __forceinline__ void write_gradient(E*, const Pixel& pixel, int col, const float (&out)[maps][8],
-                                                 float& sum_l1) const {
+  __device__ __forceinline__ void write_gradient(E*, const Pixel& pixel, int col,
+                                                 const float (&out)[maps][across], float& sum_l1) const {
     const E* x = p.x.plane<E>(image, channel) + pixel.row * p.x.h;
     const E* y = p.y.plane<E>(image, channel) + pixel.row * p.y.h;
     const auto row_of = [&](const View& gradient) {  // worked out where it is needed: registers
       return gradient.plane<E>(image, channel) + pixel.row * gradient.h;
     };
-    if (p.in_fours && col + 8 <= col1()) {
+    if (p.in_fours && col + across <= col1()) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int first = col + 4 * half;
+      for (int i = 0; i < across; i += 4) {
+        const int first = col + i;
         const Four<E> a = *reinterpret_cast<const Four<E>*>(x + first);
         const Four<E> b = *reinterpret_cast<const Four<E>*>(y + first);
         Four<E> to_x, to_y;
 #pragma unroll
         for (int u = 0; u < 4; ++u) {
           float of_x, of_y;
-          gradient_at(pixel, first + u, wide(a.v[u]), wide(b.v[u]), out, 4 * half + u, of_x, of_y, sum_l1);
+          gradient_at(pixel, first + u, wide(a.v[u]), wide(b.v[u]), out, i + u, of_x, of_y, sum_l1);
           narrow(of_x, to_x.v[u]);
           if (Gradients == 2) narrow(of_y, to_y.v[u]);
         }
@@ -376,7 +383,7 @@ class Strip : StripPool {
       }
     } else {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
+      for (int i = 0; i < across; ++i) {
         if (col + i >= col1()) break;
         float of_x, of_y;
         gradient_at(pixel, col + i, wide(x[(col + i) * p.x.w]), wide(y[(col + i) * p.y.w]), out, i, of_x,
@@ -388,8 +395,8 @@ class Strip : StripPool {
   }
 
   __device__ __forceinline__ void gradient_at(const Pixel& pixel, int col, float x, float y,
-                                              const float (&out)[maps][8], int i, float& of_x, float& of_y,
-                                              float& sum_l1) const {
+                                              const float (&out)[maps][across], int i, float& of_x,
+                                              float& of_y, float& sum_l1) const {
     const float by_m = pixel.m(x, y) * out[0][i], by_d = pixel.d(coarser ? y : x, y) * out[1][i];
     of_x = (out[2][i] - by_m) + by_d;
     if (Gradients == 2) of_y = (out[maps - 1][i] - by_m) - by_d;
