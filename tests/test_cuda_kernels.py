@@ -127,10 +127,20 @@ def test_launches(launch: Launch, also: str, kernels: ModuleType, launched: Call
     assert launched(lambda: launch.call(kernels, x, y, "valid", **outputs)) == expected
 
 
-def test_scale(kernels: ModuleType, launched: Callable[..., list[str]]) -> None:
-    unit = torch.rand(2, 3, 13, 37)
-    by, expected = torch.tensor([3.0, 2.0]), unit * torch.tensor([1.5, 1.0])[:, None, None, None]
-    assert launched(lambda: kernels.scale(unit, by=by, factor=0.5)) == ["scale"]
+@pytest.mark.parametrize("multiprocessors", ["1", "132"])  # more pieces than blocks at once, and fewer
+@pytest.mark.parametrize("by", [[3.0, 2.0, 0.5], [3.0, 2.0, 2.0], [2.0], [3.0]], ids=str)
+def test_scale(
+    by: list[float],
+    multiprocessors: str,
+    kernels: ModuleType,
+    launched: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By half of one factor an image, or of one for all; a channel of 2400 pixels takes three pieces."""
+    monkeypatch.setenv("SHIM_SMS", multiprocessors)
+    unit, factors = torch.rand(3, 3, 40, 60), torch.tensor(by)
+    expected = unit * (0.5 * factors)[:, None, None, None]
+    assert launched(lambda: kernels.scale(unit, by=factors.squeeze(), factor=0.5)) == ["scale"]
     assert torch.equal(unit, expected)
 
 

@@ -197,17 +197,17 @@ void run(const Layout& all, const DyadicCall& call, void* stream) {
 template <class E, class T>
 void scale(const ScaleCall& call, void* stream) {
   ScaleParams params{};
+  params.images = view(call.images);
   params.channels = int(call.channels), params.height = int(call.height), params.width = int(call.width);
+  params.by = call.by.data;
   params.by_double = call.by.dtype == DType::float64, params.by_stride = call.by.stride;
   params.factor = call.factor;
-  const int64_t blocks = (call.height * call.width + 1023) / 1024 * call.channels;
-  const int64_t step = std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, blocks));
-  for (int64_t first = 0; first < call.batch; first += step) {
-    params.images = view(from_image(call.images, first));
-    params.by = from_image(call.by, first).data;
-    launch("scale_kernel", &scale_kernel<E, T>, std::min(step, call.batch - first) * blocks, 256, 0, stream,
-           params);
-  }
+  params.pieces = (call.height * call.width + scale_pixels - 1) / scale_pixels;
+  params.all = call.batch * call.channels * params.pieces;
+  // What runs at once: mostly there is nothing to do, and starting blocks to find that out is what takes
+  // time.
+  const int64_t blocks = int64_t(2048 / scale_threads) * current_device().multiprocessors;
+  launch("scale_kernel", &scale_kernel<E, T>, std::min(params.all, blocks), scale_threads, 0, stream, params);
 }
 
 }  // namespace

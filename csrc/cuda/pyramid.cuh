@@ -217,35 +217,41 @@ __global__ void __launch_bounds__(combine_threads) combine_kernel(const __grid_c
   }
 }
 
+constexpr int scale_threads = 256, scale_pixels = 4 * scale_threads;
 struct ScaleParams {
   View images;
   int channels, height, width;
+  int64_t pieces, all;  // of scale_pixels pixels: of a plane, of all of them
   const void* by;
   bool by_double;
   int64_t by_stride;
   double factor;
 };
 
-// Grid-stride over each image's pixels; a block whose factor is 1 is done at once.
 template <class E, class T>
-__global__ void __launch_bounds__(256) scale_kernel(const __grid_constant__ ScaleParams p) {
-  const int64_t pixels = int64_t(p.height) * p.width, blocks_a_plane = (pixels + 1023) / 1024;
-  const int64_t plane = blockIdx.x / blocks_a_plane, first = blockIdx.x % blocks_a_plane * 1024;
-  const int64_t image = plane / p.channels, channel = plane % p.channels;
-  double factor = p.factor;
-  if (p.by) {
-    const int64_t at = image * p.by_stride;
-    factor *=
-        p.by_double ? static_cast<const double*>(p.by)[at] : double(static_cast<const float*>(p.by)[at]);
-  }
-  if (factor == 1) return;
-  E* values = p.images.plane<E>(image, channel);
+__global__ void __launch_bounds__(scale_threads) scale_kernel(const __grid_constant__ ScaleParams p) {
+  const int64_t pixels = int64_t(p.height) * p.width;
+#pragma unroll 1
+  for (int64_t piece = blockIdx.x; piece < p.all; piece += gridDim.x) {
+    const int64_t plane = piece / p.pieces, image = plane / p.channels, channel = plane % p.channels;
+    double factor = p.factor;
+    if (p.by) {
+      const int64_t at = image * p.by_stride;
+      factor *=
+          p.by_double ? static_cast<const double*>(p.by)[at] : double(static_cast<const float*>(p.by)[at]);
+    }
+    if (factor == 1) {
+      if (p.by_stride == 0) return;  // all are 1
+      continue;
+    }
+    E* values = p.images.plane<E>(image, channel);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int64_t at = first + i * 256 + threadIdx.x;
-    if (at >= pixels) return;
-    E& value = values[at / p.width * p.images.h + at % p.width * p.images.w];
-    narrow(T(wide(value)) * T(factor), value);
+    for (int i = 0; i < 4; ++i) {
+      const int64_t at = piece % p.pieces * scale_pixels + i * scale_threads + threadIdx.x;
+      if (at >= pixels) break;
+      E& value = values[at / p.width * p.images.h + at % p.width * p.images.w];
+      narrow(T(wide(value)) * T(factor), value);
+    }
   }
 }
 
