@@ -52,9 +52,9 @@ MODULES = {
     KORNIA: "kornia",
 }
 # fused-ssim launches on the default stream, frame-analytics' backward cannot be captured, pytorch-msssim
-# copies its window from the host at every call: each would break the capture, and with it maybe what is
-# measured after it.
-NOT_CAPTURED = (FUSED_SSIM, FRAME_ANALYTICS, MSSSIM)
+# copies its window from the host at every call, kornia's backward waits for a product: each would break the
+# capture, and with it maybe what is measured after it.
+NOT_CAPTURED = (FUSED_SSIM, FRAME_ANALYTICS, MSSSIM, KORNIA)
 
 Run = Callable[[], object]
 
@@ -98,6 +98,10 @@ def tasks(found: dict[str, Any], x: Tensor) -> dict[str, Task]:
         mix[KORNIA] = kornia.losses.MS_SSIMLoss(compensation=1.0).to(x.device)
     ssim |= {L1: F.l1_loss, COPY: copy_of_as_many_bytes}
     rows = {"SSIM": Task(ssim, 11, 1), "SSIM, zeros": Task(zeros, 11, 1), "L1 + SSIM": Task(l1_ssim, 11, 1)}
+    for taps in (17, 33):
+        if min(shape[-2:]) >= taps:
+            wide = ssimloss.SSIMLoss(sigma=taps / 7, window_size=taps)
+            rows[f"SSIM, {taps} taps"] = Task({OURS: wide}, taps, 1)
     if min(shape[-2:]) > 160:
         rows["MS-SSIM, dyadic"] = Task(dyadic, 15, 1)  # the coarser levels: a third more elements
     return rows | {"Mix, 33 taps": Task(mix, 165, 5), "Mix, 5 to 57 taps": Task(paper, 115, 5)}
@@ -189,6 +193,8 @@ class Gpu:
 
     def measure(self, run: Run, spin: float) -> Callable[[], float]:
         """Queues one run; the answer, microseconds, is ready after the device has run it."""
+        # Of the default stream, on which fused-ssim launches: on another they would miss its kernels.
+        assert torch.cuda.current_stream() == torch.cuda.default_stream()
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         self.cache.zero_()
         torch.cuda._sleep(int(spin * 2e9))  # about 2 GHz
@@ -359,6 +365,8 @@ def main() -> None:
         if given and not given.exists():
             parser.error(f"{given}: expected a file or folder, there is none")
     out = args.out or ROOT / "benchmarks" / "results" / f"gpu-{datetime.date.today()}.md"
+    if not args.out and out.exists():
+        parser.error(f"{out} is there already: give another name by --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     clock = Gpu() if torch.cuda.is_available() else Cpu()
     text: list[str] = []

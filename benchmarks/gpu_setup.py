@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,12 @@ def ask(*command: str) -> str:
     return ""
 
 
+def stop(process: subprocess.Popen) -> None:
+    """And the compilers that it has started: they would keep the cores while others are timed."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def prepare(args: argparse.Namespace, folder: Path) -> list[str]:
     """Ours, and the peers that were brought, unpacked or built into folder, importable from it.
 
@@ -47,7 +54,8 @@ def prepare(args: argparse.Namespace, folder: Path) -> list[str]:
 
     def build(what: str, *command: str, where: Path) -> None:
         log = (folder / f"build{len(builds)}.log").open("w+")
-        builds.append((what, subprocess.Popen(command, cwd=where, stdout=log, stderr=log), log))
+        process = subprocess.Popen(command, cwd=where, stdout=log, stderr=log, start_new_session=True)
+        builds.append((what, process, log))
 
     if args.wheel:
         wheels.append(args.wheel)
@@ -66,7 +74,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> list[str]:
         try:
             code = process.wait(max(end - time.monotonic(), 1))
         except subprocess.TimeoutExpired:
-            process.kill()
+            stop(process)
             code = f"none after {BUILD_SECONDS} s"
         if code:
             failed.append(f"{what} was not built, exit status {code}")
@@ -120,13 +128,14 @@ def tests(seconds: float) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as folder:
         driver = Path(folder) / "driver"
-        build = subprocess.Popen([sys.executable, "-c", DRIVER, str(ROOT), str(driver)])
+        build = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(ROOT), str(driver)], start_new_session=True
+        )
         yield f"{script}: {outcome(seconds / 2, *pytest, script)}"
         try:
             build.wait(max(1, end - time.monotonic()))
         except subprocess.TimeoutExpired:
-            build.kill()
-            build.wait()
+            stop(build)
         sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
         for tool in ("memcheck", "racecheck"):
             found = "not run: its driver was not built"

@@ -62,10 +62,10 @@ RingPlan ring_plan(const Problem& p, int64_t height, int64_t width, Cost cost) {
         std::max<int64_t>(1, std::min<int64_t>(arithmetic_size(p) == 8 ? 1 : 2,
                                                (device.shared_per_block + 1024) / (shared + 1024)));
     const int64_t at_once = resident * device.multiprocessors;
-    // Four instructions a cycle, if there are warps enough. A warp with few others has one every 4 to 5
-    // cycles: with that the sum of both launches for several scales was what an H200 took, give or take a
-    // fifth.
-    const double chunk = std::max(double(resident) * block.total / 4, 4.5 * block.longest);
+    // A warp has an instruction every 4 to 5 cycles: with that the sum of both launches for several scales
+    // was what an H200 took, give or take a fifth. All warps have 2.4 a cycle, a little more than
+    // strip_kernel had.
+    const double chunk = std::max(double(resident) * block.total / 2.4, 4.5 * block.longest);
     for (int64_t rounds = 0; rounds <= 6; ++rounds) {  // aimed at
       int64_t bands = rounds * at_once / std::max<int64_t>(1, planes * strips);
       bands = std::min(std::max<int64_t>(1, bands), (height + 7) / 8);

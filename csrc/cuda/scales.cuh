@@ -10,8 +10,8 @@
 //             what came before; and the running loss and product of each position
 //   write     in step 0: of the chunk before, coefficients times the product of what comes behind, into the
 //             maps: no division, and no arrays over the scales but in shared memory
-// A warp takes 32 columns and 4 rows of one of these at a time: with 8, fewer instructions, most warps would
-// wait at the barriers for the few that have work.
+// A warp takes 32 columns and 4 rows (to write: 1) of one of these at a time: with 8, fewer instructions,
+// most warps would wait at the barriers for the few that have work.
 //
 // For each element and scale of radius r, W own columns, h = 1 + 2 r / W:
 //   FMA: (2 r + 1) (4 h + 4), (1 + r / 2) (6 h + 5) pointwise ones, and about 80

@@ -33,9 +33,9 @@ namespace ssimloss {
 
 #include "../ssim_math.h"
 
-// Blocks that a multiprocessor runs at once. Two leave 168 registers a thread, too few for the gradients of a
-// map: they would spill 8 to 116 bytes.
-constexpr int strip_blocks(int gradients, bool maps) { return maps && gradients ? 1 : 2; }
+// Blocks that a multiprocessor runs at once. Two leave 168 registers a thread, too few for both gradients of
+// a map: they would spill up to 116 bytes.
+constexpr int strip_blocks(int gradients, bool maps) { return maps && gradients == 2 ? 1 : 2; }
 
 template <int Gradients, bool Maps, bool Pools = false>
 class Strip : StripPool {
