@@ -94,7 +94,7 @@ def value_and_gradients(
     generator = torch.Generator().manual_seed(loss.dim())
     incoming = torch.randn(loss.shape, generator=generator, dtype=torch.float64) + 0.1
     asked = [leaf for leaf in leaves if leaf.requires_grad]
-    return loss.detach(), list(torch.autograd.grad(loss, asked, incoming.to(loss.dtype)))
+    return loss.detach(), list(torch.autograd.grad(loss, asked, incoming.to(loss)))
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
