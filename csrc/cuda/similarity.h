@@ -21,7 +21,7 @@ size_t maps_bytes(const Problem&);  // 0 where one launch does it all
 void similarity(const Similarity&, void* stream);
 
 // The kinds of kernels behind them, the first that takes a problem.
-bool strip_takes(const Problem&);  // one scale, 11 taps, not float64, no windowed l1 in a map
+bool strip_takes(const Problem&);  // one scale, 11 taps over 1e-6, not float64, no windowed l1 in a map
 int64_t strip_pieces(const Problem&);
 void strip_similarity(const Similarity&, void* stream);
 // The levels of the dyadic form where the strips take the finest: that one, which also makes the images of
@@ -34,6 +34,7 @@ int64_t ring_pieces(const Problem&);
 void ring_similarity(const Similarity&, void* stream);
 bool scales_take(const Problem&);  // where the device has the shared memory
 int64_t scales_pieces(const Problem&);
+size_t scales_maps_bytes(const Problem&);
 void scales_similarity(const Similarity&, void* stream);
 int64_t tile_pieces(const Problem&);
 size_t tile_maps_bytes(const Problem&);

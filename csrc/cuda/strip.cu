@@ -20,8 +20,9 @@ int64_t pieces_of(const Problem& p, int64_t band_rows) {
 // at once, times a block's work. The first level is the tallest.
 int64_t band_rows_of(const Problem* levels, int count, bool pools) {
   const Problem& p = levels[0];
+  const bool maps_or_levels = p.grad_map.data || p.sum_difference || pools;
   const int64_t at_once =
-      strip_blocks(p.grad_y.data ? 2 : 1, p.grad_map.data) * current_device().multiprocessors;
+      strip_blocks(p.grad_y.data ? 2 : 1, maps_or_levels) * current_device().multiprocessors;
   int64_t beyond = wants_gradient(p) ? 4 * strip_radius : 2 * strip_radius;
   if (pools) beyond += strip_rows - 1;  // see strip_pool.cuh
   int64_t best = 0;
@@ -49,7 +50,12 @@ void set_params(const Similarity& s, int64_t band_rows, StripParams& params) {
   params.bands = int((p.height + band_rows - 1) / band_rows);
   params.channel_first = p.x.stride_c == 1 && p.channels > 1;
   params.in_fours = in_fours(p.x) && in_fours(p.y) && in_fours(p.grad_x) && in_fours(p.grad_y);
-  for (int t = 0; t <= strip_radius; ++t) params.taps[t] = float(p.windows[0].weights[t]);
+  const double* taps = p.windows[0].weights;
+  for (int t = 0; t <= strip_radius; ++t) {
+    params.taps[t] = float(taps[t]);
+    params.taps_along[t] = float(taps[t] * taps[strip_radius]);
+    params.taps_down[t] = float(taps[t] / taps[strip_radius]);
+  }
   double reached = 0;
   for (int j = 2 * strip_radius - 1; j >= 0; --j) {  // the newest pending output has had one row
     const int t = std::abs(j + 1 - strip_radius);
@@ -106,6 +112,7 @@ void start_strip(const StripParams& params, int64_t blocks, void* stream) {
 bool strip_takes(const Problem& p) {
   const bool maps = p.loss_map.data || p.grad_map.data;
   return p.scales == 1 && p.windows[0].radius == strip_radius && p.x.dtype != DType::float64 &&
+         p.windows[0].weights[strip_radius] > 1e-6 &&  // StripParams::taps_down
          !(maps && p.l1_windowed && p.l1_weight != 0);
 }
 

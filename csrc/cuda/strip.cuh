@@ -25,6 +25,8 @@
 // Machine instructions by class: benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
+#include <cstring>
+
 #include "launch.cuh"
 #include "strip_pool.cuh"
 #include "sums.cuh"
@@ -34,14 +36,16 @@ namespace ssimloss {
 #include "../ssim_math.h"
 
 // Blocks that a multiprocessor runs at once. Two leave 168 registers a thread, too few for both gradients of
-// a map: they would spill up to 116 bytes.
-constexpr int strip_blocks(int gradients, bool maps) { return maps && gradients == 2 ? 1 : 2; }
+// a map, or of several levels: they would spill up to 350 bytes.
+constexpr int strip_blocks(int gradients, bool maps_or_levels) {
+  return gradients == 2 && maps_or_levels ? 1 : 2;
+}
 
 template <int Gradients, bool Maps, bool Pools = false>
 class Strip : StripPool {
   static constexpr int margin = Gradients ? r : 0;
   static constexpr int maps = Gradients == 2 ? 4 : 3;
-  static constexpr int across = Gradients == 2 ? 8 : 4;  // see gradient_along; 4 would spill
+  static constexpr bool early = Gradients == 1 && !Maps;  // registers for pixels to wait in
 
  public:
   using StripPool::StripPool;
@@ -53,9 +57,9 @@ class Strip : StripPool {
 #pragma unroll
       for (int q = 0; q < 4; ++q) pending[q][j] = pending_maps[q][j] = 0.f;
     }
-    if (threadIdx.x < 2 * groups) bases[threadIdx.x] = 0.f;
+    if (threadIdx.x < 4 * groups) bases[threadIdx.x] = 0.f;
     if (l1() && threadIdx.x < own) covers[threadIdx.x] = l1_cover(col0 + int(threadIdx.x), p.width);
-    float base_m = 0.f, base_d = 0.f, sum_ssim = 0.f, sum_l1 = 0.f;
+    float sum_ssim = 0.f, sum_l1 = 0.f;
     int begin = row0 - margin - r, end = row1() + margin + r;
     if (Pools) start_pool(begin, end);
     for (int row = begin - R; row < end; row += R) {  // the first time only fills: once in the code
@@ -68,10 +72,14 @@ class Strip : StripPool {
       }
       if (row + R < end) fill(row + R);
       if (row < begin) continue;
-      down(row, pending, pending_maps, base_m, base_d, sum_ssim);
+      if (Gradients && l1() && threadIdx.x < R) {
+        const float cover = l1_cover(row - 2 * r + int(threadIdx.x), p.height);
+        here->l1_rows[threadIdx.x] = {cover, p.l1_gain * incoming() * cover};
+      }
+      down(row, pending, pending_maps, sum_ssim);
       if (Gradients) {
         __syncthreads();
-        gradient_along(row - 2 * r, sum_l1);
+        gradient_along(row, sum_l1);
       }
     }
     reduce(sum_ssim, sum_l1);
@@ -80,7 +88,7 @@ class Strip : StripPool {
  private:
   // ---- Moments of 8 columns of one row.
   __device__ __forceinline__ void moments_along(int row, float& sum_l1) {
-    const int lane = row_of_lane(), group = group_of_lane();
+    const int thread = this_thread(), lane = row_of_lane(thread), group = group_of_lane(thread);
     if (8 * group >= col1() - col0 + r + margin) return;
     // The cell's value: of its first three rows inside the image; where it has not as many, the value of the
     // cell above stays. All threads of a group find the same.
@@ -98,10 +106,11 @@ class Strip : StripPool {
       }
       base_m = finite_or_zero(middle(m[0], m[1], m[2]));
       base_d = finite_or_zero(middle(d[0], d[1], d[2]));
-      if (lane == 0) bases[group] = base_m, bases[groups + group] = base_d;
     } else {
-      base_m = bases[group], base_d = bases[groups + group];
+      const float* above = bases_of(row - R) + group;
+      base_m = above[0], base_d = above[groups];
     }
+    if (lane == 0) bases_of(row)[group] = base_m, bases_of(row)[groups + group] = base_d;
     const float *x = raw + lane * raw_pitch + 8 * group, *y = x + R * raw_pitch;
     float* to = slots + lane * pitch + 8 * group;
     // First of m, then of d: fewer registers, and half the instructions to fetch.
@@ -126,7 +135,7 @@ class Strip : StripPool {
           for (int i = 0; i < 8; ++i) {
             const int t = at - i - r;
             if (t < -r || t > r) continue;
-            const float w = common.taps[t < 0 ? -t : t];
+            const float w = common.taps_along[t < 0 ? -t : t];
             mean[i] = fmaf(w, v, mean[i]);
             square[i] = fmaf(w, vv, square[i]);
           }
@@ -147,7 +156,7 @@ class Strip : StripPool {
   // The l1 term of the own pixels among the 8 columns.
   __device__ __forceinline__ void add_l1(int row, const float* x, float& sum) const {
     const float of_row = p.inverse_range * l1_cover(row, p.height);
-    const int first = 8 * group_of_lane() - r;
+    const int first = 8 * group_of_lane(int(threadIdx.x)) - r;
 #pragma unroll 1
     for (int i = 0; i < 8; ++i) {
       if (first + i < 0 || first + i >= col1() - col0) continue;
@@ -158,8 +167,8 @@ class Strip : StripPool {
 
   // ---- One column: rows [row, row + R) of moments complete rows of positions, those rows of maps.
   __device__ __forceinline__ void down(int row, float (&pending)[4][2 * r], float (&pending_maps)[4][2 * r],
-                                       float& base_m, float& base_d, float& sum_ssim) {
-    const int column = int(threadIdx.x), col = col0 - r + column;
+                                       float& sum_ssim) {
+    const int column = this_thread(), col = col0 - r + column;
     if (column / 32 * 32 >= col1() - col0 + r + margin) return;  // the whole warp: beyond the image
     const bool valid = common.padding == Padding::valid;
     const int crop = valid ? r : 0;
@@ -170,7 +179,9 @@ class Strip : StripPool {
     const bool col_exists = reflect || (col >= crop && col < p.width - crop);
     const bool col_own = col >= col0 && col < col1() && col >= crop && col < p.width - crop;
 
-    change_base(bases[column / 8], bases[groups + column / 8], pending, pending_maps, base_m, base_d);
+    const float *base = bases_of(row) + column / 8, *before = bases_of(row - R) + column / 8;
+    const float base_m = base[0], base_d = base[groups];
+    change_base(base_m - before[0], base_d - before[groups], pending, pending_maps);
 
     Column at{
         col,
@@ -183,10 +194,8 @@ class Strip : StripPool {
     // Nearly always all rows are positions and own ones: then nothing is asked for each.
     const bool plain = row - r >= (top > row0 ? top : row0) + reflect &&  // reflect: not the edges
                        row - r + R <= (bottom < row1() ? bottom : row1()) - reflect;
-    // Once in the code, as an H200 seems to wait for instructions (benchmarks/results/gpu-2026-11-26.md).
-    // Both gradients would spill 8 to 20 bytes on sm_75 and sm_80.
     if (plain) {
-#pragma unroll(Gradients == 2 ? R : 1)
+#pragma unroll 1
       for (int i = 0; i < R; ++i)
         one_row<true>(row + i - r, true, at, slot + i * pitch, pending, pending_maps, sum_ssim);
     } else {
@@ -242,24 +251,26 @@ class Strip : StripPool {
     }
   }
 
+  // Of a chunk; those of the one before are kept.
+  __device__ __forceinline__ float* bases_of(int row) const { return bases + (row >> 3 & 1) * 2 * groups; }
+
   // A transposed filter: v is the last of 11 rows for the output that is returned, the first for the
   // newest pending one.
   __device__ __forceinline__ float push(float v, float (&pending)[2 * r]) const {
-    const float done = fmaf(common.taps[r], v, pending[0]);
+    const float done = v + pending[0];
 #pragma unroll
     for (int j = 0; j < 2 * r - 1; ++j) {
       const int t = r - 1 - j;
-      pending[j] = fmaf(common.taps[t < 0 ? -t : t], v, pending[j + 1]);
+      pending[j] = fmaf(common.taps_down[t < 0 ? -t : t], v, pending[j + 1]);
     }
-    pending[2 * r - 1] = common.taps[r] * v;
+    pending[2 * r - 1] = v;
     return done;
   }
 
-  // Make pending sums relative to the new bases.
-  __device__ __forceinline__ void change_base(float new_m, float new_d, float (&pending)[4][2 * r],
-                                              float (&pending_maps)[4][2 * r], float& base_m, float& base_d) {
-    const float by[2] = {new_m - base_m, new_d - base_d};
-    base_m = new_m, base_d = new_d;
+  // Make pending sums relative to bases that differ by so much.
+  __device__ __forceinline__ void change_base(float by_m, float by_d, float (&pending)[4][2 * r],
+                                              float (&pending_maps)[4][2 * r]) {
+    const float by[2] = {by_m, by_d};
 #pragma unroll
     for (int j = 0; j < 2 * r; ++j) {
       const float reached = common.reached[j];
@@ -270,9 +281,9 @@ class Strip : StripPool {
         pending[q + 2][j] = fmaf(-by[q], old + pending[q][j], pending[q + 2][j]);
       }
       if (!Gradients) continue;
-      const float by_m = by[0] * pending_maps[0][j], by_d = by[1] * pending_maps[1][j];
-      pending_maps[2][j] += by_d - by_m;
-      if (Gradients == 2) pending_maps[3][j] -= by_d + by_m;
+      const float of_m = by_m * pending_maps[0][j], of_d = by_d * pending_maps[1][j];
+      pending_maps[2][j] += of_d - of_m;
+      if (Gradients == 2) pending_maps[3][j] -= of_d + of_m;
     }
   }
 
@@ -282,138 +293,176 @@ class Strip : StripPool {
     if (l1()) {
       with_type([&](auto* tag) {
         using E = std::remove_pointer_t<decltype(tag)>;
-        const float x = wide(p.x.plane<E>(image, channel)[row * p.x.h + col * p.x.w]);
-        const float y = wide(p.y.plane<E>(image, channel)[row * p.y.h + col * p.y.w]);
+        const float x = wide(plane<E>(0)[row * p.x.h + col * p.x.w]);
+        const float y = wide(plane<E>(1)[row * p.y.h + col * p.y.w]);
         total = fmaf(p.l1_weight, fabsf((x - y) * p.inverse_range), total);
       });
     }
-    p.loss_map.plane<float>(image, channel)[(row - crop) * p.loss_map.h + (col - crop) * p.loss_map.w] =
-        total;
+    p.loss_map.plane<float>(here->image,
+                            here->channel)[(row - crop) * p.loss_map.h + (col - crop) * p.loss_map.w] = total;
   }
 
-  // ---- The gradient of 8 columns of one row, whose maps are complete in row i of the chunk; `across` of
-  // them at a time, for less code.
-  __device__ __forceinline__ void gradient_along(int first_row, float& sum_l1) {
-    const int lane = row_of_lane(), group = group_of_lane(), row = first_row + lane;
-    if (group >= own / 8 || row < row0 || row >= row1()) return;
+  // ---- The gradient of 8 columns of one row, whose maps are complete in the chunk from row `chunk` on.
+  __device__ __forceinline__ void gradient_along(int chunk, float& sum_l1) {
+    const int thread = this_thread(), lane = row_of_lane(thread), group = group_of_lane(thread),
+              row = chunk - 2 * r + lane;
+    const int col = col0 + 8 * group;
+    if (group >= own / 8 || col >= col1() || row < row0 || row >= row1()) return;
+    const bool together = p.in_fours && col + 8 <= col1();
+    Eight x, y;  // on their way while the filters run
+    if (early && together) load(row, col, x, y);
     // Windows reach over three cells; all becomes relative to the middle one's base.
-    const float *cell_m = bases + group, *cell_d = cell_m + groups;
+    const float *cell_m = bases_of(chunk) + group, *cell_d = cell_m + groups;
     const float base_m = cell_m[1], base_d = cell_d[1];
-#pragma unroll 1
-    for (int begin = 0; begin < 8; begin += across) {
-      const int col = col0 + 8 * group + begin;
-      if (col >= col1()) return;
-      float out[maps][across];
+    float out[maps][8];
 #pragma unroll
-      for (int q = 0; q < maps; ++q) {
+    for (int q = 0; q < maps; ++q) {
 #pragma unroll
-        for (int i = 0; i < across; ++i) out[q][i] = 0.f;
-      }
-      const float* from = slots + lane * pitch + 8 * group + begin;
+      for (int i = 0; i < 8; ++i) out[q][i] = 0.f;
+    }
+    const float* from = slots + lane * pitch + 8 * group;
 #pragma unroll
-      for (int part = 0; 4 * part < across + 2 * r; ++part) {
-        Four<float> four[maps];
+    for (int part = 0; part < 5; ++part) {
+      Four<float> four[maps];
 #pragma unroll
-        for (int q = 0; q < maps; ++q)
-          four[q] = *reinterpret_cast<const Four<float>*>(from + q * R * pitch + 4 * part);
-        const int cell = (begin / 4 + part) / 2;
-        const float by_m = cell_m[cell] - base_m, by_d = cell_d[cell] - base_d;
+      for (int q = 0; q < maps; ++q)
+        four[q] = *reinterpret_cast<const Four<float>*>(from + q * R * pitch + 4 * part);
+      const float by_m = cell_m[part / 2] - base_m, by_d = cell_d[part / 2] - base_d;
 #pragma unroll
-        for (int u = 0; u < 4; ++u) {
-          const int at = 4 * part + u;
-          if (at >= across + 2 * r) continue;
-          float map[maps];
+      for (int u = 0; u < 4; ++u) {
+        const int at = 4 * part + u;
+        if (at >= 8 + 2 * r) continue;
+        float map[maps];
 #pragma unroll
-          for (int q = 0; q < maps; ++q) map[q] = four[q].v[u];
-          if (across < 8 || part / 2 != 1) {
-            map[2] = fmaf(by_m, map[0], fmaf(-by_d, map[1], map[2]));
-            if (Gradients == 2) map[maps - 1] = fmaf(by_m, map[0], fmaf(by_d, map[1], map[maps - 1]));
-          }
+        for (int q = 0; q < maps; ++q) map[q] = four[q].v[u];
+        if (part / 2 != 1) {
+          map[2] = fmaf(by_m, map[0], fmaf(-by_d, map[1], map[2]));
+          if (Gradients == 2) map[maps - 1] = fmaf(by_m, map[0], fmaf(by_d, map[1], map[maps - 1]));
+        }
 #pragma unroll
-          for (int i = 0; i < across; ++i) {
-            const int t = at - i - r;
-            if (t < -r || t > r) continue;
+        for (int i = 0; i < 8; ++i) {
+          const int t = at - i - r;
+          if (t < -r || t > r) continue;
 #pragma unroll
-            for (int q = 0; q < maps; ++q) out[q][i] = fmaf(common.taps[t < 0 ? -t : t], map[q], out[q][i]);
-          }
+          for (int q = 0; q < maps; ++q)
+            out[q][i] = fmaf(common.taps_along[t < 0 ? -t : t], map[q], out[q][i]);
         }
       }
-      const Pixel pixel{
-          row,
-          reading(0, base_m),
-          reading(1, base_d),
-          common.padding == Padding::reflect && is_edge(row, p.height, common.padding) ? 0.5f : 1.f,
-          l1() ? l1_cover(row, p.height) : 0.f,
-          l1() ? p.l1_gain * incoming() : 0.f};
-      with_type([&](auto* tag) { write_gradient(tag, pixel, col, out, sum_l1); });
     }
+    with_type([&](auto* tag) { write_gradient(tag, row, col, base_m, base_d, out, together, x, y, sum_l1); });
   }
 
-  struct Pixel {
-    int row;
-    Reading m, d;
-    float edge, cover, l1_gain;
-  };
-
-  // The gradient at pixels [col, col + across) of a row, from the blurred maps.
-  template <class E>
-  __device__ __forceinline__ void write_gradient(E*, const Pixel& pixel, int col,
-                                                 const float (&out)[maps][across], float& sum_l1) const {
-    const E* x = p.x.plane<E>(image, channel) + pixel.row * p.x.h;
-    const E* y = p.y.plane<E>(image, channel) + pixel.row * p.y.h;
-    const auto row_of = [&](const View& gradient) {  // worked out where it is needed: registers
-      return gradient.plane<E>(image, channel) + pixel.row * gradient.h;
-    };
-    if (p.in_fours && col + across <= col1()) {
+  // 8 pixels as they lie in memory.
+  struct Eight {
+    float words[8];
+    template <class E>
+    __device__ __forceinline__ void load(const E* from) {
 #pragma unroll
-      for (int i = 0; i < across; i += 4) {
-        const int first = col + i;
-        const Four<E> a = *reinterpret_cast<const Four<E>*>(x + first);
-        const Four<E> b = *reinterpret_cast<const Four<E>*>(y + first);
+      for (int i = 0; i < 8; i += 4) {
+        const Four<E> four = *reinterpret_cast<const Four<E>*>(from + i);
+        memcpy(words + i * sizeof(E) / 4, &four, sizeof four);
+      }
+    }
+    template <class E>
+    __device__ __forceinline__ Four<E> four(int i) const {
+      Four<E> four;
+      memcpy(&four, words + i * sizeof(E) / 4, sizeof four);
+      return four;
+    }
+  };
+  __device__ __forceinline__ void load(int row, int col, Eight& x, Eight& y) const {
+    with_type([&](auto* tag) {
+      using E = std::remove_pointer_t<decltype(tag)>;
+      x.load(plane<E>(0) + row * p.x.h + col);
+      y.load(plane<E>(1) + row * p.y.h + col);
+    });
+  }
+
+  // The gradient at pixels [col, col + 8) of a row, from the blurred maps.
+  template <class E>
+  __device__ __forceinline__ void write_gradient(E*, int row, int col, float base_m, float base_d,
+                                                 float (&out)[maps][8], bool together, const Eight& x,
+                                                 const Eight& y, float& sum_l1) const {
+    const auto pixel = [&](int q, const View& view, int at) {
+      return plane<E>(q) + (row * view.h + (col + at) * view.w);
+    };
+    const auto four_of = [](const E* at) { return *reinterpret_cast<const Four<E>*>(at); };
+    constexpr int N = early ? 4 : 1;  // that wait for memory together where it is one by one
+#pragma unroll
+    for (int i = 0; i < 8; i += 4) {
+      if (!early) asm volatile("" ::: "memory");  // or all loads come first, and registers spill
+      if (together) {
+        const Four<E> a = early ? x.template four<E>(i) : four_of(pixel(0, p.x, i));
+        const Four<E> b = early ? y.template four<E>(i) : four_of(pixel(1, p.y, i));
+        float at_x[4], at_y[4];
+#pragma unroll
+        for (int u = 0; u < 4; ++u) at_x[u] = wide(a.v[u]), at_y[u] = wide(b.v[u]);
+        gradient_at(row, col, base_m, base_d, at_x, at_y, out, i, sum_l1);
         Four<E> to_x, to_y;
 #pragma unroll
         for (int u = 0; u < 4; ++u) {
-          float of_x, of_y;
-          gradient_at(pixel, first + u, wide(a.v[u]), wide(b.v[u]), out, i + u, of_x, of_y, sum_l1);
-          narrow(of_x, to_x.v[u]);
-          if (Gradients == 2) narrow(of_y, to_y.v[u]);
+          narrow(out[2][i + u], to_x.v[u]);
+          if (Gradients == 2) narrow(out[maps - 1][i + u], to_y.v[u]);
         }
-        *reinterpret_cast<Four<E>*>(row_of(p.grad_x) + first) = to_x;
-        if (Gradients == 2) *reinterpret_cast<Four<E>*>(row_of(p.grad_y) + first) = to_y;
+        *reinterpret_cast<Four<E>*>(pixel(2, p.grad_x, i)) = to_x;
+        if (Gradients == 2) *reinterpret_cast<Four<E>*>(pixel(3, p.grad_y, i)) = to_y;
+        continue;
       }
-    } else {
 #pragma unroll
-      for (int i = 0; i < across; ++i) {
-        if (col + i >= col1()) break;
-        float of_x, of_y;
-        gradient_at(pixel, col + i, wide(x[(col + i) * p.x.w]), wide(y[(col + i) * p.y.w]), out, i, of_x,
-                    of_y, sum_l1);
-        narrow(of_x, row_of(p.grad_x)[(col + i) * p.grad_x.w]);
-        if (Gradients == 2) narrow(of_y, row_of(p.grad_y)[(col + i) * p.grad_y.w]);
+      for (int j = i; j < i + 4; j += N) {
+        float at_x[N], at_y[N];
+#pragma unroll
+        for (int u = 0; u < N; ++u) {
+          const int at = col + j + u < col1() ? j + u : 0;
+          at_x[u] = wide(*pixel(0, p.x, at)), at_y[u] = wide(*pixel(1, p.y, at));
+        }
+        gradient_at(row, col, base_m, base_d, at_x, at_y, out, j, sum_l1);
+#pragma unroll
+        for (int u = 0; u < N; ++u) {
+          if (col + j + u >= col1()) continue;
+          narrow(out[2][j + u], *pixel(2, p.grad_x, j + u));
+          if (Gradients == 2) narrow(out[maps - 1][j + u], *pixel(3, p.grad_y, j + u));
+        }
       }
     }
   }
 
-  __device__ __forceinline__ void gradient_at(const Pixel& pixel, int col, float x, float y,
-                                              const float (&out)[maps][across], int i, float& of_x,
-                                              float& of_y, float& sum_l1) const {
-    const float by_m = pixel.m(x, y) * out[0][i], by_d = pixel.d(coarser ? y : x, y) * out[1][i];
-    of_x = (out[2][i] - by_m) + by_d;
-    if (Gradients == 2) of_y = (out[maps - 1][i] - by_m) - by_d;
+  // At N pixels from column col + i on, in the place of the last maps of i on.
+  template <int N>
+  __device__ __forceinline__ void gradient_at(int row, int col, float base_m, float base_d,
+                                              const float (&x)[N], const float (&y)[N], float (&out)[maps][8],
+                                              int i, float& sum_l1) const {
+    const Reading m = reading(0, base_m), d = reading(1, base_d);
+#pragma unroll
+    for (int u = 0; u < N; ++u) {
+      const float by_m = m(x[u], y[u]) * out[0][i + u];
+      const float by_d = d(coarser ? y[u] : x[u], y[u]) * out[1][i + u];
+      out[2][i + u] = (out[2][i + u] - by_m) + by_d;
+      if (Gradients == 2) out[maps - 1][i + u] = (out[maps - 1][i + u] - by_m) - by_d;
+    }
     if (common.padding == Padding::reflect) {
-      const float edge = is_edge(col, p.width, common.padding) ? 0.5f * pixel.edge : pixel.edge;
-      of_x *= edge;
-      if (Gradients == 2) of_y *= edge;
+      const float of_row = is_edge(row, p.height, common.padding) ? 0.5f : 1.f;
+#pragma unroll
+      for (int u = 0; u < N; ++u) {
+        const float edge = is_edge(col + i + u, p.width, common.padding) ? 0.5f * of_row : of_row;
+        out[2][i + u] *= edge;
+        if (Gradients == 2) out[maps - 1][i + u] *= edge;
+      }
     }
     if (!l1()) return;
-    const float difference = x - y;  // not d and its base: its sign counts
-    const float covered = pixel.cover * covers[col - col0];
-    sum_l1 += fabsf(difference * p.inverse_range) * covered;
-    const float gain = pixel.l1_gain * covered * (Maps ? incoming_at(pixel.row, col) : 1.f);
-    // sign(0) = 0, sign(NaN) = NaN
-    const float by = difference > 0 ? gain : (difference < 0 ? -gain : difference * gain);
-    of_x += by;
-    if (Gradients == 2) of_y -= by;
+    const L1Row of_row = here->l1_rows[row_of_lane(this_thread())];
+#pragma unroll
+    for (int u = 0; u < N; ++u) {
+      if (col + i + u >= col1()) break;
+      const float difference = x[u] - y[u];  // not d and its base: its sign counts
+      const float covered = covers[col + i + u - col0];
+      sum_l1 += fabsf(difference * p.inverse_range) * (of_row.cover * covered);
+      const float gain = of_row.gain * covered * (Maps ? incoming_at(row, col + i + u) : 1.f);
+      // sign(0) = 0, sign(NaN) = NaN
+      const float by = difference > 0 ? gain : (difference < 0 ? -gain : difference * gain);
+      out[2][i + u] += by;
+      if (Gradients == 2) out[maps - 1][i + u] -= by;
+    }
   }
 
   // ---- The block's sums, added in a fixed order.
@@ -423,21 +472,21 @@ class Strip : StripPool {
     sum_block(total[0], total[1], reinterpret_cast<double*>(raw));
     if (threadIdx.x != 0) return;
     const int piece = row0 / p.band_rows * p.strips + col0 / own;
-    double* sums = p.sums + 2 * ((int64_t(image) * p.channels + channel) * p.strips * p.bands + piece);
+    double* sums = p.sums + 2 * (plane_index() * p.strips * p.bands + piece);
     sums[0] = total[0], sums[1] = total[1];
   }
 };
 
 // One level, or with Pools the finest of the dyadic form, which makes the coarser ones.
 template <int Gradients, bool Maps, bool Pools>
-__global__ void __launch_bounds__(strip_threads, strip_blocks(Gradients, Maps))
+__global__ void __launch_bounds__(strip_threads, strip_blocks(Gradients, Maps || Pools))
     strip_kernel(const __grid_constant__ StripParams params) {
   Strip<Gradients, Maps, Pools>(params, params, false, int(blockIdx.x), ssimloss_shared).run();
 }
 
 // Coarser levels of the dyadic form, side by side.
 template <int Gradients>
-__global__ void __launch_bounds__(strip_threads, strip_blocks(Gradients, false))
+__global__ void __launch_bounds__(strip_threads, strip_blocks(Gradients, true))
     levels_kernel(const __grid_constant__ LevelsParams params) {
   int level = 0;
 #pragma unroll

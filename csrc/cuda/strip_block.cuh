@@ -32,6 +32,8 @@ struct StripParams {
   bool channel_first;            // blocks beside each other: channels of one strip
   bool in_fours;                 // see elements.cuh
   float taps[strip_radius + 1];
+  // The same times and over the last one, which is 1 then: no multiplication down the columns.
+  float taps_along[strip_radius + 1], taps_down[strip_radius + 1];
   float reached[2 * strip_radius];  // by the pending output j: the sum of the taps it has had
   float c1, c2, inverse_range;
   float luminance;  // 1, or 0: cs alone
@@ -57,9 +59,19 @@ constexpr int strip_own = strip_threads - 16;  // columns of the gradient; a mul
 constexpr int strip_groups = strip_threads / 8;
 // Pitches of 4 modulo 8 and the order of the lanes keep 16-byte accesses free of bank conflicts.
 constexpr int strip_raw_pitch = strip_threads + 12, strip_pitch = strip_threads + 4;
+// What a block need not keep in registers.
+struct L1Row {
+  float cover, gain;
+};
+struct alignas(16) StripPlane {
+  int64_t at[4];  // of x, y, grad_x, grad_y: where the plane begins
+  int image, channel;
+  L1Row l1_rows[strip_rows];  // whose gradient is being made
+};
 constexpr size_t strip_shared =
-    (2 * strip_rows * strip_raw_pitch + 4 * strip_rows * strip_pitch + 2 * strip_groups + strip_own) *
-    sizeof(float);
+    sizeof(StripPlane) +
+    (2 * strip_rows * strip_raw_pitch + 4 * strip_rows * strip_pitch + 4 * strip_groups + strip_own) *
+        sizeof(float);
 
 class StripBlock {
  public:
@@ -68,11 +80,13 @@ class StripBlock {
   __device__ __forceinline__ StripBlock(const StripParams& params, const StripParams& common_, bool coarser_,
                                         int piece, unsigned char* shared)
       : p(params), common(common_), coarser(coarser_) {
-    raw = reinterpret_cast<float*>(shared);
+    here = reinterpret_cast<StripPlane*>(shared);
+    raw = reinterpret_cast<float*>(here + 1);
     slots = raw + 2 * R * raw_pitch;
     bases = slots + 4 * R * pitch;
-    covers = bases + 2 * groups;
+    covers = bases + 4 * groups;
     const int pieces = p.strips * p.bands;
+    int image, channel;
     if (p.channel_first) {
       channel = piece % p.channels, piece /= p.channels;
       image = piece / pieces, piece %= pieces;
@@ -81,6 +95,13 @@ class StripBlock {
       channel = image % p.channels, image /= p.channels;
     }
     row0 = piece / p.strips * p.band_rows, col0 = piece % p.strips * own;
+    if (threadIdx.x == 0) {
+      here->image = image, here->channel = channel;
+      const View* views[4] = {&p.x, &p.y, &p.grad_x, &p.grad_y};
+#pragma unroll
+      for (int q = 0; q < 4; ++q) here->at[q] = image * views[q]->n + channel * views[q]->c;
+    }
+    __syncthreads();
   }
 
  protected:
@@ -89,11 +110,12 @@ class StripBlock {
 
   const StripParams &p, &common;  // common: for what is the same in all levels, at a constant place
   const bool coarser;
+  StripPlane* here;
   float* raw;     // [2][R][raw_pitch]: columns from col0 - 12
   float* slots;   // [4][R][pitch]: columns from col0 - 5; moments, then maps
-  float* bases;   // [2][groups]
+  float* bases;   // [2 chunks][2][groups]: see Strip::bases_of
   float* covers;  // [own]: of the columns from col0
-  int image, channel, row0, col0;
+  int row0, col0;
 
   // Ends of the own rows and columns; worked out each time: registers.
   __device__ __forceinline__ int row1() const {
@@ -101,19 +123,27 @@ class StripBlock {
   }
   __device__ __forceinline__ int col1() const { return col0 + own < p.width ? col0 + own : p.width; }
 
+  __device__ __forceinline__ int64_t plane_index() const {
+    return int64_t(here->image) * p.channels + here->channel;
+  }
+
   // In the two `along` phases a thread has a row of the chunk and a group of columns; 8 lanes have two rows
   // of four groups.
-  __device__ __forceinline__ int row_of_lane() const {
-    return 2 * (int(threadIdx.x) / 8 / (groups / 4)) + int(threadIdx.x) / 4 % 2;
+  __device__ __forceinline__ static int row_of_lane(int thread) {
+    return 2 * (thread / 8 / (groups / 4)) + thread / 4 % 2;
   }
-  __device__ __forceinline__ int group_of_lane() const {
-    return 4 * (int(threadIdx.x) / 8 % (groups / 4)) + int(threadIdx.x) % 4;
+  __device__ __forceinline__ static int group_of_lane(int thread) {
+    return 4 * (thread / 8 % (groups / 4)) + thread % 4;
+  }
+  // threadIdx.x, but what is worked out from it does not stay in registers from one chunk to the next.
+  __device__ __forceinline__ static int this_thread() {
+    int thread = int(threadIdx.x);
+    asm volatile("" : "+r"(thread));
+    return thread;
   }
 
   // What zero padding is in d: of a coarser level, less what was taken off. Read anew each time: registers.
-  __device__ __forceinline__ float pad_d() const {
-    return coarser ? -p.offsets[int64_t(image) * p.channels + channel] : 0.f;
-  }
+  __device__ __forceinline__ float pad_d() const { return coarser ? -p.offsets[plane_index()] : 0.f; }
 
   // f(a pointer of the images' type)
   template <class F>
@@ -133,30 +163,57 @@ class StripBlock {
   }
 
   template <class E>
+  __device__ __forceinline__ E* plane(int q) const {
+    return static_cast<E*>((q < 2 ? (q ? p.y : p.x) : (q > 2 ? p.grad_y : p.grad_x)).data) + here->at[q];
+  }
+
+  template <class E>
   __device__ __forceinline__ void fill_from(int row, E*) {
     constexpr int at_once = strip_threads / 64;  // rows, 64 threads each
-    const int first = col0 - 12, lane = int(threadIdx.x) % 64;
-    const E *plane_x = p.x.plane<E>(image, channel), *plane_y = p.y.plane<E>(image, channel);
+    const int thread = this_thread(), lane = thread % 64, begin = thread / 64, first = col0 - 12;
+    const E *plane_x = plane<E>(0), *plane_y = plane<E>(1);
+    if (p.in_fours && row >= 0 && row + R <= p.height) {  // nearly always: few instructions
+      if (lane >= raw_pitch / 4) return;
+      const int col = first + 4 * lane;
+      float* to = raw + begin * raw_pitch + 4 * lane;
+      if (col >= 0 && col + 4 <= p.width) {
+        const E *x = plane_x + (row + begin) * p.x.h + col, *y = plane_y + (row + begin) * p.y.h + col;
+#pragma unroll
+        for (int i = 0; i < R; i += at_once) {
+          if (i + begin >= R) return;
+          copy_four(x, to + i * raw_pitch);
+          copy_four(y, to + (R + i) * raw_pitch);
+          x += at_once * p.x.h, y += at_once * p.y.h;
+        }
+        return;
+      }
+      if (common.padding != Padding::reflect && (col <= -4 || col >= p.width)) {
+        const float d = pad_d();
 #pragma unroll 1
-    for (int line = int(threadIdx.x) / 64; line < R; line += at_once) {
+        for (; to < raw + R * raw_pitch; to += at_once * raw_pitch) {
+          *reinterpret_cast<Four<float>*>(to) = {0.f, 0.f, 0.f, 0.f};
+          *reinterpret_cast<Four<float>*>(to + R * raw_pitch) = {d, d, d, d};
+        }
+        return;
+      }
+    }
+    const int step = p.in_fours ? 4 : 1;
+#pragma unroll 1
+    for (int line = begin; line < R; line += at_once) {
       int from = row + line;
       if (common.padding == Padding::reflect) from = mirrored(from, p.height);
       const bool exists = from >= 0 && from < p.height;
       const E *x = plane_x + (exists ? from : 0) * p.x.h, *y = plane_y + (exists ? from : 0) * p.y.h;
       float *to_x = raw + line * raw_pitch, *to_y = to_x + R * raw_pitch;
-      if (p.in_fours) {
-        const int k = 4 * lane;
-        if (k >= raw_pitch) continue;
-        if (exists && first + k >= 0 && first + k + 4 <= p.width) {
+#pragma unroll 1
+      for (int k = step * lane; k < raw_pitch; k += step * 64) {
+        if (p.in_fours && exists && first + k >= 0 && first + k + 4 <= p.width) {
           copy_four(x + (first + k), to_x + k);
           copy_four(y + (first + k), to_y + k);
         } else {
 #pragma unroll 1
-          for (int u = k; u < k + 4; ++u) fill_one(x, y, first + u, exists, to_x + u, to_y + u);
+          for (int u = k; u < k + step; ++u) fill_one(x, y, first + u, exists, to_x + u, to_y + u);
         }
-      } else {
-#pragma unroll 1
-        for (int k = lane; k < raw_pitch; k += 64) fill_one(x, y, first + k, exists, to_x + k, to_y + k);
       }
     }
   }
@@ -193,7 +250,7 @@ class StripBlock {
 
   __device__ __forceinline__ float incoming() const {
     if (coarser || !p.incoming) return 1.f;
-    const int64_t at = image * p.incoming_stride;
+    const int64_t at = here->image * p.incoming_stride;
     return p.incoming_double ? float(static_cast<const double*>(p.incoming)[at])
                              : static_cast<const float*>(p.incoming)[at];
   }
@@ -204,8 +261,9 @@ class StripBlock {
     if (common.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
     if (row < crop || row >= p.height - crop || col < crop || col >= p.width - crop) return 0.f;
     const View& map = p.grad_map;
-    return float(read_as(map.data, p.grad_map_dtype,
-                         image * map.n + channel * map.c + (row - crop) * map.h + (col - crop) * map.w));
+    return float(
+        read_as(map.data, p.grad_map_dtype,
+                here->image * map.n + here->channel * map.c + (row - crop) * map.h + (col - crop) * map.w));
   }
 };
 

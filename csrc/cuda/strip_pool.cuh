@@ -33,10 +33,10 @@ class StripPool : protected StripBlock {
     if (threadIdx.x != 0) return;
     with_type([&](auto* tag) {
       using E = std::remove_pointer_t<decltype(tag)>;
-      const float offset = offset_of<float>(p.x.plane<E>(image, channel), p.y.plane<E>(image, channel), p.x,
-                                            p.y, p.height, p.width, p.inverse_range);
+      const float offset =
+          offset_of<float>(plane<E>(0), plane<E>(1), p.x, p.y, p.height, p.width, p.inverse_range);
       carried()[2 * strip_cells] = offset;
-      if (row0 == 0 && col0 == 0) p.pooled.offsets[int64_t(image) * p.channels + channel] = offset;
+      if (row0 == 0 && col0 == 0) p.pooled.offsets[plane_index()] = offset;
     });
   }
 
@@ -81,7 +81,7 @@ class StripPool : protected StripBlock {
       int to_row = (row + (to.shift_h & part)) >> level;
       const int to_col = (col + (to.shift_w & part)) >> level;
       if (!is_own || pair % (1 << (level - 1)) || level > to.count || to_col < 0) return;
-      const int64_t plane = int64_t(image) * p.channels + channel;
+      const int64_t plane = plane_index();
       const int width = to.width[level - 1];
       float* at = (of_d ? to.d[level - 1] : to.m[level - 1]) +
                   ((plane * to.height[level - 1] + to_row) * width + to_col);
