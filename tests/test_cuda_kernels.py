@@ -67,12 +67,15 @@ WEIGHTS = (0.3, 0.3, 0.4)
 EVERY_LAUNCH = {
     "strip": Launch("gaussian", ([1.5], [11]), SSIM, dict(window_size=11), ["strip", "finish"]),
     "ring": Launch("gaussian", ([1.5], [7]), SSIM, dict(window_size=7), ["ring", "finish"]),
+    "wide": Launch(
+        "gaussian", ([5.0], [35]), SSIM, dict(sigma=5.0, window_size=35), ["scales", "adjoint", "finish"]
+    ),
     "scales": Launch(
         "gaussian",
         (MIX["sigmas"], [9] * 3),
         reference.mix_loss,
         MIX,
-        ["scales", "adjoint", "finish"],
+        ["scales", "adjoint", "gather", "finish"],
         0.6,
         0.4,
     ),
@@ -123,7 +126,11 @@ def test_loss_and_gradients(
 def test_launches(launch: Launch, also: str, kernels: ModuleType, launched: Callable[..., list[str]]) -> None:
     x, y = pair(1, 2, 47, 51)
     outputs = dict(loss=torch.empty(1)) | ({also: torch.empty_like(x)} if also else {})
-    expected = launch.launches if also else [kernel for kernel in launch.launches if kernel != "adjoint"]
+    expected = (
+        launch.launches
+        if also
+        else [kernel for kernel in launch.launches if kernel not in ("adjoint", "gather")]
+    )
     assert launched(lambda: launch.call(kernels, x, y, "valid", **outputs)) == expected
 
 

@@ -1,25 +1,23 @@
-// The gradient from the maps of all scales that scales.cuh left in global memory: the second launch.
+// The gradient from the maps of all scales that scales.cuh left in global memory: the second launch, or,
+// where there are several scales, the second and the third.
 //
-// A block owns a strip of columns and a band of rows of pixels of one plane, and keeps their gradient in
-// shared memory while it takes one scale after the other. Of a scale it streams down the band in chunks of 16
-// rows:
+// A block owns a strip of columns and a band of rows of pixels of one plane and one scale. It streams down
+// the band in chunks of 16 rows:
 //   near     the bases of the chunk after the next, each the middle of three pixels of its cell
 //   fill     the next chunk's maps into one of two buffers, mirrored or 0 where padding says so, their a
 //            moved from the pixel of their own place to their cell's base
-//   along    the chunk, 8 columns of a row a thread, blurred into the ring of maps
-//   down     8 rows of a column a thread, as soon as all rows of their windows are in the ring: added to the
-//            gradient
-// with one barrier a chunk; a warp takes one row of fill, or 32 columns and 8 rows (windows of up to 7 taps:
-// 4) of the others, at a time.
+//   along    the chunk, 4 columns of a row a thread, blurred into the ring of maps
+//   down     4 rows of a column a thread, as soon as all rows of their windows are in the ring: the gradient,
+//            or with several scales this one's part of it, which gather_kernel adds up
+// with one barrier a chunk; a warp takes one row of fill, one row of cells, or 32 columns and 4 rows of the
+// others at a time. Blocks of the largest scale come first, so that the last ones to start are short.
 //
 // For each element, scale of radius r and one gradient, W own columns, B rows of a band, g = 1 + (2 r + 16) /
 // B:
-//   FMA: (2 r + 1) (3 g + 3), 2.5 (1 + r / 4) (g + 1) pointwise ones
-//   shared memory: accesses of 4 bytes 3 g (1 + 2 r / W) written, 3 (1 + r / 4) read, 2 for the sum; of 16
-//   bytes
-//     3 g (1 + r / 4) / 4 read, 3 g / 4 written
-//   bytes: 12 g (1 + 2 r / W) of maps and 8 of pixels read (from the L2 cache where the scale before left
-//   them)
+//   FMA: (2 r + 1) (3 g + 3), 2.5 (1 + r / 2) (g + 1) pointwise ones
+//   shared memory: accesses of 4 bytes 3 g (1 + 2 r / W) written, 3 (1 + r / 2) read; of 16 bytes
+//     3 g (1 + r / 2) / 4 read, 3 g / 4 written
+//   bytes: 12 g (1 + 2 r / W) of maps and 8 of pixels read, 4 written (and read again, with several scales)
 // Machine instructions: benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
@@ -34,134 +32,231 @@ __host__ __device__ constexpr int adjoint_late(int radius) {
   return (adjoint_rows - 1 + 2 * radius) / adjoint_rows;
 }
 
+// Of a multiprocessor, in one block or two: as many as registers allow.
+template <class T>
+__host__ __device__ constexpr int adjoint_threads(int gradients, bool parts) {
+  return sizeof(T) == 8 ? 256 : (gradients == 2 ? 512 : (parts ? 768 : 384));
+}
+constexpr int gather_threads = 256, gather_rows = 4;
+
+// Where the gradient goes.
 template <int Gradients, class T>
-class Adjoint : RingMoments<T> {
+class GradientBlock : protected RingMoments<T> {
+ protected:
   using Base = RingMoments<T>;
-  using Base::crop, Base::reading, Base::next, Base::divided, Base::warp, Base::lane;
+  using Base::p, Base::image, Base::channel;
+  const ScalesParams<T>& all;
+
+  __device__ __forceinline__ GradientBlock(const ScalesParams<T>& params, unsigned char* shared, int piece)
+      : Base(params.block, shared, piece), all(params) {}
+
+  // Of scale j, gradient q: the plane's part.
+  __device__ __forceinline__ T* part(int j, int q) const {
+    const int64_t plane = int64_t(image) * p.channels + channel;
+    return all.parts + ((plane * all.scales + j) * Gradients + q) * p.height * p.width;
+  }
+
+  // Of the N pixels from row `row` on that are above `end`.
+  template <int N>
+  __device__ __forceinline__ void put(int row, int end, int col, T (&of_x)[N], T (&of_y)[N]) const {
+    const bool pixel_l1 = p.l1 && !p.l1_windowed;
+    const T edge = is_edge(col, p.width, p.padding) ? T(0.5) : T(1);
+    const T gain = pixel_l1 ? p.l1_gain * this->incoming() : T(0);
+#pragma unroll
+    for (int o = 0; o < N; ++o) {
+      const T by = is_edge(row + o, p.height, p.padding) ? T(0.5) * edge : edge;
+      of_x[o] *= by;
+      if (Gradients == 2) of_y[o] *= by;
+    }
+    this->with_type([&](auto* tag) {
+      using E = std::remove_pointer_t<decltype(tag)>;
+#pragma unroll
+      for (int o = 0; o < N; ++o) {
+        const int64_t at = row + o;
+        if (at >= end) break;
+        if (pixel_l1) {  // sign(0) = 0, sign(NaN) = NaN
+          const T by_pixel = p.grad_map.data ? gain * this->incoming_at(row + o, col) : gain;
+          const T difference = wide(p.x.template plane<E>(image, channel)[at * p.x.h + col * p.x.w]) -
+                               wide(p.y.template plane<E>(image, channel)[at * p.y.h + col * p.y.w]);
+          const T by = difference > 0 ? by_pixel : (difference < 0 ? -by_pixel : difference * by_pixel);
+          of_x[o] += by;
+          if (Gradients == 2) of_y[o] -= by;
+        }
+        narrow(of_x[o], p.grad_x.template plane<E>(image, channel)[at * p.grad_x.h + col * p.grad_x.w]);
+        if (Gradients == 2)
+          narrow(of_y[o], p.grad_y.template plane<E>(image, channel)[at * p.grad_y.h + col * p.grad_y.w]);
+      }
+    });
+  }
+};
+
+// From one barrier to the next: the tasks of each kind, which warps take in turn.
+struct AdjointInterval {
+  unsigned taken;
+  int down_from, along_from, fill_from, tasks;
+};
+struct AdjointPlane {
+  int64_t maps, part, x, y;  // where the scale's maps and part of the gradient, and the planes, begin
+  AdjointInterval interval[2];
+  int chunks;
+};
+
+// Parts: there are several scales.
+template <int Gradients, bool Parts, class T>
+class Adjoint : GradientBlock<Gradients, T> {
+  using Owner = GradientBlock<Gradients, T>;
+  using Base = RingMoments<T>;
+  using Base::crop, Base::reading, Base::next, Base::previous, Base::divided, Base::lane;
   using Base::p, Base::s, Base::maps, Base::ring, Base::bases, Base::image, Base::channel, Base::row0,
       Base::row1, Base::col0, Base::col1;
-  static constexpr int R = adjoint_rows;
+  using Owner::all;
+  static constexpr int R = adjoint_rows, K = 4;
   static constexpr int M = Gradients == 2 ? 4 : 3;
 
  public:
+  // Grid: scales from the last to the first, and each one's pieces.
   __device__ __forceinline__ Adjoint(const ScalesParams<T>& params, unsigned char* shared)
-      : Base(params.block, shared), all(params), sums(this->raw) {
-    load_taps(all, this->taps);
+      : Owner(params, shared, int(blockIdx.x % (gridDim.x / params.scales))),
+        j(params.scales - 1 - int(blockIdx.x / (gridDim.x / params.scales))),
+        r(params.radius[j]) {
+    for (int k = int(threadIdx.x); k <= 2 * r; k += int(blockDim.x))
+      this->taps[k + 3] = all.taps[j][k < r ? r - k : k - r];
+    const int64_t plane = int64_t(image) * p.channels + channel;
+    const int64_t size = int64_t(p.height - 2 * crop()) * (p.width - 2 * crop());
+    if (threadIdx.x != 0) return;
+    here().maps = (plane * (all.scales * M + (p.l1 && p.l1_windowed)) + j * M) * size;
+    here().part = this->part(j, 0) - all.parts;
+    here().x = image * p.x.n + channel * p.x.c, here().y = image * p.y.n + channel * p.y.c;
   }
 
   __device__ __forceinline__ void run() {
-    for (int i = int(threadIdx.x); i < Gradients * s.each_raw; i += ring_threads) sums[i] = 0;
-    const int columns = divided(col1 - col0, 32), steps = divided(row1 - row0, R);
+    if (threadIdx.x == 0) here().chunks = divided(row1 - row0, R) + late(), set_interval(-2);
+    __syncthreads();
+    int slot = 0, cell = 0;  // of chunk n in the ring of maps, of chunk n + 2 in that of bases: first rows
 #pragma unroll 1
-    for (int j = 0; j < all.scales; ++j) {
-      const int r = all.radius[j], late = adjoint_late(r), loads = steps + late, parts = R / (r < 4 ? 4 : 8);
+    for (int n = -2; n <= here().chunks; ++n) {
+      if (threadIdx.x == 0) set_interval(n + 1);
+      AdjointInterval& now = here().interval[n & 1];
+      const auto cells = [&](int back) { return previous(Base::again(cell), back * (R / K), cell_rows()); };
 #pragma unroll 1
-      for (int k = -2; k <= loads; ++k) {
-        const int down_tasks = k > late ? parts * columns : 0;
-        const int along_tasks = k >= 0 && k < loads ? parts * columns : 0;
-        const int fill_tasks = k + 1 >= 0 && k + 1 < loads ? R : 0, near_tasks = k + 2 < loads ? 1 : 0;
-#pragma unroll 1
-        for (int task = warp(); task < down_tasks + along_tasks + fill_tasks + near_tasks;
-             task += ring_threads / 32) {
-          int rest = task;
-          if (rest < down_tasks) {
-            r < 4 ? down<4>(j, k - 1 - late, rest) : down<8>(j, k - 1 - late, rest);
-          } else if ((rest -= down_tasks) < along_tasks) {
-            r < 4 ? along<4>(j, k, rest) : along<8>(j, k, rest);
-          } else if ((rest -= along_tasks) < fill_tasks) {
-            this->with_type([&](auto* tag) { fill_line(tag, j, k + 1, rest); });
-          } else {
-            this->with_type([&](auto* tag) { find_bases(tag, j, k + 2); });
-          }
+      for (int task; (task = this->take(&now.taken)) < now.tasks;) {
+        const int k = Base::again(n);
+        if (task < now.down_from) {
+          this->with_type([&](auto* tag) { find_bases(tag, k + 2, cell, task); });
+        } else if (task < now.along_from) {
+          down(k - 1 - late(), previous(Base::again(slot), R, capacity()), cells(3), task - now.down_from);
+        } else if (task < now.fill_from) {
+          along(k, slot, cells(2), task - now.along_from);
+        } else {
+          this->with_type([&](auto* tag) { fill_line(tag, k + 1, cells(1), task - now.fill_from); });
         }
-        __syncthreads();
       }
+      __syncthreads();
+      if (n >= 0) slot = next(slot, R, capacity());
+      cell = next(cell, R / K, cell_rows());
     }
-    this->with_type([&](auto* tag) { write(tag); });
   }
 
  private:
-  const ScalesParams<T>& all;
-  T* sums;  // [gradient][band_rows][ring_pitch]
+  const int j, r;
 
-  __device__ __forceinline__ RingWindow<T> window_of(int j) const {
-    const T* own = this->taps + all.taps_at[j];
-    return {all.radius[j], own, own + 3};
+  // What a block need not keep in registers.
+  __device__ __forceinline__ AdjointPlane& here() const {
+    return *reinterpret_cast<AdjointPlane*>(this->taps + s.queues - s.taps);
   }
-  // Cells of scale j have 4 or 8 rows and columns; shifts, as divisions cost 20 instructions.
-  __device__ __forceinline__ int cell_shift(int j) const { return all.radius[j] < 4 ? 2 : 3; }
-  // The bases of a row of cells, counted from the first row of the scale on.
-  __device__ __forceinline__ int bases_at(int cell_row) const { return cell_row % s.chunks * 2 * s.cells; }
-  __device__ __forceinline__ int capacity(int j) const { return (adjoint_late(all.radius[j]) + 2) * R; }
-  __device__ __forceinline__ bool l1_of(int j) const { return p.l1 && p.l1_windowed && j == all.scales - 1; }
+
+  __device__ __forceinline__ RingWindow<T> window() const { return {r, this->taps, this->taps + 3}; }
+  __device__ __forceinline__ int late() const { return adjoint_late(r); }
+  __device__ __forceinline__ int capacity() const { return (late() + 2) * R; }
+  __device__ __forceinline__ int cell_rows() const { return (late() + 4) * (R / K); }
+  // Between the barriers: chunk n - 1 goes down, n along, n + 1 is filled and the bases of n + 2 are found.
+  // Heavy tasks first, but those for bases, which wait for memory.
+  __device__ __forceinline__ void set_interval(int n) const {
+    AdjointInterval& to = here().interval[n & 1];
+    const int of_chunk = R / K * divided(col1 - col0, 32), end = here().chunks;
+    to.taken = 0;
+    to.down_from = n + 2 < end ? R / K : 0;
+    to.along_from = to.down_from + (n > late() && n <= end ? of_chunk : 0);
+    to.fill_from = to.along_from + (n >= 0 && n < end ? of_chunk : 0);
+    to.tasks = to.fill_from + (n >= -1 && n + 1 < end ? R : 0);
+  }
+  __device__ __forceinline__ bool has_l1() const { return p.l1 && p.l1_windowed && j == all.scales - 1; }
+  __device__ __forceinline__ T* bases_at(int cell_row) const { return bases + cell_row * 2 * s.cells; }
   __device__ __forceinline__ T* maps_of(int k, int line) const {
     return maps + k % 2 * s.maps * R * s.map_pitch + line * s.map_pitch;
   }
 
+  // Of one row of cells.
   template <class E>
-  __device__ __forceinline__ void find_bases(E*, int j, int k) {
-    const int r = all.radius[j], shift = cell_shift(j), side = 1 << shift;
-    const int cells = (col1 - col0 + 2 * r + 8 + side - 1) >> shift;
-    const E *x = p.x.template plane<E>(image, channel), *y = p.y.template plane<E>(image, channel);
+  __device__ __forceinline__ void find_bases(E*, int k, int cell_row, int part) {
+    const int cells = divided(col1 - col0 + 2 * r, K);
+    const int row = row0 - r + R * k + K * part, col = col0 - r;
+    const E *x = static_cast<E*>(p.x.data) + here().x, *y = static_cast<E*>(p.y.data) + here().y;
     const auto value = reading(0, 0);
+    T* to = bases_at(next(cell_row, part, cell_rows()));
 #pragma unroll 1
-    for (int i = lane(); i < (R >> shift) * cells; i += 32) {
-      const int cell_row = (R >> shift) * k + i / cells, cell = i % cells;
-      const int row = cell_row << shift;
+    for (int cell = lane(); cell < cells; cell += 32) {
       T m[3], d[3];
 #pragma unroll
       for (int u = 0; u < 3; ++u) {
-        const int off = u == 0 ? side / 4 - 1 : (u + 1) * side / 4;
-        const int64_t at_row = clamped(row0 - r + row + off, 0, p.height - 1);
-        const int64_t at_col = clamped(col0 - r + cell * side + off, 0, p.width - 1);
+        const int off = u == 0 ? 0 : u + 1;  // pixels 0, 2, 3
+        const int64_t at_row = clamped(row + off, 0, p.height - 1);
+        const int64_t at_col = clamped(col + K * cell + off, 0, p.width - 1);
         const T a = wide(x[at_row * p.x.h + at_col * p.x.w]), b = wide(y[at_row * p.y.h + at_col * p.y.w]);
         m[u] = value.m(a, b), d[u] = value.d(a, b);
       }
-      T* to = bases + bases_at(cell_row) + cell;
-      to[0] = finite_or_zero(middle(m[0], m[1], m[2]));
-      to[s.cells] = finite_or_zero(middle(d[0], d[1], d[2]));
+      to[cell] = finite_or_zero(middle(m[0], m[1], m[2]));
+      to[s.cells + cell] = finite_or_zero(middle(d[0], d[1], d[2]));
     }
   }
 
   template <class E>
-  __device__ __forceinline__ void fill_line(E*, int j, int k, int line) {
-    const int r = all.radius[j], shift = cell_shift(j), row = R * k + line, each = R * s.map_pitch;
-    int from = row0 - r + row;
-    if (p.padding == Padding::reflect) from = mirrored(from, p.height);
-    const bool exists = from >= crop() && from < p.height - crop();
-    const int64_t width = p.width - 2 * crop(), size = width * (p.height - 2 * crop());
-    const int64_t plane = int64_t(image) * p.channels + channel;
-    const int64_t count = all.scales * M + (p.l1 && p.l1_windowed ? 1 : 0);
-    const T* source =
-        all.maps + (plane * count + j * M) * size + (exists ? from - crop() : 0) * width - crop();
-    const E* x = p.x.template plane<E>(image, channel) + (exists ? from : 0) * p.x.h;
-    const E* y = p.y.template plane<E>(image, channel) + (exists ? from : 0) * p.y.h;
-    const T* cells = bases + bases_at(row >> shift);
+  __device__ __forceinline__ void fill_line(E*, int k, int cell_row, int line) {
+    const int each = R * s.map_pitch;
+    const int first = col0 - r, count = col1 - col0 + 2 * r;
+    int row = row0 - r + R * k + line;
+    const bool reflect = p.padding == Padding::reflect, with_l1 = has_l1();
+    if (reflect) row = mirrored(row, p.height);
+    const bool exists = row >= crop() && row < p.height - crop();
     T* to = maps_of(k, line);
-    const bool with_l1 = l1_of(j);
-    const auto value = reading(0, 0);
-    constexpr int together = 2;  // places of a lane, whose reads wait for memory side by side
+    // Places [begin, end) have maps, all others 0.
+    const int begin = reflect ? 0 : clamped(crop() - first, 0, count);
+    const int end = !exists ? begin : (reflect ? count : clamped(p.width - crop() - first, begin, count));
+    const auto clear = [&](int from, int until) {
 #pragma unroll 1
-    for (int c = lane(); c < col1 - col0 + 2 * r; c += 32 * together) {
+      for (int c = from + lane(); c < until; c += 32) {
+#pragma unroll
+        for (int q = 0; q < M; ++q) to[q * each + c] = T(0);
+        if (with_l1) to[M * each + c] = T(0);
+      }
+    };
+    clear(0, begin), clear(end, count);
+    if (begin >= end) return;
+    const int64_t width = p.width - 2 * crop(), size = width * (p.height - 2 * crop());
+    const T* source = all.maps + here().maps + (row - crop()) * width + (first - crop());
+    const E* x = static_cast<E*>(p.x.data) + here().x + row * p.x.h + first * p.x.w;
+    const E* y = static_cast<E*>(p.y.data) + here().y + row * p.y.h + first * p.y.w;
+    const T* cells = bases_at(next(cell_row, line / K, cell_rows()));
+    const auto value = reading(0, 0);
+    constexpr int together = sizeof(T) == 8 ? 2 : 3;  // places of a lane, whose reads wait side by side
+#pragma unroll 1
+    for (int c = begin + lane(); c < end; c += 32 * together) {
       T map[together][M], m[together], d[together], l1_gain[together];
-      bool inside[together];
 #pragma unroll
       for (int u = 0; u < together; ++u) {
-        int col = col0 - r + c + 32 * u;
-        if (p.padding == Padding::reflect) col = mirrored(col, p.width);
-        inside[u] = exists && col >= crop() && col < p.width - crop();
-        if (!inside[u]) col = crop();
-        const T* at = source + col;
+        int at = c + 32 * u < end ? c + 32 * u : c;
+        if (reflect) at = mirrored(first + at, p.width) - first;
+        const T* from = source + at;
 #pragma unroll
-        for (int q = 0; q < M; ++q) map[u][q] = at[q * size];
-        l1_gain[u] = with_l1 ? at[M * size] : T(0);
-        const T a = wide(x[col * p.x.w]), b = wide(y[col * p.y.w]);
+        for (int q = 0; q < M; ++q, from += size) map[u][q] = *from;
+        l1_gain[u] = with_l1 ? *from : T(0);
+        const T a = wide(x[at * p.x.w]), b = wide(y[at * p.y.w]);
         m[u] = value.m(a, b), d[u] = value.d(a, b);
       }
 #pragma unroll
       for (int u = 0; u < together; ++u) {
-        const int at = c + 32 * u, cell = at >> shift;
-        if (at >= col1 - col0 + 2 * r) continue;
+        const int at = c + 32 * u, cell = at / K;
+        if (at >= end) break;
         const T by_m = map[u][0] * (m[u] - cells[cell]), by_d = map[u][1] * (d[u] - cells[cell + s.cells]);
         const T one = map[u][2] + by_m;
         if (Gradients == 2) {
@@ -171,98 +266,110 @@ class Adjoint : RingMoments<T> {
           map[u][2] = one - by_d;
         }
 #pragma unroll
-        for (int q = 0; q < M; ++q) to[q * each + at] = inside[u] ? map[u][q] : T(0);
-        if (with_l1) to[M * each + at] = inside[u] ? l1_gain[u] : T(0);
+        for (int q = 0; q < M; ++q) to[q * each + at] = map[u][q];
+        if (with_l1) to[M * each + at] = l1_gain[u];
       }
     }
   }
 
-  template <int K>
-  __device__ __forceinline__ void along(int j, int k, int task) {
-    const RingWindow<T> window = window_of(j);
+  // Chunk k.
+  __device__ __forceinline__ void along(int k, int slot, int cell_row, int task) {
     const int part = task % (R / K), group = Base::template group_of_lane<K>(task / (R / K));
-    const int line = K * part + Base::template row_of_lane<K>(), rows = capacity(j);
+    const int line = K * part + Base::template row_of_lane<K>();
     if (K * group >= col1 - col0) return;
-    maps_along<K, M>(
-        window, maps_of(k, line) + K * group, R * s.map_pitch, bases + bases_at(R / K * k + part) + group,
-        s.cells, Base::template cell_of<K>(window, 0), l1_of(j),
-        ring + (k % (rows / R) * R + line) * s.ring_pitch + K * group, s.capacity * s.ring_pitch);
+    maps_along<K, M>(window(), maps_of(k, line) + K * group, R * s.map_pitch,
+                     bases_at(next(cell_row, part, cell_rows())) + group, s.cells,
+                     Base::template cell_of<K>(window(), 0), has_l1(),
+                     ring + (slot + line) * s.ring_pitch + K * group, s.capacity * s.ring_pitch);
   }
 
-  template <int K>
-  __device__ __forceinline__ void down(int j, int step, int task) {
-    const RingWindow<T> window = window_of(j);
-    const int part = task % (R / K), column = task / (R / K) * 32 + lane(), rows = capacity(j);
-    const int begin = R * step + K * part;  // below row0
-    if (column >= col1 - col0 || row0 + begin >= row1) return;
-    const int slot = step % (rows / R) * R + K * part, first = begin / K % s.chunks;
+  // The step-th 16 own rows, whose windows end in the chunk with this slot and row of cells.
+  __device__ __forceinline__ void down(int step, int slot, int cell_row, int task) {
+    const int part = task % (R / K), column = task / (R / K) * 32 + lane();
+    const int row = row0 + R * step + K * part, col = col0 + column;
+    if (col >= col1 || row >= row1) return;
+    slot = next(previous(slot, late() * R, capacity()), K * part, capacity());
+    cell_row = next(previous(cell_row, late() * (R / K), cell_rows()), part, cell_rows());
     T out[M][K], l1[1][K], base_m, base_d;
-    maps_down(
-        window, ring + column, s.capacity * s.ring_pitch, s.ring_pitch,
-        [&](int i) { return next(slot, i, rows) * s.ring_pitch; },
-        bases + Base::template cell_of<K>(window, column / K), s.cells,
-        [&](int i) { return next(first, i / K, s.chunks) * 2 * s.cells; }, l1_of(j), out, l1, base_m, base_d);
+    maps_down<K>(
+        window(), ring + column, s.capacity * s.ring_pitch, s.ring_pitch,
+        [&](int i) { return next(slot, i, capacity()) * s.ring_pitch; },
+        bases + Base::template cell_of<K>(window(), column / K), s.cells,
+        [&](int i) { return next(cell_row, i / K, cell_rows()) * 2 * s.cells; }, has_l1(), out, l1, base_m,
+        base_d);
     T a[K], b[K];
-    const int row = row0 + begin, col = col0 + column;
     this->with_type([&](auto* tag) {
       using E = std::remove_pointer_t<decltype(tag)>;
-      const E* x = p.x.template plane<E>(image, channel) + row * p.x.h + col * p.x.w;
-      const E* y = p.y.template plane<E>(image, channel) + row * p.y.h + col * p.y.w;
+      const E* x = static_cast<E*>(p.x.data) + here().x + row * p.x.h + col * p.x.w;
+      const E* y = static_cast<E*>(p.y.data) + here().y + row * p.y.h + col * p.y.w;
 #pragma unroll
       for (int o = 0; o < K; ++o) {
         if (row + o < row1) a[o] = wide(x[o * p.x.h]), b[o] = wide(y[o * p.y.h]);
       }
     });
     const auto value = reading(base_m, base_d);
-    T* to = sums + begin * s.ring_pitch + column;
 #pragma unroll
     for (int o = 0; o < K; ++o) {
-      if (row + o >= row1) continue;
+      if (row + o >= row1) break;
       const T by_m = value.m(a[o], b[o]) * out[0][o], by_d = value.d(a[o], b[o]) * out[1][o];
-      T l1_by = 0;
-      if (l1_of(j)) {  // sign(0) = 0, sign(NaN) = NaN
-        const T difference = a[o] - b[o];
-        l1_by = difference > 0 ? l1[0][o] : (difference < 0 ? -l1[0][o] : difference * l1[0][o]);
-      }
-      to[o * s.ring_pitch] += ((out[2][o] - by_m) + by_d) + l1_by;
-      if (Gradients == 2) to[s.each_raw + o * s.ring_pitch] += ((out[M - 1][o] - by_m) - by_d) - l1_by;
+      out[2][o] = (out[2][o] - by_m) + by_d;
+      if (Gradients == 2) out[M - 1][o] = (out[M - 1][o] - by_m) - by_d;
+      if (!has_l1()) continue;  // sign(0) = 0, sign(NaN) = NaN
+      const T difference = a[o] - b[o];
+      const T by = difference > 0 ? l1[0][o] : (difference < 0 ? -l1[0][o] : difference * l1[0][o]);
+      out[2][o] += by;
+      if (Gradients == 2) out[M - 1][o] -= by;
+    }
+    if (!Parts) return this->put(row, row1, col, out[2], out[M - 1]);
+    T* to = all.parts + here().part + int64_t(row) * p.width + col;
+#pragma unroll
+    for (int o = 0; o < K; ++o) {
+      if (row + o >= row1) break;
+      to[o * int64_t(p.width)] = out[2][o];
+      if (Gradients == 2) to[(p.height + o) * int64_t(p.width)] = out[M - 1][o];
     }
   }
+};
 
-  template <class E>
-  __device__ __forceinline__ void write(E*) const {
-    const int width = col1 - col0, count = (row1 - row0) * divided(width, 32);
-    const bool pixel_l1 = p.l1 && !p.l1_windowed;
-    const T pixel_gain = pixel_l1 ? p.l1_gain * this->incoming() : T(0);
+template <int Gradients, bool Parts, class T>
+__global__ void __launch_bounds__(adjoint_threads<T>(Gradients, Parts), 1)
+    adjoint_kernel(const __grid_constant__ ScalesParams<T> params) {
+  Adjoint<Gradients, Parts, T>(params, ssimloss_shared).run();
+}
+
+// Adds up the scales' parts. A block has a few rows of one plane.
+template <int Gradients, class T>
+class Gather : GradientBlock<Gradients, T> {
+  using Owner = GradientBlock<Gradients, T>;
+  using Owner::p, Owner::all;
+
+ public:
+  __device__ __forceinline__ Gather(const ScalesParams<T>& params, unsigned char* shared)
+      : Owner(params, shared, int(blockIdx.x)) {}
+
+  __device__ __forceinline__ void run() const {
+    constexpr int across = gather_threads / gather_rows;
+    const int64_t size = int64_t(p.height) * p.width;
+    const int row = this->row0 + int(threadIdx.x) / across;
+    if (row >= this->row1) return;
 #pragma unroll 1
-    for (int task = warp(); task < count; task += ring_threads / 32) {
-      const int line = task % (row1 - row0), column = task / (row1 - row0) * 32 + lane();
-      if (column >= width) continue;
-      const int64_t row = row0 + line, col = col0 + column;
-      T edge = is_edge(int(row), p.height, p.padding) ? T(0.5) : T(1);
-      if (is_edge(int(col), p.width, p.padding)) edge *= T(0.5);
-      T by = 0;
-      if (pixel_l1) {
-        T gain = pixel_gain;
-        if (p.grad_map.data) gain *= this->incoming_at(int(row), int(col));
-        const T difference = wide(p.x.template plane<E>(image, channel)[row * p.x.h + col * p.x.w]) -
-                             wide(p.y.template plane<E>(image, channel)[row * p.y.h + col * p.y.w]);
-        by = difference > 0 ? gain : (difference < 0 ? -gain : difference * gain);
+    for (int col = int(threadIdx.x) % across; col < p.width; col += across) {
+      const T* from = this->part(0, 0) + int64_t(row) * p.width + col;
+      T of_x[1] = {}, of_y[1] = {};
+#pragma unroll 5
+      for (int j = 0; j < all.scales; ++j) {
+        of_x[0] += from[j * Gradients * size];
+        if (Gradients == 2) of_y[0] += from[(2 * j + 1) * size];
       }
-      const T* from = sums + line * s.ring_pitch + column;
-      narrow(edge * from[0] + by,
-             p.grad_x.template plane<E>(image, channel)[row * p.grad_x.h + col * p.grad_x.w]);
-      if (Gradients == 2)
-        narrow(edge * from[s.each_raw] - by,
-               p.grad_y.template plane<E>(image, channel)[row * p.grad_y.h + col * p.grad_y.w]);
+      this->put(row, this->row1, col, of_x, of_y);
     }
   }
 };
 
 template <int Gradients, class T>
-__global__ void __launch_bounds__(ring_threads, sizeof(T) == 8 || Gradients == 2 ? 1 : 2)
-    adjoint_kernel(const __grid_constant__ ScalesParams<T> params) {
-  Adjoint<Gradients, T>(params, ssimloss_shared).run();
+__global__ void __launch_bounds__(gather_threads)
+    gather_kernel(const __grid_constant__ ScalesParams<T> params) {
+  Gather<Gradients, T>(params, ssimloss_shared).run();
 }
 
 }  // namespace ssimloss

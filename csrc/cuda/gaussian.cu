@@ -12,7 +12,10 @@ int64_t pieces(const Problem& p) {
   return scales_take(p) ? scales_pieces(p) : tile_pieces(p);
 }
 
-size_t maps_bytes(const Problem& p) { return strip_takes(p) || ring_takes(p) ? 0 : tile_maps_bytes(p); }
+size_t maps_bytes(const Problem& p) {
+  if (strip_takes(p) || ring_takes(p)) return 0;
+  return scales_take(p) ? scales_maps_bytes(p) : tile_maps_bytes(p);
+}
 
 void similarity(const Similarity& s, void* stream) {
   if (strip_takes(s.problem)) return strip_similarity(s, stream);

@@ -48,7 +48,7 @@ void run(const Similarity& s, void* stream) {
     params.taps[k] = T(window.weights[k < window.radius ? window.radius - k : k - window.radius]);
     if (k < 10) params.rim[k] = params.taps[k];
   }
-  for_images(s, params, [&](int64_t, int64_t blocks) {
+  for_images(s, params, 1, [&](int64_t, int64_t blocks) {
     cell_side(s.problem) == 8 ? with_gradients<8>(params, blocks, stream)
                               : with_gradients<4>(params, blocks, stream);
   });

@@ -28,7 +28,7 @@ struct RingSizes {
   int raw_pitch, moment_pitch, map_pitch, ring_pitch;
   int moments, maps;          // kept of each place
   int each_raw, each_moment;  // from one quantity to the next
-  int raw, moments_at, maps_at, ring, bases, taps, end;
+  int raw, moments_at, maps_at, ring, bases, taps, partial, queues, end;
 
   RingSizes() = default;
   RingSizes(int K, int radius, int own, int gradients, bool windowed_l1) {
@@ -48,7 +48,7 @@ struct RingSizes {
     ring = maps_at + (gradients ? maps : 1) * K * map_pitch;  // a loss map is gathered there
     bases = ring + maps * capacity * ring_pitch;
     taps = bases + rounded(2 * chunks * cells, 4);
-    end = taps + rounded(2 * radius + 4, 4);
+    end = queues = taps + rounded(2 * radius + 4, 4);
   }
 
   static constexpr int rounded(int v, int to) { return (v + to - 1) / to * to; }
@@ -84,13 +84,13 @@ struct RingParams {
 template <class T>
 class RingBlock {
  public:
-  __device__ __forceinline__ RingBlock(const RingParams<T>& params, unsigned char* shared)
+  __device__ __forceinline__ RingBlock(const RingParams<T>& params, unsigned char* shared,
+                                       int piece = int(blockIdx.x))
       : p(params), s(params.sizes) {
     T* all = reinterpret_cast<T*>(shared);
     raw = all + s.raw, moments = all + s.moments_at, maps = all + s.maps_at, ring = all + s.ring;
     bases = all + s.bases, taps = all + s.taps;
     const int pieces = p.strips * p.bands;
-    int piece = int(blockIdx.x);
     if (p.channel_first) {
       channel = piece % p.channels, piece /= p.channels;
       image = piece / pieces, piece %= pieces;
@@ -117,8 +117,19 @@ class RingBlock {
   int row0, row1, col0, col1;  // own pixels
   int filled;                  // columns of `raw` that are needed
 
+  // v, but what is worked out from it is not kept in registers from one task to the next.
+  __device__ __forceinline__ static int again(int v) {
+    asm volatile("" : "+r"(v));
+    return v;
+  }
   __device__ __forceinline__ static int warp() { return int(threadIdx.x) / 32; }
-  __device__ __forceinline__ static int lane() { return int(threadIdx.x) % 32; }
+  __device__ __forceinline__ static int lane() { return again(int(threadIdx.x)) % 32; }
+
+  // The next of the tasks that all warps share: queue counts those taken.
+  __device__ __forceinline__ static int take(unsigned* queue) {
+    const unsigned task = lane() == 0 ? atomicAdd(queue, 1u) : 0;
+    return int(__shfl_sync(0xffffffffu, task, 0));
+  }
 
   __device__ __forceinline__ int crop() const {  // where positions begin
     return p.padding == Padding::valid ? p.radius : 0;

@@ -28,12 +28,14 @@ struct RowMoments {
   T near_m, near_d, centre_m, centre_d;  // the base of their cell, and what lies between
 };
 
-template <class T>
+// Pairs: the ring has x + y and x - y side by side (of a pyramid m and d), else x and y apart.
+template <class T, bool Pairs = false>
 class RingMoments : public RingBlock<T> {
  public:
   using RingBlock<T>::RingBlock;
 
  protected:
+  using Pair = Some<T, 2>;
   using RingBlock<T>::p;
   using RingBlock<T>::s;
   using RingBlock<T>::raw;
@@ -45,6 +47,23 @@ class RingMoments : public RingBlock<T> {
   }
   __device__ __forceinline__ static int previous(int slot, int by, int size) {
     return slot >= by ? slot - by : slot - by + size;
+  }
+  __device__ __forceinline__ Pair pixel(int at) const {
+    if constexpr (Pairs) return some<2>(raw + 2 * at);
+    return {raw[at], raw[at + s.each_raw]};
+  }
+  // m and d of such pixels, less their bases.
+  struct PairReading {
+    T scale, base_m, base_d;
+    __device__ __forceinline__ T m(T sum, T) const { return sum * scale - base_m; }
+    __device__ __forceinline__ T d(T, T difference) const { return difference * scale - base_d; }
+  };
+  __device__ __forceinline__ auto values(T base_m, T base_d) const {
+    if constexpr (Pairs) {
+      return PairReading{p.pyramid ? T(1) : p.inverse_range, base_m, base_d};
+    } else {
+      return this->reading(base_m, base_d);
+    }
   }
   // The cell of a group of K windows: that in their middle.
   template <int K>
@@ -68,12 +87,13 @@ class RingMoments : public RingBlock<T> {
   __device__ __forceinline__ void moments_down(const RingWindow<T>& window, int row, int slot, int shift,
                                                int column, bool with_l1, T* cells, T* to) {
     const int r = window.radius, first_col = this->col0 - s.reach;
-    const T *x = raw + shift + column, *y = x + s.each_raw;
+    const int from = shift + column;
     const auto place = [&](int i) { return next(slot, i, s.capacity) * s.raw_pitch; };
 
-    const auto value = this->reading(0, 0);
-    const T base_m = centre<K>(r, [&](int i) { return value.m(x[place(i)], y[place(i)]); });
-    const T base_d = centre<K>(r, [&](int i) { return value.d(x[place(i)], y[place(i)]); });
+    const auto value = values(0, 0);
+    const auto at = [&](int i) { return pixel(from + place(i)); };
+    const T base_m = centre<K>(r, [&](int i) { return value.m(at(i).v[0], at(i).v[1]); });
+    const T base_d = centre<K>(r, [&](int i) { return value.d(at(i).v[0], at(i).v[1]); });
     T cell_m[3], cell_d[3];
     const int cell = column / K;
     const int last = (filled < p.width - first_col ? filled : p.width - first_col) - 1;
@@ -82,41 +102,43 @@ class RingMoments : public RingBlock<T> {
       constexpr int step = K / 4;  // to pixels 1, 4, 6 of 8 or 0, 2, 3 of 4
       const int off = u == 0 ? step - 1 : (u == 1 ? 2 * step : 3 * step);
       const int i = clamped(clamped(row + off, 0, p.height - 1) - row + r, 0, 2 * r + K - 1);
-      const T* from = raw + place(i) + clamped(shift + K * cell + off, -first_col, last);
-      cell_m[u] = value.m(from[0], from[s.each_raw]);
-      cell_d[u] = value.d(from[0], from[s.each_raw]);
+      const Pair one = pixel(place(i) + clamped(shift + K * cell + off, -first_col, last));
+      cell_m[u] = value.m(one.v[0], one.v[1]);
+      cell_d[u] = value.d(one.v[0], one.v[1]);
     }
     const T near_m = finite_or_zero(middle(cell_m[0], cell_m[1], cell_m[2]));
     const T near_d = finite_or_zero(middle(cell_d[0], cell_d[1], cell_d[2]));
     if (column % K == 0) cells[cell] = near_m, cells[s.cells + cell] = near_d;
 
-    const auto relative = this->reading(base_m, base_d);
+    const auto relative = values(base_m, base_d);
     T out[4][K];
     fir<K>(window, out, [&](int i, auto N, auto& v) {
-      const int from = place(i);
+      const int first = from + place(i);
 #pragma unroll
       for (int u = 0; u < N.value; ++u) {
-        const T a = x[from + u * s.raw_pitch], b = y[from + u * s.raw_pitch];
-        const T m = relative.m(a, b), d = relative.d(a, b);
+        const Pair one = pixel(first + u * s.raw_pitch);
+        const T m = relative.m(one.v[0], one.v[1]), d = relative.d(one.v[0], one.v[1]);
         v[0][u] = m, v[1][u] = d, v[2][u] = m * m, v[3][u] = d * d;
       }
     });
     to += column;
 #pragma unroll
     for (int o = 0; o < K; ++o) {
-      T* at = to + o * s.moment_pitch;
-      at[0] = out[0][o] + (base_m - near_m);
-      at[s.each_moment] = out[1][o] + (base_d - near_d);
-      at[2 * s.each_moment] = variance(window, out[0][o], out[2][o]);
-      at[3 * s.each_moment] = variance(window, out[1][o], out[3][o]);
+      T* of_row = to + o * s.moment_pitch;
+      of_row[0] = out[0][o] + (base_m - near_m);
+      of_row[s.each_moment] = out[1][o] + (base_d - near_d);
+      of_row[2 * s.each_moment] = variance(window, out[0][o], out[2][o]);
+      of_row[3 * s.each_moment] = variance(window, out[1][o], out[3][o]);
     }
     if (!with_l1) return;
     T mean[1][K];
     fir<K>(window, mean, [&](int i, auto N, auto& v) {
-      const int from = place(i);
+      const int first = from + place(i);
 #pragma unroll
-      for (int u = 0; u < N.value; ++u)
-        v[0][u] = magnitude_of(value.d(x[from + u * s.raw_pitch], y[from + u * s.raw_pitch]));
+      for (int u = 0; u < N.value; ++u) {
+        const Pair one = pixel(first + u * s.raw_pitch);
+        v[0][u] = magnitude_of(value.d(one.v[0], one.v[1]));
+      }
     });
     to += 4 * s.each_moment;
 #pragma unroll

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "launch.cuh"
@@ -15,22 +16,24 @@ namespace ssimloss {
 struct RingCost {
   RingSizes sizes;
   int chunk_rows;
-  int most_rows = 1 << 30;  // of a band
-  double extra = 0;         // chunks beyond those of its own rows
-  double total = 0;         // of all warps for a chunk
-  double longest = 0;       // of the warp that is last from barrier to barrier
+  double extra = 0;       // chunks beyond those of its own rows
+  int most_resident = 2;  // blocks of a multiprocessor, as far as registers go
+  double total = 0;       // of all warps for a chunk
+  double longest = 0;     // of the warp that is last from barrier to barrier
+  double rate = 4;        // of a multiprocessor, in instructions a cycle
+  double wait = 1.5;      // of a warp, in cycles an instruction
+  double idle = 0;        // cycles of a chunk
+  bool even = true;       // all blocks take as long; else the shortest start last
 
   // One or two kinds of tasks between two barriers, which the warps take in turn.
   void phase(int tasks, double each, int others = 0, double each_other = 0) {
     constexpr int warps = ring_threads / 32;
-    const auto share = [](int of, int warp) { return of > warp ? (of - warp + warps - 1) / warps : 0; };
-    double last = 0;
-    for (int warp = 0; warp < warps; ++warp) {
-      const int first = share(tasks, warp), all = share(tasks + others, warp);
-      last = std::max(last, first * each + (all - first) * each_other);
-    }
     total += tasks * each + others * each_other;
-    longest += last;
+    longest += (tasks + others + warps - 1) / warps * std::max(tasks ? each : 0, others ? each_other : 0);
+  }
+  // Tasks between two barriers where whoever is done takes the next one.
+  void shared_phase(int warps, double work, double heaviest) {
+    total += work, longest += std::max(work / warps, heaviest), idle += 1000;
   }
 };
 inline int warps_of(int columns) { return (columns + 31) / 32; }
@@ -43,6 +46,11 @@ struct RingPlan {
 
 inline int arithmetic_size(const Problem& p) { return p.x.dtype == DType::float64 ? 8 : 4; }
 inline int gradients_of(const Problem& p) { return wants_gradient(p) ? (p.grad_y.data ? 2 : 1) : 0; }
+
+// Blocks of a multiprocessor, which has 1 KiB more than a block may ask for, and takes as much for each.
+inline int64_t resident_of(const Device& device, int64_t most, int64_t shared) {
+  return std::max<int64_t>(1, std::min<int64_t>(most, (device.shared_per_block + 1024) / (shared + 1024)));
+}
 
 // The least time for height x width of each plane: rounds of blocks that the device runs at once, times a
 // block's work, which is cost(own columns).
@@ -57,22 +65,17 @@ RingPlan ring_plan(const Problem& p, int64_t height, int64_t width, Cost cost) {
     const RingCost block = cost(own);
     const int64_t shared = int64_t(block.sizes.end) * arithmetic_size(p);
     if (shared > device.shared_per_block) continue;
-    // Of a multiprocessor, which has 1 KiB more than a block may ask for, and takes as much for each.
-    const int64_t resident =
-        std::max<int64_t>(1, std::min<int64_t>(arithmetic_size(p) == 8 ? 1 : 2,
-                                               (device.shared_per_block + 1024) / (shared + 1024)));
+    const int64_t resident = resident_of(device, arithmetic_size(p) == 8 ? 1 : block.most_resident, shared);
     const int64_t at_once = resident * device.multiprocessors;
-    // A warp has an instruction every 4 to 5 cycles: with that the sum of both launches for several scales
-    // was what an H200 took, give or take a fifth. All warps have 2.4 a cycle, a little more than
-    // strip_kernel had.
-    const double chunk = std::max(double(resident) * block.total / 2.4, 4.5 * block.longest);
+    const double chunk =
+        std::max(double(resident) * block.total / block.rate, block.wait * block.longest) + block.idle;
     for (int64_t rounds = 0; rounds <= 6; ++rounds) {  // aimed at
       int64_t bands = rounds * at_once / std::max<int64_t>(1, planes * strips);
       bands = std::min(std::max<int64_t>(1, bands), (height + 7) / 8);
-      bands = std::max(bands, (height + block.most_rows - 1) / block.most_rows);
       const int64_t rows = std::max<int64_t>(1, (height + bands - 1) / bands);
       bands = (height + rows - 1) / rows;
-      const double time = double((planes * strips * bands + at_once - 1) / at_once) * chunk *
+      const double blocks = double(planes * strips * bands) / double(at_once);
+      const double time = (block.even || blocks < 1 ? std::ceil(blocks) : blocks + 0.3) * chunk *
                           (double((rows + block.chunk_rows - 1) / block.chunk_rows) + block.extra);
       if (best.own && time >= best.time) continue;
       best = {own, int(strips), int(bands), int(rows), block.sizes, time};
@@ -132,13 +135,14 @@ void set_ring(const Similarity& s, const RingPlan& plan, RingParams<T>& params) 
   params.incoming_double = s.incoming.dtype == DType::float64, params.incoming_stride = s.incoming.stride;
 }
 
-// start(first image, blocks), with params set, for as many images at a time as one launch takes.
+// start(first image, blocks), with params set, for as many images at a time as one launch takes so many
+// times.
 template <class T, class Start>
-void for_images(const Similarity& s, RingParams<T>& params, Start start) {
+void for_images(const Similarity& s, RingParams<T>& params, int64_t times, Start start) {
   const Problem& p = s.problem;
   const int64_t in_image = int64_t(params.strips) * params.bands * p.channels;
   const int64_t images =
-      std::min(p.batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, in_image)));
+      std::min(p.batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, times * in_image)));
   for (int64_t first = 0; first < p.batch; first += images) {
     set_images(s, first, in_image, params.offsets, params);
     start(first, std::min(images, p.batch - first) * in_image);

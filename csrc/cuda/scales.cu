@@ -12,9 +12,10 @@ int rounded(int v, int to) { return RingSizes::rounded(v, to); }
 
 RingCost cost_of(const Problem& p, int own) {
   const int radius = p.windows[p.scales - 1].radius, gradients = gradients_of(p);
+  const int warps =
+      (arithmetic_size(p) == 8 ? scales_threads<double>(gradients) : scales_threads<float>(gradients)) / 32;
   RingCost cost{};
-  cost.chunk_rows = 8, cost.extra = 1;
-  int along_tasks = 0;
+  cost.chunk_rows = 8, cost.extra = 0.2, cost.most_resident = 1, cost.rate = 2.3, cost.wait = 4;
   double along = 0;  // of the scale before
   RingSizes& s = cost.sizes;
   s.margin = 0, s.reach = rounded(radius, 4);
@@ -24,10 +25,12 @@ RingCost cost_of(const Problem& p, int own) {
     const int r = p.windows[j].radius;
     s.cells = std::max(s.cells, (own + 2 * r + 3) / 4);
     taps += rounded(2 * r + 4, 4);
-    cost.phase(2 * warps_of(own + 2 * r), 26 * (2 * r + 1) + 200, along_tasks, along);
-    along_tasks = 2 * warps_of(own), along = 30 * (2 * r + 1) + 450;
+    const double down = 26 * (2 * r + 1) + 370;
+    cost.shared_phase(warps, 2 * (warps_of(own + 2 * r) * down + warps_of(own) * along),
+                      std::max(down, along));
+    along = 26 * (2 * r + 1) + 500;
   }
-  cost.phase(along_tasks, along, warps_of(own) * 8, 60 + 15 * p.scales);
+  cost.shared_phase(warps, warps_of(own) * (2 * along + 8 * (90 + 32.0 * p.scales)), along);
   s.capacity = 2 * radius + 16,
   s.repeated = 3;  // so many that the next rows come while all of a chunk's are used
   s.raw_pitch = rounded(s.columns + s.reach - radius, 4);
@@ -39,8 +42,17 @@ RingCost cost_of(const Problem& p, int own) {
   s.ring = s.maps_at + p.scales * s.maps * 8 * s.map_pitch;
   s.bases = s.ring + 3 * 8 * s.map_pitch;
   s.taps = s.bases + rounded(8 * s.cells, 4);
-  s.end = s.taps + taps;
+  s.partial = s.taps + taps;
+  s.queues = s.partial + 4 * 32 * warps_of(own);
+  s.end = s.queues + 2 * sizeof(ScalesInterval) / arithmetic_size(p);
   return cost;
+}
+
+// Two blocks share a multiprocessor where their memory allows it.
+int adjoint_threads_of(const Problem& p, int shared) {
+  if (arithmetic_size(p) == 8) return adjoint_threads<double>(gradients_of(p), p.scales > 1);
+  const int threads = adjoint_threads<float>(gradients_of(p), p.scales > 1);
+  return resident_of(current_device(), 2, int64_t(shared) * 4) == 2 ? threads / 2 : threads;
 }
 
 RingPlan plan_of(const Problem& p) {
@@ -50,49 +62,48 @@ RingPlan plan_of(const Problem& p) {
   });
 }
 
-// Of the second launch, with bands of at most so many rows.
-RingCost adjoint_cost_of(const Problem& p, int own, int most_rows) {
+// Of the second launch, where each block has one scale: the mean of all.
+RingCost adjoint_cost_of(const Problem& p, int own) {
   const int radius = p.windows[p.scales - 1].radius, gradients = gradients_of(p);
   RingCost cost{};
-  cost.chunk_rows = 16, cost.most_rows = most_rows;
+  cost.chunk_rows = 16, cost.rate = 2.5, cost.wait = 5, cost.even = p.scales == 1;
   RingSizes& s = cost.sizes;
-  int taps = 0;
-  for (int j = 0; j < p.scales; ++j) {
-    const int r = p.windows[j].radius, side = r < 4 ? 4 : 8;
-    s.cells = std::max(s.cells, (own + 2 * r + 8 + side - 1) / side);
-    s.chunks = std::max(s.chunks, (adjoint_late(r) + 4) * adjoint_rows / side);
-    taps += rounded(2 * r + 4, 4);
-    const double part = (2.0 + gradients) / 3 * (side == 8 ? 1 : 0.6);
-    const int tasks = 16 / side * warps_of(own);
-    const double before = cost.total;
-    cost.phase(2 * tasks, part * (36 * (2 * r + 1) + 250), adjoint_rows, 150 + 82 * warps_of(own + 2 * r));
-    cost.extra += (cost.total - before) * 0.7 * adjoint_late(r);  // what comes before the first row
-  }
-  cost.extra = 1 + cost.extra / cost.total;
   s.capacity = (adjoint_late(radius) + 2) * adjoint_rows;
+  s.chunks = (adjoint_late(radius) + 4) * adjoint_rows / 4;
+  s.cells = (own + 2 * radius + 3) / 4 + 2;
   s.map_pitch = RingSizes::odd_fours(own + 2 * radius), s.ring_pitch = RingSizes::odd_fours(own);
   s.maps = 2 + gradients + (p.l1_weight != 0 && p.l1_windowed);
-  s.each_raw = most_rows * s.ring_pitch;  // of the gradient
-  s.maps_at = gradients * s.each_raw;
+  s.maps_at = 0;
   s.ring = s.maps_at + 2 * s.maps * adjoint_rows * s.map_pitch;
   s.bases = s.ring + s.maps * s.capacity * s.ring_pitch;
   s.taps = s.bases + rounded(2 * s.chunks * s.cells, 4);
-  s.end = s.taps + taps;
+  s.queues = s.taps + rounded(2 * radius + 4, 4);
+  s.end = s.queues + sizeof(AdjointPlane) / arithmetic_size(p);
+  const int warps = adjoint_threads_of(p, s.end) / 32, tasks = adjoint_rows / 4 * warps_of(own);
+  for (int j = 0; j < p.scales; ++j) {
+    const int r = p.windows[j].radius;
+    const double each = (2.0 + gradients) / 3 * (21 * (2 * r + 1) + 390);
+    const double work = 2 * tasks * each + adjoint_rows * (140 + 45 * warps_of(own + 2 * r));
+    cost.shared_phase(warps, work, each);
+    cost.extra += (work - tasks * each) * adjoint_late(r);  // what comes before the first row
+  }
+  cost.extra = 1.5 + cost.extra / cost.total;
+  cost.total /= p.scales, cost.longest /= p.scales, cost.idle /= p.scales;
   return cost;
 }
 
-RingPlan find_adjoint_plan(const Problem& p) {
-  RingPlan plan;
-  for (int most_rows = 256; most_rows >= 32; most_rows /= 2) {
-    const RingPlan one =
-        ring_plan(p, p.height, p.width, [&](int own) { return adjoint_cost_of(p, own, most_rows); });
-    if (one.own > 0 && (plan.own == 0 || one.time < plan.time)) plan = one;
-  }
-  return plan;
+RingPlan adjoint_plan_of(const Problem& p) {
+  return remembered(2, p, [&] {
+    Problem each_scale = p;
+    each_scale.batch *= p.scales;
+    return ring_plan(each_scale, p.height, p.width, [&](int own) { return adjoint_cost_of(p, own); });
+  });
 }
 
-RingPlan adjoint_plan_of(const Problem& p) {
-  return remembered(2, p, [&] { return find_adjoint_plan(p); });
+// Bytes of an image's parts of the gradient.
+int64_t parts_of_image(const Problem& p) {
+  return p.scales == 1 ? 0
+                       : p.channels * p.scales * gradients_of(p) * p.height * p.width * arithmetic_size(p);
 }
 
 template <class T>
@@ -107,23 +118,43 @@ void run(const Similarity& s, void* stream) {
     at += rounded(2 * params.radius[j] + 4, 4);
     for (int t = 0; t <= params.radius[j]; ++t) params.taps[j][t] = T(p.windows[j].weights[t]);
   }
-  const auto queue = [&](const char* name, const RingPlan& plan, auto value, auto one, auto both) {
+  const int64_t maps_of_image = tile_maps_bytes(p) / p.batch;
+  const auto queue = [&](const char* name, const RingPlan& plan, int threads, int64_t times, auto value,
+                         auto one, auto both) {
     set_ring(s, plan, block);
     block.in_fours = block.in_fours && (crop_of(p) - plan.sizes.reach) % 4 == 0;
-    for_images(s, block, [&](int64_t first, int64_t blocks) {
-      params.maps =
-          reinterpret_cast<T*>(static_cast<char*>(s.maps) + first * int64_t(tile_maps_bytes(p)) / p.batch);
-      launch(name, block.grad_y.data ? both : (block.grad_x.data ? one : value), blocks, ring_threads,
+    for_images(s, block, times, [&](int64_t first, int64_t blocks) {
+      char* scratch = static_cast<char*>(s.maps);
+      params.maps = reinterpret_cast<T*>(scratch + first * maps_of_image);
+      params.parts = reinterpret_cast<T*>(scratch + p.batch * maps_of_image + first * parts_of_image(p));
+      launch(name, block.grad_y.data ? both : (block.grad_x.data ? one : value), times * blocks, threads,
              size_t(block.sizes.end) * sizeof(T), stream, params);
     });
   };
-  queue("scales_kernel", plan_of(p), &scales_kernel<0, T>, &scales_kernel<1, T>, &scales_kernel<2, T>);
-  if (!wants_gradient(p)) return;
-  queue("adjoint_kernel", adjoint_plan_of(p), &adjoint_kernel<1, T>, &adjoint_kernel<1, T>,
-        &adjoint_kernel<2, T>);
+  const int gradients = gradients_of(p);
+  queue("scales_kernel", plan_of(p), scales_threads<T>(gradients), 1, &scales_kernel<0, T>,
+        &scales_kernel<1, T>, &scales_kernel<2, T>);
+  if (gradients == 0) return;
+  const RingPlan plan = adjoint_plan_of(p);
+  const int threads = adjoint_threads_of(p, plan.sizes.end);
+  if (p.scales == 1) {
+    return queue("adjoint_kernel", plan, threads, 1, &adjoint_kernel<1, false, T>,
+                 &adjoint_kernel<1, false, T>, &adjoint_kernel<2, false, T>);
+  }
+  queue("adjoint_kernel", plan, threads, p.scales, &adjoint_kernel<1, true, T>, &adjoint_kernel<1, true, T>,
+        &adjoint_kernel<2, true, T>);
+  RingPlan rows{};
+  rows.own = int(p.width), rows.strips = 1;
+  rows.band_rows = gather_rows, rows.bands = int((p.height + gather_rows - 1) / gather_rows);
+  queue("gather_kernel", rows, gather_threads, 1, &gather_kernel<1, T>, &gather_kernel<1, T>,
+        &gather_kernel<2, T>);
 }
 
 }  // namespace
+
+size_t scales_maps_bytes(const Problem& p) {
+  return tile_maps_bytes(p) + size_t(p.batch * parts_of_image(p));
+}
 
 bool scales_take(const Problem& p) {
   return plan_of(p).own > 0 && (!wants_gradient(p) || adjoint_plan_of(p).own > 0);

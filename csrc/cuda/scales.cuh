@@ -35,7 +35,8 @@ struct ScalesParams {
   int scales;
   int radius[max_scales], taps_at[max_scales];  // in shared memory
   T taps[max_scales][33];
-  T* maps;  // [planes][map][height - 2 crop][width - 2 crop]
+  T* maps;   // [planes][map][height - 2 crop][width - 2 crop]
+  T* parts;  // [planes][scale][gradient][height][width]: of the gradient, where there are several scales
 };
 
 template <class T>
@@ -43,23 +44,39 @@ __device__ __forceinline__ void load_taps(const ScalesParams<T>& all, T* to) {
 #pragma unroll 1
   for (int j = 0; j < all.scales; ++j) {
     const int r = all.radius[j];
-    for (int k = int(threadIdx.x); k <= 2 * r; k += ring_threads)
+    for (int k = int(threadIdx.x); k <= 2 * r; k += int(blockDim.x))
       to[all.taps_at[j] + k + 3] = all.taps[j][k < r ? r - k : k - r];
   }
 }
 
+// From one barrier to the next: the tasks of each kind, which warps take in turn; first those down columns.
+struct ScalesInterval {
+  unsigned taken;
+  int along_from, fill_from, write_from, tasks;
+};
+
+// As many as registers allow: warps hide each other's waiting.
+template <class T>
+__host__ __device__ constexpr int scales_threads(int gradients) {
+  return sizeof(T) == 8 ? 256 : (gradients == 2 ? 512 : 768);
+}
+
 template <int Gradients, class T>
-class Scales : RingMoments<T> {
-  using Base = RingMoments<T>;
-  using Base::crop, Base::reading, Base::next, Base::divided, Base::warp, Base::lane;
+class Scales : RingMoments<T, true> {
+  using Base = RingMoments<T, true>;
+  using Base::crop, Base::next, Base::divided, Base::lane;
   using Base::p, Base::s, Base::raw, Base::moments, Base::maps, Base::bases, Base::image, Base::channel,
       Base::row0, Base::row1, Base::col0, Base::col1;
-  static constexpr int R = 8, K = 4;
+  using typename Base::Pair;
+  static constexpr int R = 8, K = 4, threads = scales_threads<T>(Gradients);
   static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, and a or a_m and a_d; then cs
 
  public:
   __device__ __forceinline__ Scales(const ScalesParams<T>& params, unsigned char* shared)
-      : Base(params.block, shared), all(params), running(this->ring) {
+      : Base(params.block, shared),
+        all(params),
+        running(this->ring),
+        partial(this->taps + s.partial - s.taps) {
     row0 += crop(), col0 += crop();
     row1 = row0 + p.band_rows < p.height - crop() ? row0 + p.band_rows : p.height - crop();
     col1 = col0 + p.own < p.width - crop() ? col0 + p.own : p.width - crop();
@@ -67,45 +84,49 @@ class Scales : RingMoments<T> {
   }
 
   __device__ __forceinline__ void run() {
-    const int chunks = divided(row1 - row0, R), columns = divided(col1 - col0, 32), r = p.radius;
-    int slot = 0, parity = 0;  // of the chunk in the ring; of the two buffers of moments
+    for (int i = int(threadIdx.x); i < 2 * 32 * tasks(0); i += threads) partial[i] = 0;
+    if (threadIdx.x == 0) set_interval(-1, 0, 0);
+    __syncthreads();
+    const int chunks = divided(row1 - row0, R), r = p.radius;
+    int slot = 0, turn = 0;  // of the chunk in the ring; of the two buffers of moments, and the intervals
 #pragma unroll 1
     for (int n = -1; n <= chunks; ++n) {  // the first time only fills, the last only writes
-      const int row = row0 + R * n;
-      const bool now = n >= 0 && n < chunks;
+      const int last_step = n >= 0 && n < chunks ? all.scales : 0;
 #pragma unroll 1
-      for (int step = 0; step <= (now ? all.scales : 0); ++step, parity ^= 1) {
-        if (step == 0 && n + 1 < chunks) {
-          this->fill(n < 0 ? row0 - r : row + R + r, n < 0 ? 0 : next(slot, 2 * r + R, s.capacity),
-                     n < 0 ? 2 * r + R : R);
-        }
-        const int down_tasks = now && step < all.scales ? tasks(2 * all.radius[step]) : 0;
-        const int along_tasks = step > 0 ? tasks(0) : 0;
-        const int write_tasks = step == 0 && n > 0 ? R * columns : 0;
+      for (int step = 0; step <= last_step; ++step, turn ^= 1) {
+        if (threadIdx.x == 0)
+          step < last_step ? set_interval(n, step + 1, turn ^ 1) : set_interval(n + 1, 0, turn ^ 1);
+        ScalesInterval& now = interval(turn);
+        const int row = row0 + R * n;
 #pragma unroll 1
-        for (int task = warp(); task < down_tasks + along_tasks + write_tasks; task += ring_threads / 32) {
-          if (task < down_tasks) {
-            down(step, row, slot, parity, task);
-          } else if (task < down_tasks + along_tasks) {
-            along(step - 1, row, slot, 1 - parity, task - down_tasks);
+        for (int task; (task = this->take(&now.taken)) < now.tasks;) {
+          if (task < now.along_from) {
+            down(step, row, slot, turn, task);
+          } else if (task < now.fill_from) {
+            along(step - 1, row, slot, turn ^ 1, task - now.along_from);
+          } else if (task < now.write_from) {
+            task -= now.fill_from;
+            const int to = n < 0 ? task : next(slot, 2 * r + R + task, s.capacity);
+            this->with_type([&](auto* tag) { fill_line(tag, (n < 0 ? row0 - r : row + R + r) + task, to); });
           } else {
-            const int rest = task - down_tasks - along_tasks;
-            write(row - R + rest % R, rest % R, rest / R * 32 + lane());
+            task -= now.write_from;
+            write(row - R + task % R, task % R, task / R * 32 + lane());
           }
         }
-        if (!now || step == all.scales) __pipeline_wait_prior(0);
         __syncthreads();
       }
       if (n >= 0) slot = next(slot, R, s.capacity);
     }
+    T sum_ssim = 0, sum_l1 = 0;
+    for (int i = int(threadIdx.x); i < 32 * tasks(0); i += threads)
+      sum_ssim += partial[2 * i], sum_l1 += partial[2 * i + 1];
     if (!p.sums) return;
     const int tile = (row0 - crop()) / p.band_rows * p.strips + (col0 - crop()) / p.own,
               tiles = p.strips * p.bands;
     if (p.l1 && !p.l1_windowed) {  // every pixel, whatever the padding: shared out over the blocks
       const int64_t pixels = int64_t(p.height) * p.width;
 #pragma unroll 1
-      for (int64_t i = int64_t(tile) * ring_threads + threadIdx.x; i < pixels;
-           i += int64_t(tiles) * ring_threads)
+      for (int64_t i = int64_t(tile) * threads + threadIdx.x; i < pixels; i += int64_t(tiles) * threads)
         sum_l1 += pixel_l1(i / p.width, i % p.width);
     }
     double total[2] = {double(sum_ssim), double(sum_l1)};
@@ -118,11 +139,24 @@ class Scales : RingMoments<T> {
  private:
   const ScalesParams<T>& all;
   T* running;  // [3][R][map_pitch]: the product of what came before, at last l; the loss; the gain
-  T sum_ssim = 0, sum_l1 = 0;
+  T* partial;  // [lane of a task along rows][2]: sums of the ssim and the l1 terms, whoever takes the task
 
   __device__ __forceinline__ RingWindow<T> window_of(int j) const {
     const T* own = this->taps + all.taps_at[j];
     return {all.radius[j], own, own + 3};
+  }
+  __device__ __forceinline__ ScalesInterval& interval(int turn) const {
+    return reinterpret_cast<ScalesInterval*>(this->taps + s.queues - s.taps)[turn];
+  }
+  // Step `step` of chunk n, heavy tasks first.
+  __device__ __forceinline__ void set_interval(int n, int step, int turn) const {
+    ScalesInterval& to = interval(turn);
+    const int chunks = divided(row1 - row0, R), new_rows = n < 0 ? 2 * p.radius + R : R;
+    to.taken = 0;
+    to.along_from = n >= 0 && n < chunks && step < all.scales ? tasks(2 * all.radius[step]) : 0;
+    to.fill_from = to.along_from + (step > 0 ? tasks(0) : 0);
+    to.write_from = to.fill_from + (step == 0 && n + 1 < chunks ? new_rows : 0);
+    to.tasks = to.write_from + (step == 0 && n > 0 ? R * divided(col1 - col0, 32) : 0);
   }
   // Warps' tasks of one scale.
   __device__ __forceinline__ int tasks(int halo) const {
@@ -133,6 +167,54 @@ class Scales : RingMoments<T> {
   }
   __device__ __forceinline__ T* cells_of(int parity, int part) const {
     return bases + (R / K * parity + part) * 2 * s.cells;
+  }
+
+  // One row of pixels, as pairs.
+  template <class E>
+  __device__ __forceinline__ void fill_line(E*, int row, int slot) const {
+    if (p.padding == Padding::reflect) row = mirrored(row, p.height);
+    const bool exists = row >= 0 && row < p.height;
+    const E* x = p.x.template plane<E>(image, channel) + (exists ? row : 0) * p.x.h;
+    const E* y = p.y.template plane<E>(image, channel) + (exists ? row : 0) * p.y.h;
+    T* to = raw + 2 * slot * s.raw_pitch;
+    const int again = slot < s.repeated ? 2 * s.capacity * s.raw_pitch : 0, first = col0 - s.reach;
+    const bool pyramid = p.pyramid;
+    const auto pair = [&](T a, T b) { return pyramid ? Pair{a, b} : Pair{a + b, a - b}; };
+    const int step = p.in_fours ? 4 : 1;
+#pragma unroll 1
+    for (int k = step * lane(); k < this->filled; k += step * 32) {
+      if (p.in_fours && exists && first + k >= 0 && first + k + 4 <= p.width) {
+        const Four<E> a = *reinterpret_cast<const Four<E>*>(x + (first + k));
+        const Four<E> b = *reinterpret_cast<const Four<E>*>(y + (first + k));
+#pragma unroll
+        for (int u = 0; u < 4; u += 2) {
+          const Pair one = pair(wide(a.v[u]), wide(b.v[u])), two = pair(wide(a.v[u + 1]), wide(b.v[u + 1]));
+          const Some<T, 4> both{one.v[0], one.v[1], two.v[0], two.v[1]};
+          *reinterpret_cast<Some<T, 4>*>(to + 2 * (k + u)) = both;
+          if (again) *reinterpret_cast<Some<T, 4>*>(to + again + 2 * (k + u)) = both;
+        }
+        continue;
+      }
+      if (step == 4 && p.padding != Padding::reflect &&
+          (!exists || first + k <= -4 || first + k >= p.width)) {
+        const T d = this->pad_d();
+        const Some<T, 4> both{T(0), d, T(0), d};
+#pragma unroll
+        for (int u = 0; u < 8; u += 4) {
+          *reinterpret_cast<Some<T, 4>*>(to + 2 * k + u) = both;
+          if (again) *reinterpret_cast<Some<T, 4>*>(to + again + 2 * k + u) = both;
+        }
+        continue;
+      }
+#pragma unroll 1
+      for (int u = k; u < k + step; ++u) {
+        const int col = p.padding == Padding::reflect ? mirrored(first + u, p.width) : first + u;
+        Pair one{T(0), this->pad_d()};
+        if (exists && col >= 0 && col < p.width) one = pair(wide(x[col * p.x.w]), wide(y[col * p.y.w]));
+        *reinterpret_cast<Pair*>(to + 2 * u) = one;
+        if (again) *reinterpret_cast<Pair*>(to + again + 2 * u) = one;
+      }
+    }
   }
 
   __device__ __forceinline__ void down(int j, int row, int slot, int parity, int task) {
@@ -172,11 +254,10 @@ class Scales : RingMoments<T> {
         run[o] = p.ssim_gain * gain, run[each + o] = 0, run[2 * each + o] = gain;
       }
     }
-    const T* x = raw + next(slot, p.radius + line, s.capacity) * s.raw_pitch + s.reach + K * group;
-    const auto value = reading(at.near_m, at.near_d);
+    const T* pixels = raw + 2 * (next(slot, p.radius + line, s.capacity) * s.raw_pitch + s.reach + K * group);
+    const auto value = Base::values(at.near_m, at.near_d);
     T block_ssim = 0, block_l1 = 0;
     Some<T, K> before = some<K>(run), total = some<K>(run + each);
-    const Some<T, K> four_x = some<K>(x), four_y = some<K>(x + s.each_raw);
     Some<T, K> map[M + 1];
 #pragma unroll
     for (int o = 0; o < K; ++o) {
@@ -186,7 +267,8 @@ class Scales : RingMoments<T> {
       T loss = total.v[o];
       loss += e.e_l - loss * e.e_l;
       loss += e.e_cs - loss * e.e_cs;
-      const T m = value.m(four_x.v[o], four_y.v[o]), d = value.d(four_x.v[o], four_y.v[o]);
+      const Pair pixel = some<2>(pixels + 2 * o);
+      const T m = value.m(pixel.v[0], pixel.v[1]), d = value.d(pixel.v[0], pixel.v[1]);
       if (Gradients) {
         const T g_cs = window.radius > 0 ? before.v[o] * e.l : T(0);  // as in ring.cuh
         const Coefficients<T> c =
@@ -211,7 +293,10 @@ class Scales : RingMoments<T> {
       }
       total.v[o] = loss;
     }
-    sum_ssim += block_ssim, sum_l1 += block_l1;
+    if (last) {
+      T* sums = partial + 2 * (task * 32 + lane());
+      sums[0] += block_ssim, sums[1] += block_l1;
+    }
     *reinterpret_cast<Some<T, K>*>(run + each) = total;
     if (!Gradients) return;
     *reinterpret_cast<Some<T, K>*>(run) = before;
@@ -261,7 +346,7 @@ class Scales : RingMoments<T> {
 };
 
 template <int Gradients, class T>
-__global__ void __launch_bounds__(ring_threads, sizeof(T) == 8 ? 1 : 2)
+__global__ void __launch_bounds__(scales_threads<T>(Gradients), 1)
     scales_kernel(const __grid_constant__ ScalesParams<T> params) {
   Scales<Gradients, T>(params, ssimloss_shared).run();
 }
