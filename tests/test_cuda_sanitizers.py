@@ -72,7 +72,6 @@ class Bug(NamedTuple):
 SSIM, MIX = ("strip", "ssim zeros x"), ("tiles", "mix zeros default")
 RING, SCALES = ("ring", "ssim zeros taps9"), ("scales", "mix zeros x")
 WAIT, BARRIER = "__pipeline_wait_prior(0);", "__syncthreads();"
-STEP = "if (!now || step == all.scales) __pipeline_wait_prior(0);"
 LAST_COLUMN = "return col0 + own < p.width ? col0 + own : p.width;"
 BUGS = {
     "no barrier after the fill": Bug(f"{WAIT}\n        {BARRIER}", WAIT, *SSIM, "tsan", "data race"),
@@ -102,14 +101,14 @@ BUGS = {
         LITTLE_SHARED,
     ),
     "no barrier between the steps of a chunk": Bug(
-        f"{STEP}\n        {BARRIER}", STEP, *SCALES, "tsan", "data race"
+        f"{BARRIER}\n      }}\n      if (n >= 0)", "}\n      if (n >= 0)", *SCALES, "tsan", "data race"
     ),
     "no barrier between a scale's chunks": Bug(
-        f"{BARRIER}\n      }}\n    }}\n    this->with_type",
-        "}\n    }\n    this->with_type",
+        f"{BARRIER}\n      if (n >= 0) slot = next(slot, R, capacity());",
+        "if (n >= 0) slot = next(slot, R, capacity());",
         *SCALES,
-        "plain",
-        "not finite",
+        "tsan",
+        "data race",
     ),
 }
 

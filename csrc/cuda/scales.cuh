@@ -4,18 +4,20 @@
 // A block owns a strip of columns and a band of rows of positions of one plane. It streams down the band in
 // chunks of 8 rows; all scales are made from one ring of the rows of x and y that the largest window reaches.
 // Step j of a chunk, j from 0 to the number of scales, between barriers:
-//   fill      in step 0: cp.async of the next 8 rows, waited for at the end of the chunk
+//   fill      in step 0: the next 8 rows into the ring, as x + y and x - y side by side
 //   down      means and variances of scale j down the columns, from the ring (ring_moments.cuh)
 //   along     the same of scale j - 1 along the row; its cs and its coefficients, times the product of
 //             what came before; and the running loss and product of each position
 //   write     in step 0: of the chunk before, coefficients times the product of what comes behind, into the
 //             maps: no division, and no arrays over the scales but in shared memory
-// A warp takes 32 columns and 4 rows (to write: 1) of one of these at a time: with 8, fewer instructions,
-// most warps would wait at the barriers for the few that have work.
+// A warp takes 32 columns and 4 rows (to write or fill: 1) of one of these at a time, whichever is next in a
+// queue that all share: with 8, fewer instructions, most would wait at the barriers for the few that have
+// work.
 //
 // For each element and scale of radius r, W own columns, h = 1 + 2 r / W:
 //   FMA: (2 r + 1) (4 h + 4), (1 + r / 2) (6 h + 5) pointwise ones, and about 80
-//   shared memory: accesses of 4 bytes 2 h (1 + r / 2) read, 4 h written; of 16 bytes 4 (1 + r / 2) / 4 read,
+//   shared memory: accesses of 8 bytes h (1 + r / 2) read, of 4 bytes 4 h written; of 16 bytes 4 (1 + r / 2)
+//   / 4 read,
 //     4 / 4 written; 4 of 4 bytes read; taps (2 accesses of 16 bytes for 4 taps of 4 outputs)
 //   bytes: 12 written; 8 h read, once for all scales
 // times (rows + 8) / rows where a band is no multiple of 8. Machine instructions:

@@ -8,7 +8,7 @@
 //               registers) complete the moments, the formula gives three maps, and transposed filters blur
 //               those too; they take the place of the moments in shared memory
 //   along       a thread makes the gradient of 8 neighbouring columns of one row, from the blurred maps and
-//               from x and y, read again (they are in the L2 cache by then)
+//               from x and y, read again while the filters run (they are in the L2 cache by then)
 // Moments are needed 5 columns and rows beyond the gradient, pixels 10.
 //
 // Everything is relative to a value close by, or float32 loses the variance of flat bright areas: `along`
@@ -19,9 +19,9 @@
 //
 // For each element, one gradient, 192 threads (176 own columns: x 1.09), bands of 135 rows (x 1.19):
 //   bytes: 8 read and 4 written in DRAM, 8 read again in L2
-//   FMA: 44 + 13 along (moments), 44 + 33 down, 33 + 7 along; 36 for the formula, 8 to change cells
-//   shared memory accesses: 1.25 of 16 bytes for each of m and d, 1 of 16 bytes written; down 4 of 4 bytes
-//   read, 3 written; 3 of 16 bytes for the gradient
+//   FMA: 44 + 13 along (moments), 40 + 27 and 7 additions down, 33 + 6 along; 36 for the formula, 8 to change
+//   cells shared memory accesses: 1.25 of 16 bytes for each of m and d, 1 of 16 bytes written; down 4 of 4
+//   bytes read, 3 written; 3 of 16 bytes for the gradient
 // Machine instructions by class: benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
@@ -194,8 +194,8 @@ class Strip : StripPool {
     // Nearly always all rows are positions and own ones: then nothing is asked for each.
     const bool plain = row - r >= (top > row0 ? top : row0) + reflect &&  // reflect: not the edges
                        row - r + R <= (bottom < row1() ? bottom : row1()) - reflect;
-    if (plain) {
-#pragma unroll 1
+    if (plain) {  // both gradients would spill
+#pragma unroll(Gradients == 2 ? 1 : R)
       for (int i = 0; i < R; ++i)
         one_row<true>(row + i - r, true, at, slot + i * pitch, pending, pending_maps, sum_ssim);
     } else {
