@@ -134,6 +134,13 @@ def test_launches(launch: Launch, also: str, kernels: ModuleType, launched: Call
     assert launched(lambda: launch.call(kernels, x, y, "valid", **outputs)) == expected
 
 
+@every_launch
+@every_padding
+def test_no_images(launch: Launch, padding: str, kernels: ModuleType) -> None:
+    x = torch.empty(0, 3, 47, 51)
+    launch.call(kernels, x, x, padding, loss=torch.empty(0), grad_x=x.clone(), grad_y=x.clone())
+
+
 @pytest.mark.parametrize("multiprocessors", ["1", "132"])  # more pieces than blocks at once, and fewer
 @pytest.mark.parametrize("by", [[3.0, 2.0, 0.5], [3.0, 2.0, 2.0], [2.0], [3.0]], ids=str)
 def test_scale(
