@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(NVCC is None, reason="no nvcc on the PATH")
 
 # One scale of 11 taps, and what every loss runs on. positions_kernel keeps arrays over the scales in local
 # memory.
-FAST = re.compile(r"(strip|levels|ring|scales|adjoint|gradient|scale|pool|combine|finish)_kernel")
+FAST = re.compile(r"(strip|levels|ring|scales|adjoint|gather|gradient|scale|pool|combine|finish)_kernel")
 REGISTERS, SHARED, THREADS, BLOCKS = 65536, 233472, 2048, 32  # of one multiprocessor of sm_90
 
 

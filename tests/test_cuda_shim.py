@@ -88,7 +88,7 @@ def test_windows_up_to_65_taps(name: str, padding: str, taps: int) -> None:
 
 def launches(trace: Path) -> list[str]:
     """The similarity kernels that were started since, of those in SHIM_TRACE's file."""
-    names = re.findall(r"(strip|ring|scales|adjoint|positions|gradient)_kernel", trace.read_text())
+    names = re.findall(r"(strip|ring|scales|adjoint|gather|positions|gradient)_kernel", trace.read_text())
     trace.write_text("")
     return names
 

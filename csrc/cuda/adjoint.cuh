@@ -32,7 +32,7 @@ __host__ __device__ constexpr int adjoint_late(int radius) {
   return (adjoint_rows - 1 + 2 * radius) / adjoint_rows;
 }
 
-// Of a multiprocessor, in one block or two: as many as registers allow.
+// Of a multiprocessor, in one block or two. More would spill, at some architecture.
 template <class T>
 __host__ __device__ constexpr int adjoint_threads(int gradients, bool parts) {
   return sizeof(T) == 8 ? 256 : (gradients == 2 ? 512 : (parts ? 768 : 384));

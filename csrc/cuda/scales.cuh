@@ -11,14 +11,13 @@
 //   write     in step 0: of the chunk before, coefficients times the product of what comes behind, into the
 //             maps: no division, and no arrays over the scales but in shared memory
 // A warp takes 32 columns and 4 rows (to write or fill: 1) of one of these at a time, whichever is next in a
-// queue that all share: with 8, fewer instructions, most would wait at the barriers for the few that have
-// work.
+// queue that all share. 8 rows took 498 us where 4 took 487 (gpu-2026-11-26.md).
 //
 // For each element and scale of radius r, W own columns, h = 1 + 2 r / W:
 //   FMA: (2 r + 1) (4 h + 4), (1 + r / 2) (6 h + 5) pointwise ones, and about 80
-//   shared memory: accesses of 8 bytes h (1 + r / 2) read, of 4 bytes 4 h written; of 16 bytes 4 (1 + r / 2)
-//   / 4 read,
-//     4 / 4 written; 4 of 4 bytes read; taps (2 accesses of 16 bytes for 4 taps of 4 outputs)
+//   shared memory: accesses of 8 bytes h (1 + r / 2) read, of 4 bytes 4 h written; of 16 bytes
+//     4 (1 + r / 2) / 4 read, 4 / 4 written; 4 of 4 bytes read; taps (2 of 16
+//     bytes for 4 taps of 4 outputs)
 //   bytes: 12 written; 8 h read, once for all scales
 // times (rows + 8) / rows where a band is no multiple of 8. Machine instructions:
 // benchmarks/results/cuda-estimate-2026-11-25.md.

@@ -19,9 +19,10 @@
 //
 // For each element, one gradient, 192 threads (176 own columns: x 1.09), bands of 135 rows (x 1.19):
 //   bytes: 8 read and 4 written in DRAM, 8 read again in L2
-//   FMA: 44 + 13 along (moments), 40 + 27 and 7 additions down, 33 + 6 along; 36 for the formula, 8 to change
-//   cells shared memory accesses: 1.25 of 16 bytes for each of m and d, 1 of 16 bytes written; down 4 of 4
-//   bytes read, 3 written; 3 of 16 bytes for the gradient
+//   FMA: 44 + 13 along (moments), 36 + 27 and 7 additions down, 33 + 6 along; 36 for the formula, 8 to
+//     change cells
+//   shared memory accesses: 1.25 of 16 bytes for each of m and d, 1 of 16 bytes written; down 4 of 4 bytes
+//     read, 3 written; 3 of 16 bytes for the gradient
 // Machine instructions by class: benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
