@@ -137,14 +137,14 @@ class Adjoint : GradientBlock<Gradients, T> {
     for (int n = -2; n <= here().chunks; ++n) {
       if (threadIdx.x == 0) set_interval(n + 1);
       AdjointInterval& now = here().interval[n & 1];
-      const auto cells = [&](int back) { return previous(Base::again(cell), back * (R / K), cell_rows()); };
+      const auto cells = [&](int back) { return previous(again(cell), back * (R / K), cell_rows()); };
 #pragma unroll 1
       for (int task; (task = this->take(&now.taken)) < now.tasks;) {
-        const int k = Base::again(n);
+        const int k = again(n);
         if (task < now.down_from) {
           this->with_type([&](auto* tag) { find_bases(tag, k + 2, cell, task); });
         } else if (task < now.along_from) {
-          down(k - 1 - late(), previous(Base::again(slot), R, capacity()), cells(3), task - now.down_from);
+          down(k - 1 - late(), previous(again(slot), R, capacity()), cells(3), task - now.down_from);
         } else if (task < now.fill_from) {
           along(k, slot, cells(2), task - now.along_from);
         } else {

@@ -34,6 +34,12 @@ struct alignas(4 * sizeof(E) > 16 ? 16 : 4 * sizeof(E)) Four {
   E v[4];
 };
 
+// v, but what is worked out from it is not kept in registers for later.
+__device__ __forceinline__ int again(int v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+
 // Pixels on their way into shared memory. What is of type T already is copied while the block goes on;
 // 16 bits become float32 on the way.
 template <class E, class T>

@@ -117,11 +117,6 @@ class RingBlock {
   int row0, row1, col0, col1;  // own pixels
   int filled;                  // columns of `raw` that are needed
 
-  // v, but what is worked out from it is not kept in registers from one task to the next.
-  __device__ __forceinline__ static int again(int v) {
-    asm volatile("" : "+r"(v));
-    return v;
-  }
   __device__ __forceinline__ static int warp() { return int(threadIdx.x) / 32; }
   __device__ __forceinline__ static int lane() { return again(int(threadIdx.x)) % 32; }
 

@@ -89,7 +89,7 @@ class Strip : StripPool {
  private:
   // ---- Moments of 8 columns of one row.
   __device__ __forceinline__ void moments_along(int row, float& sum_l1) {
-    const int thread = this_thread(), lane = row_of_lane(thread), group = group_of_lane(thread);
+    const int thread = again(int(threadIdx.x)), lane = row_of_lane(thread), group = group_of_lane(thread);
     if (8 * group >= col1() - col0 + r + margin) return;
     // The cell's value: of its first three rows inside the image; where it has not as many, the value of the
     // cell above stays. All threads of a group find the same.
@@ -169,7 +169,7 @@ class Strip : StripPool {
   // ---- One column: rows [row, row + R) of moments complete rows of positions, those rows of maps.
   __device__ __forceinline__ void down(int row, float (&pending)[4][2 * r], float (&pending_maps)[4][2 * r],
                                        float& sum_ssim) {
-    const int column = this_thread(), col = col0 - r + column;
+    const int column = again(int(threadIdx.x)), col = col0 - r + column;
     if (column / 32 * 32 >= col1() - col0 + r + margin) return;  // the whole warp: beyond the image
     const bool valid = common.padding == Padding::valid;
     const int crop = valid ? r : 0;
@@ -305,7 +305,7 @@ class Strip : StripPool {
 
   // ---- The gradient of 8 columns of one row, whose maps are complete in the chunk from row `chunk` on.
   __device__ __forceinline__ void gradient_along(int chunk, float& sum_l1) {
-    const int thread = this_thread(), lane = row_of_lane(thread), group = group_of_lane(thread),
+    const int thread = again(int(threadIdx.x)), lane = row_of_lane(thread), group = group_of_lane(thread),
               row = chunk - 2 * r + lane;
     const int col = col0 + 8 * group;
     if (group >= own / 8 || col >= col1() || row < row0 || row >= row1()) return;
@@ -451,7 +451,7 @@ class Strip : StripPool {
       }
     }
     if (!l1()) return;
-    const L1Row of_row = here->l1_rows[row_of_lane(this_thread())];
+    const L1Row of_row = here->l1_rows[row_of_lane(again(int(threadIdx.x)))];
 #pragma unroll
     for (int u = 0; u < N; ++u) {
       if (col + i + u >= col1()) break;

@@ -135,12 +135,6 @@ class StripBlock {
   __device__ __forceinline__ static int group_of_lane(int thread) {
     return 4 * (thread / 8 % (groups / 4)) + thread % 4;
   }
-  // threadIdx.x, but what is worked out from it does not stay in registers from one chunk to the next.
-  __device__ __forceinline__ static int this_thread() {
-    int thread = int(threadIdx.x);
-    asm volatile("" : "+r"(thread));
-    return thread;
-  }
 
   // What zero padding is in d: of a coarser level, less what was taken off. Read anew each time: registers.
   __device__ __forceinline__ float pad_d() const { return coarser ? -p.offsets[plane_index()] : 0.f; }
@@ -170,7 +164,7 @@ class StripBlock {
   template <class E>
   __device__ __forceinline__ void fill_from(int row, E*) {
     constexpr int at_once = strip_threads / 64;  // rows, 64 threads each
-    const int thread = this_thread(), lane = thread % 64, begin = thread / 64, first = col0 - 12;
+    const int thread = again(int(threadIdx.x)), lane = thread % 64, begin = thread / 64, first = col0 - 12;
     const E *plane_x = plane<E>(0), *plane_y = plane<E>(1);
     if (p.in_fours && row >= 0 && row + R <= p.height) {  // nearly always: few instructions
       if (lane >= raw_pitch / 4) return;
