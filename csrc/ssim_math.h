@@ -94,3 +94,34 @@ SSIMLOSS_INLINE Coefficients<V> coefficients(const Moments<V>& at, const Dissimi
   }
   return c;
 }
+
+// Loss and coefficients of one scale where one image's gradient is wanted: dx alone needs a = a_m + a_d,
+// whose luminance is (1 + l) mu_d - e_l mu_m = mu_d (mu_m (mu_m - mu_d) + 2 c1) / A. In few products, of
+// which processors do fewer at a time than additions. Variances and c2 may be in a unit of their own; g_cs is
+// then divided by it.
+template <class V>
+struct OneGradient {
+  V loss, b_m, b_d, a;
+};
+
+// m, d: the means relative to what the gradient's m and d are; g_l, g_cs: the gains of both terms.
+template <bool Luminance, class T, class V>
+SSIMLOSS_INLINE OneGradient<V> one_gradient(const Moments<V>& at, T c1, T c2, V m, V d, V g_l, V g_cs) {
+  OneGradient<V> one;
+  const V mm = at.s_mm + T(2) * c2, inverse_b = T(2) / (mm + at.s_dd);
+  const V e_cs = at.s_dd * inverse_b;
+  one.loss = e_cs;
+  V luminance{};
+  if (Luminance) {
+    const V inverse_a = T(2) / (at.mu_m * at.mu_m + T(2) * c1 + at.mu_d * at.mu_d);
+    const V by_d = at.mu_d * inverse_a, e_l = at.mu_d * by_d;
+    one.loss += e_l - e_l * e_cs;
+    luminance = (g_l - g_l * e_cs) * inverse_a * (by_d * (at.mu_m * (at.mu_m - at.mu_d) + T(2) * c1));
+    g_cs -= g_cs * e_l;
+  }
+  const V g_b = g_cs * inverse_b;
+  one.b_m = g_b * e_cs;
+  one.b_d = g_b * (mm * inverse_b);
+  one.a = luminance + one.b_m * m - one.b_d * d;
+  return one;
+}

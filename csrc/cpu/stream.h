@@ -22,8 +22,8 @@ class Stream : LocalMoments<T> {
   const int maps;        // a scale: b_m, b_d, a (or a_m and a_d), and for l1 its gain
   V ssim_gain, l1_gain;  // of each lane's plane; 0 in lanes of none
   V *map_rows, *map_ring[max_scales], *base_ring, *zeros, *shifts;
-  V* edge_weight;             // reflect's, per column
-  Columns<T> segment_starts;  // the columns where the segments start, less t0
+  V* edge_weight;           // reflect's, per column
+  Columns<T>*exists, *own;  // all ones in columns of positions that exist here, of those that count
   V *incoming, *losses, *gradients;
   T* linear;
   const V** rows;
@@ -105,6 +105,7 @@ class Stream : LocalMoments<T> {
     Base::layout(take, base != nullptr);
     take(linear, L * s + L);
     take(edge_weight, pitch);
+    take(exists, pitch), take(own, pitch);
     take(rows, R + 2 * tile.r);
     take(losses, p.loss_map.data ? pitch : 0);
     take(incoming, p.grad_map.data ? R * pitch : 0);
@@ -124,17 +125,19 @@ class Stream : LocalMoments<T> {
   V* map_row(int j, int64_t row) const { return map_ring[j] + row % map_ring_rows(j) * maps_of(j) * pitch; }
 
   void number_columns() {
+    using Number = std::remove_reference_t<decltype(own[0][0])>;
+    const int64_t begin = larger(tile.left, tile.col0 - tile.margin);
+    const int64_t end = smaller(tile.right, tile.col1 + tile.margin);
     T* const edges = reinterpret_cast<T*>(edge_weight);
     for (int64_t lane = 0; lane < L; ++lane) {
-      segment_starts[lane] = tile.column_of(lane) - tile.t0;
-      for (int64_t k = 0; k < s; ++k) edges[k * L + lane] = edge(tile.column_of(lane) + k, tile.w);
+      for (int64_t k = 0; k < s; ++k) {
+        const int64_t column = tile.column_of(lane) + k;
+        const bool here = column >= begin && column < end;
+        edges[k * L + lane] = edge(column, tile.w);
+        exists[k][lane] = here ? ~Number(0) : 0;
+        own[k][lane] = here && column >= tile.col0 && column < tile.col1 ? ~Number(0) : 0;
+      }
     }
-  }
-
-  // Which columns, given less t0, lie in [begin, end): of unsigned numbers one comparison tells.
-  auto within(Columns<T> columns, int64_t begin, int64_t end) const {
-    using Number = std::remove_reference_t<decltype(columns[0])>;
-    return columns - Number(begin - tile.t0) < Number(end - begin);
   }
 
   // The adjoint of blurring a reflected image: blur the reflected map with its edges doubled, then
@@ -157,54 +160,75 @@ class Stream : LocalMoments<T> {
   }
 
   void positions_of(int64_t row, int i) {
-    if (plain()) {
-      p.luminance ? positions<1, true, false>(row, i) : positions<1, false, false>(row, i);
+    if (plain() && gradient) {
+      p.luminance ? plain_positions<true, true>(row, i) : plain_positions<false, true>(row, i);
+    } else if (plain()) {
+      p.luminance ? plain_positions<true, false>(row, i) : plain_positions<false, false>(row, i);
     } else if (scales == 1) {
-      p.luminance ? positions<1, true, true>(row, i) : positions<1, false, true>(row, i);
+      p.luminance ? positions<1, true>(row, i) : positions<1, false>(row, i);
     } else {
-      positions<max_scales, true, true>(row, i);
+      positions<max_scales, true>(row, i);
     }
     if (p.loss_map.data && row >= tile.row0 && row < tile.row1) write_losses(row);
   }
 
   // Losses, and coefficients where a gradient is wanted, at the positions of one row, the i-th of R.
-  // General: with every option; otherwise as plain() says.
-  template <int Scales, bool Luminance, bool General>
+  template <bool Luminance, bool Gradient>
+  void plain_positions(int64_t row, int i) {
+    // Variances in units of the centre's weight, which spares products. The maps are blurred relative to that
+    // weight, too: what this takes away is put in here.
+    const T centre = this->centre[0], c1 = T(p.c1), c2 = T(p.c2 / double(centre));
+    const V gain_l = ssim_gain * centre, gain_cs = ssim_gain;  // times centre and over it
+    const V base_m = this->base_m, from_m = base_m + source.offset_m, from_d = base_d + source.offset_d;
+    const int64_t moment_pitch = this->moment_pitch, halo_pitch = this->halo_pitch, s = this->s;
+    const V* moments = moment_row(i, 0);
+    const Columns<T>*const exists = this->exists, *const own = this->own;
+    V *out = map_rows + tile.r, sum{};
+    for (int64_t k = 0; k < s; ++k, ++moments, ++out) {
+      const V sum_m = moments[0], sum_d = moments[2 * moment_pitch];
+      const V mean_m = centre * sum_m, mean_d = centre * sum_d;
+      const Moments<V> at{mean_m + from_m, mean_d + from_d,
+                          not_negative(moments[moment_pitch] - mean_m * sum_m),
+                          not_negative(moments[3 * moment_pitch] - mean_d * sum_d)};
+      // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.
+      const OneGradient<V> one =
+          one_gradient<Luminance, T>(at, c1, c2, mean_m + base_m, mean_d, gain_l, gain_cs);
+      sum += masked<T>(not_negative(one.loss), own[k]);
+      if (!Gradient) continue;
+      out[0] = masked<T>(one.b_m, exists[k]);
+      out[halo_pitch] = masked<T>(one.b_d, exists[k]);
+      out[2 * halo_pitch] = masked<T>(one.a, exists[k]);
+    }
+    if (row >= tile.row0 && row < tile.row1) add_up(sum, sum_ssim);
+  }
+
+  // The same with every option.
+  template <int Scales, bool Luminance>
   void positions(int64_t row, int i) {
-    const int scales = General ? this->scales : 1, last = scales - 1;
-    const bool windowed_l1 = General && this->windowed_l1, both = General && this->both;
-    const bool gradient = this->gradient;
-    const V* const incoming = General && p.grad_map.data ? this->incoming + i * pitch : nullptr;
-    V* const losses = General && p.loss_map.data ? this->losses : nullptr;
+    const int scales = this->scales, last = scales - 1;
+    const bool windowed_l1 = this->windowed_l1, both = this->both, gradient = this->gradient;
+    const V* const incoming = p.grad_map.data ? this->incoming + i * pitch : nullptr;
+    V* const losses = p.loss_map.data ? this->losses : nullptr;
     const T c1 = T(p.c1), c2 = T(p.c2);
     const V offset_m = source.offset_m, offset_d = source.offset_d;
-    const bool reflected = General && p.padding == Padding::reflect;
-    const T row_weight = General ? 1 / edge(row, tile.h) : T(1);
-    // The maps are blurred relative to the centre's weight, too: what it takes away is put in here.
-    const V ssim_gain = this->ssim_gain * (General ? T(1) : centre[0]);
-    const V l1_gain = this->l1_gain * centre[last];
+    const bool reflected = p.padding == Padding::reflect;
+    const T row_weight = 1 / edge(row, tile.h);
+    const V ssim_gain = this->ssim_gain, l1_gain = this->l1_gain * centre[last];
     const int64_t halo_pitch = this->halo_pitch, moment_pitch = this->moment_pitch;
     const V *const moments = moment_row(i, 0), *const d_row = source.row(row) + pitch;
-    const V base_m = this->base_m, base_d = this->base_d;
-    // The columns of positions that exist here, and those that count.
-    const int64_t begin = larger(tile.left, tile.col0 - tile.margin);
-    const int64_t end = smaller(tile.right, tile.col1 + tile.margin);
-    const int64_t own_begin = larger(begin, tile.col0), own_end = larger(own_begin, smaller(end, tile.col1));
-    Columns<T> columns = segment_starts;
+    const V base_d = this->base_d;
     V* const maps_out = map_rows + tile.r;
     V sum_ssim{}, sum_l1{};
-    for (int64_t k = 0; k < s; ++k, columns += 1) {
+    for (int64_t k = 0; k < s; ++k) {
       const V* const at_k = moments + k;
       const auto mean = [&](int j, int q)
                             INLINE_LAMBDA { return centre[j] * at_k[(j * 5 + q) * moment_pitch]; };
       const auto variance = [&](int j, int q) INLINE_LAMBDA {
         const V mu = mean(j, q - 1);
-        if (General && radius[j] == 0) return mu * V{};  // NaN where the value is NaN
+        if (radius[j] == 0) return mu * V{};  // NaN where the value is NaN
         return not_negative(mean(j, q) - mu * mu);
       };
-      const auto base = [&](int j, int q) INLINE_LAMBDA {
-        return General ? this->base(j, i, q, k) : (q == 0 ? base_m : base_d);
-      };
+      const auto base = [&](int j, int q) INLINE_LAMBDA { return this->base(j, i, q, k); };
       const auto moments_at = [&](int j) INLINE_LAMBDA {
         return Moments<V>{mean(j, 0) + (base(j, 0) + offset_m), mean(j, 2) + (base(j, 1) + offset_d),
                           variance(j, 1), variance(j, 3)};
@@ -215,10 +239,9 @@ class Stream : LocalMoments<T> {
       V loss = e[last].e_l;
       for (int j = 0; j < scales; ++j) loss += e[j].e_cs - loss * e[j].e_cs;
       loss = not_negative(loss);
-      const auto own = within(columns, own_begin, own_end);
-      sum_ssim += own ? loss : V{};
+      sum_ssim += masked<T>(loss, own[k]);
       const V l1 = windowed_l1 ? mean(last, 4) : V{};
-      if (windowed_l1) sum_l1 += own ? l1 : V{};
+      if (windowed_l1) sum_l1 += masked<T>(l1, own[k]);
       if (losses) {
         losses[k] = T(p.ssim_weight) * loss;
         if (p.l1_weight != 0)
@@ -238,19 +261,16 @@ class Stream : LocalMoments<T> {
       const V g_l = before * behind[0] - before * behind[0] * e[0].e_cs;
       before -= before * e[last].e_l;
       V* out = maps_out + k;
-      const auto exists = within(columns, begin, end);
-      const auto put = [&](V* to, V value) INLINE_LAMBDA { *to = exists ? value : V{}; };
+      const auto put = [&](V* to, V value) INLINE_LAMBDA { *to = masked<T>(value, exists[k]); };
       for (int j = 0; j < scales; ++j, out += 5 * halo_pitch) {
         // One tap has no variance, but large terms that would have to cancel.
-        const T factor = General ? (radius[j] > 0 ? centre[j] : T(0)) : T(1);
-        const V g_cs = factor * before * behind[j];
-        // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.
+        const V g_cs = (radius[j] > 0 ? centre[j] : T(0)) * before * behind[j];
         const V delta_m = -(mean(j, 0) + base(j, 0));
         const V delta_d = -(mean(j, 2) + (base(j, 1) - base_d));
         const Coefficients<V> at =
-            j == last ? coefficients<Luminance, T>(moments_at(j), e[j], delta_m, delta_d,
-                                                   General ? g_l * centre[j] : g_l, g_cs)
-                      : coefficients<false, T>(moments_at(j), e[j], delta_m, delta_d, g_l, g_cs);
+            j == last
+                ? coefficients<Luminance, T>(moments_at(j), e[j], delta_m, delta_d, g_l * centre[j], g_cs)
+                : coefficients<false, T>(moments_at(j), e[j], delta_m, delta_d, g_l, g_cs);
         put(out, at.b_m);
         if (both) {
           put(out + halo_pitch, at.b_d);
@@ -265,10 +285,12 @@ class Stream : LocalMoments<T> {
       }
     }
     if (row < tile.row0 || row >= tile.row1) return;
-    for (int lane = 0; lane < L; ++lane) {
-      this->sum_ssim[lane] += double(sum_ssim[lane]);
-      if (windowed_l1) this->sum_l1[lane] += double(sum_l1[lane]);
-    }
+    add_up(sum_ssim, this->sum_ssim);
+    if (windowed_l1) add_up(sum_l1, this->sum_l1);
+  }
+
+  static void add_up(V of_a_row, double* sums) {
+    for (int lane = 0; lane < L; ++lane) sums[lane] += double(of_a_row[lane]);
   }
 
   void write_losses(int64_t row) {

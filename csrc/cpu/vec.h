@@ -10,7 +10,7 @@ struct VecOf {
 template <class T>
 using Vec = typename VecOf<T>::type;
 
-// Numbers of columns, one in each lane.
+// A number for each lane, as wide as T.
 template <class T>
 using Columns = typename VecOf<std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>>::type;
 
@@ -66,6 +66,12 @@ INLINE Vec<double> not_negative(Vec<double> v) {
   return Vec<double>(_mm512_maskz_max_pd(0xff, __m512d{}, __m512d(v)));
 }
 #endif
+
+// v where the mask is all ones, 0 where it is 0; on units of their own, as comparisons are not.
+template <class T>
+INLINE Vec<T> masked(Vec<T> v, Columns<T> mask) {
+  return Vec<T>(Columns<T>(v) & mask);
+}
 
 template <class T>
 INLINE double sum_lanes(Vec<T> v) {
