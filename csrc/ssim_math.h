@@ -95,10 +95,11 @@ SSIMLOSS_INLINE Coefficients<V> coefficients(const Moments<V>& at, const Dissimi
   return c;
 }
 
-// Loss and coefficients of one scale where one image's gradient is wanted: dx alone needs a = a_m + a_d,
-// whose luminance is (1 + l) mu_d - e_l mu_m = mu_d (mu_m (mu_m - mu_d) + 2 c1) / A. In few products, of
-// which processors do fewer at a time than additions. Variances and c2 may be in a unit of their own; g_cs is
-// then divided by it.
+// The CPU's where one image's gradient is wanted, or none: loss and coefficients of one scale. dx alone needs
+// a = a_m + a_d, whose part by luminance is
+//   g_l ((1 + l) mu_d - e_l mu_m) / A = g_l mu_d (mu_m (mu_m - mu_d) + 2 c1) / A^2
+// In few products: on Zen 4 they share their units with divisions (two slots each) and comparisons, additions
+// have others. Variances and c2 may be in a unit of their own; g_cs is then divided by it.
 template <class V>
 struct OneGradient {
   V loss, b_m, b_d, a;

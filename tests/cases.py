@@ -1,6 +1,6 @@
 """Every loss beside its specification, and the comparisons that the test files share."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ssimloss import L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss, reference
 
+# Both gradients, and one alone, for which the kernels take other paths.
+WANTS = ("xy", "x")
 PADDINGS = ("valid", "zeros", "reflect")
 HALF_TYPES = (torch.float16, torch.bfloat16)
 
@@ -104,20 +106,37 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return (error / expected.double().norm()).nan_to_num(nan=torch.inf).item()
 
 
+def values_and_gradients(
+    case: Case, x: Tensor, y: Tensor, spec: Callable[..., Tensor], wants: Iterable[str] = WANTS, **options
+) -> Iterator[tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]]:
+    """For each of `wants`: the loss, `spec`'s in float64 of the same numbers, pairs of their gradients."""
+    exact = [t.double().contiguous() for t in (x, y)]
+    expected, both = value_and_gradients(spec, *exact, **options)
+    expected_grads = dict(zip("xy", both, strict=True))
+    for want in wants:
+        actual, grads = value_and_gradients(case.fused, x, y, want, **options)
+        yield actual, expected, list(zip(grads, (expected_grads[name] for name in want), strict=True))
+
+
 def assert_same(
-    case: Case, x: Tensor, y: Tensor, *, want: str = "xy", value: float, gradient: float, **options
+    case: Case,
+    x: Tensor,
+    y: Tensor,
+    *,
+    wants: Iterable[str] = WANTS,
+    value: float,
+    gradient: float,
+    **options,
 ) -> None:
     """The fused loss of x, y against the specification in float64 of the same numbers."""
-    exact = [t.double().contiguous() for t in (x, y)]
-    expected, expected_grads = value_and_gradients(case.spec, *exact, want, **options)
-    actual, grads = value_and_gradients(case.fused, x, y, want, **options)
-    assert actual.dtype == (torch.float64 if x.dtype == torch.float64 else torch.float32)
-    error = relative_error(actual, expected)
-    assert error < value, f"value of {tuple(x.shape)}"
-    for grad, expected_grad in zip(grads, expected_grads, strict=True):
-        assert grad.dtype == x.dtype
-        error = relative_error(grad, expected_grad)
-        assert error < gradient, f"gradient of {tuple(x.shape)}"
+    for actual, expected, grads in values_and_gradients(case, x, y, case.spec, wants, **options):
+        assert actual.dtype == (torch.float64 if x.dtype == torch.float64 else torch.float32)
+        error = relative_error(actual, expected)
+        assert error < value, f"value of {tuple(x.shape)}"
+        for grad, expected_grad in grads:
+            assert grad.dtype == x.dtype
+            error = relative_error(grad, expected_grad)
+            assert error < gradient, f"{len(grads)} gradients of {tuple(x.shape)}"
 
 
 def sizes(case: Case, padding: str) -> Iterator[tuple[int, int]]:

@@ -333,7 +333,7 @@ def test_every_pattern_of_odd_sides(
     for multiprocessors in ("1", "132"):
         monkeypatch.setenv("SHIM_SMS", multiprocessors)
         if want:
-            assert_same(case, x, y, want=want, **options, **F32)
+            assert_same(case, x, y, wants=[want], **options, **F32)
         else:
             error = relative_error(case.fused(x, y, **options), case.spec(x.double(), y.double(), **options))
             assert error < F32["value"]

@@ -48,7 +48,7 @@ def test_one_gradient_alone(case: Case, reduction: str, padding: str, want: str)
     """The kernels keep fewer maps for one gradient than for both: another path."""
     side = case.least(padding) + 9
     x, y = pair(1, 3, side, side + 4)
-    assert_same(case, x, y, want=want, padding=padding, reduction=reduction, **F32)
+    assert_same(case, x, y, wants=[want], padding=padding, reduction=reduction, **F32)
 
 
 @every_loss
@@ -56,6 +56,11 @@ def test_options_change_what_they_say(case: Case) -> None:
     x, y = pair(1, 2, 45, 52, dtype=torch.float64)
     options = dict(data_range=2.5, k1=0.03, k2=0.2, padding="zeros", **case.tiny)
     assert_same(case, x, y, **options, **F64)
+
+
+@pytest.mark.parametrize("constants", [dict(k1=1e-9), dict(k2=1e-9), dict(k1=1e9), dict(k2=5e18)], ids=str)
+def test_extreme_constants(constants: dict[str, float]) -> None:
+    assert_same(CASES["ssim"], *pair(1, 2, 30, 33), **constants, **F32)
 
 
 @pytest.mark.parametrize("sigmas", [(2.0,), (1.0, 3.0), (8.0, 0.5, 2.0), (1.0,) * 16])

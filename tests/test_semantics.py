@@ -15,12 +15,14 @@ from cases import (
     pair,
     relative_error,
     value_and_gradients,
+    values_and_gradients,
 )
 from torch import Tensor
 
 from ssimloss import L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss, functional
 
-FULL_RESOLUTION = [CASES[name] for name in ("ssim", "l1_ssim", "ms_ssim_gaussian", "mix")]
+FULL_RESOLUTION = {name: CASES[name] for name in ("ssim", "l1_ssim", "ms_ssim_gaussian", "mix")}
+ELEVEN_TAPS = {f"{name}-11": CASES[name]._replace(tiny=dict(window_size=11)) for name in ("ssim", "l1_ssim")}
 
 
 # ---- NaN and Inf
@@ -36,7 +38,9 @@ def reach(shape: tuple[int, ...], spots: list[tuple[int, int]], radius: int) -> 
 @pytest.mark.parametrize("which", ["x", "y"])
 @every_padding
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", FULL_RESOLUTION, ids=["ssim", "l1_ssim", "gaussian", "mix"])
+@pytest.mark.parametrize(
+    "case", [*FULL_RESOLUTION.values(), *ELEVEN_TAPS.values()], ids=[*FULL_RESOLUTION, *ELEVEN_TAPS]
+)
 def test_nan_and_inf_reach_exactly_their_windows(
     case: Case, dtype: torch.dtype, padding: str, which: str, bad: float
 ) -> None:
@@ -59,13 +63,14 @@ def test_nan_and_inf_reach_exactly_their_windows(
     assert loss_map[0, 0].isfinite().all()
 
     mean, grads = value_and_gradients(case.fused, **images, **options)
-    assert not mean.isfinite()
+    alone_mean, alone = value_and_gradients(case.fused, **images, want="x", **options)
+    assert not mean.isfinite() and not alone_mean.isfinite()
     # Pixels under the windows at those positions; in the crop there are no positions.
     centres = F.pad(positions.double(), [crop] * 4)[None, None]
     touched = F.max_pool2d(centres, 2 * radius + 1, 1, radius)[0, 0].bool()
     if bad != bad and case.make in (L1SSIMLoss, MixLoss):  # sign(NaN): the pixel's own l1
         touched |= reach(shape, spots, 0)
-    for grad, clean_grad in zip(grads, clean_grads, strict=True):
+    for grad, clean_grad in zip([*grads, *alone], [*clean_grads, clean_grads[0]], strict=True):
         spread = ~grad[0, 1].isfinite()
         allowed = touched | reach(shape, spots, 0)
         assert not (spread & ~allowed).any() and (spread | ~touched).all()
@@ -82,9 +87,11 @@ def test_nan_in_a_pyramid_reaches_its_plane(name: str) -> None:
     case = CASES[name]
     x, y = pair(2, 2, 40, 41)
     x[0, 1, 20, 20] = torch.nan
-    loss, (grad, _) = value_and_gradients(case.fused, x, y, reduction="none", **case.tiny)
-    assert loss.isnan().tolist() == [True, False]
-    assert grad.isnan().flatten(2).any(-1).tolist() == [[False, True], [False, False]]
+    for want, taps in (("xy", 3), ("x", 3), ("x", 11)):
+        options = dict(case.tiny, reduction="none", window_size=taps)
+        loss, (grad, *_) = value_and_gradients(case.fused, x, y, want, **options)
+        assert loss.isnan().tolist() == [True, False]
+        assert grad.isnan().flatten(2).any(-1).tolist() == [[False, True], [False, False]]
     assert case.fused(x, y, **case.tiny).isnan()
 
 
@@ -97,12 +104,10 @@ def test_huge_images(name: str, size: float, photo) -> None:
     """Absolute values up to 1e9 times the data range: finite and right."""
     y = photo("chelsea")[..., :161, :161] * size
     x = y + 0.1 * size * pair(*y.shape)[0]
-    actual, grads = value_and_gradients(CASES[name].fused, x, y)
-    expected, expected_grads = value_and_gradients(exact.LOSSES[name], x.double(), y.double())
-    assert relative_error(actual, expected) < 5e-6
-    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+    for actual, expected, grads in values_and_gradients(CASES[name], x, y, exact.LOSSES[name]):
+        assert relative_error(actual, expected) < 5e-6
         # c1 and c2 vanish here: where a photograph is flat, cs amplifies every rounding.
-        assert relative_error(grad, expected_grad) < 1e-3
+        assert all(relative_error(*pair) < 1e-3 for pair in grads)
 
 
 @pytest.mark.parametrize(("sigma", "taps"), [(14.0, 101), (60.0, 201), (500.0, 511)])
@@ -111,13 +116,9 @@ def test_huge_images_under_wide_windows(sigma: float, taps: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = (1e9 * torch.rand(1, 1, taps + 9, taps + 11, generator=generator) for _ in range(2))
     options = dict(sigma=sigma, window_size=taps)
-    actual, grads = value_and_gradients(SSIMLoss(**options), x, y)
-    expected, expected_grads = value_and_gradients(
-        lambda x, y: exact.LOSSES["ssim"](x, y, **options), x.double(), y.double()
-    )
-    assert relative_error(actual, expected) < 5e-6
-    for grad, expected_grad in zip(grads, expected_grads, strict=True):
-        assert relative_error(grad, expected_grad) < 1e-5
+    for actual, expected, grads in values_and_gradients(CASES["ssim"], x, y, exact.LOSSES["ssim"], **options):
+        assert relative_error(actual, expected) < 5e-6
+        assert all(relative_error(*pair) < 1e-5 for pair in grads)
 
 
 @pytest.mark.parametrize("size", [1.0, 1e3, 1e6, 1e9])
@@ -185,7 +186,8 @@ for case in CASES.values():
             (torch.bfloat16, 5e-6, 4e-3),
         ):
             images = pair(1, 2, 47, 90, dtype=dtype)
-            assert_same(case, *images, padding=padding, value=value, gradient=gradient, **case.tiny)
+            for options in (case.tiny, dict(case.tiny, window_size=11)):
+                assert_same(case, *images, padding=padding, value=value, gradient=gradient, **options)
 """
 FLAGS_OF = {
     "baseline": set(),

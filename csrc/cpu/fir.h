@@ -7,34 +7,36 @@
 template <int R, int Radius, class T, class In>
 INLINE void fir(In in, const T* w, int radius, Vec<T>* out) {
   if constexpr (Radius > 0) {  // all in registers
-    constexpr bool fours = VECTOR_BYTES == 64 && R % 4 == 0;
     Vec<T> v[R + 2 * Radius];
     const auto pair = [&](int i, int t) INLINE_LAMBDA { return v[i + Radius - t] + v[i + Radius + t]; };
 #pragma GCC unroll 32
     for (int i = 0; i < R + 2 * Radius; ++i) v[i] = in(i);
-    // With an addition beside each FMA some processors cannot read the operands of both (1.7 instead of 2
-    // operations a cycle). So additions come in fours, where there are the registers.
+    if constexpr (VECTOR_BYTES == 64 && R % 4 == 0) {  // enough registers
+      // Additions come in fours: with one beside each FMA, Zen 4 cannot read the operands of both (1.7
+      // instead of 2 operations a cycle).
 #pragma GCC unroll 4
-    for (int i = 0; fours && i < R; i += 4) {
-      Vec<T> sums[4], pairs[4];
+      for (int i = 0; i < R; i += 4) {
+        Vec<T> sums[4], pairs[4];
 #pragma GCC unroll 4
-      for (int u = 0; u < 4; ++u) sums[u] = v[i + u + Radius];
+        for (int u = 0; u < 4; ++u) sums[u] = v[i + u + Radius];
 #pragma GCC unroll 16
-      for (int t = 1; t <= Radius; ++t) {
+        for (int t = 1; t <= Radius; ++t) {
 #pragma GCC unroll 4
-        for (int u = 0; u < 4; ++u) pairs[u] = pair(i + u, t);
+          for (int u = 0; u < 4; ++u) pairs[u] = pair(i + u, t);
 #pragma GCC unroll 4
-        for (int u = 0; u < 4; ++u) sums[u] += w[t] * pairs[u];
+          for (int u = 0; u < 4; ++u) sums[u] += w[t] * pairs[u];
+        }
+#pragma GCC unroll 4
+        for (int u = 0; u < 4; ++u) out[i + u] = sums[u];
       }
-#pragma GCC unroll 4
-      for (int u = 0; u < 4; ++u) out[i + u] = sums[u];
-    }
+    } else {
 #pragma GCC unroll 16
-    for (int i = 0; !fours && i < R; ++i) {
-      Vec<T> sum = v[i + Radius];
+      for (int i = 0; i < R; ++i) {
+        Vec<T> sum = v[i + Radius];
 #pragma GCC unroll 16
-      for (int t = 1; t <= Radius; ++t) sum += w[t] * pair(i, t);
-      out[i] = sum;
+        for (int t = 1; t <= Radius; ++t) sum += w[t] * pair(i, t);
+        out[i] = sum;
+      }
     }
   } else {
     constexpr int taps = 4;  // a time, so that loads are shared as above

@@ -22,8 +22,8 @@ class Stream : LocalMoments<T> {
   const int maps;        // a scale: b_m, b_d, a (or a_m and a_d), and for l1 its gain
   V ssim_gain, l1_gain;  // of each lane's plane; 0 in lanes of none
   V *map_rows, *map_ring[max_scales], *base_ring, *zeros, *shifts;
-  V* edge_weight;           // reflect's, per column
-  Columns<T>*exists, *own;  // all ones in columns of positions that exist here, of those that count
+  V* edge_weight;        // reflect's, per column
+  Mask<T>*exists, *own;  // all ones in columns of positions that exist here, of those that count
   V *incoming, *losses, *gradients;
   T* linear;
   const V** rows;
@@ -92,7 +92,8 @@ class Stream : LocalMoments<T> {
   // One scale, one gradient and no options, which the compiler then knows.
   bool plain() const {
     return scales == 1 && radius[0] > 0 && !narrow(0) && !both && !windowed_l1 && !p.loss_map.data &&
-           !p.grad_map.data && p.padding != Padding::reflect;
+           !p.grad_map.data && p.padding != Padding::reflect &&
+           p.c2 < 1e30 * double(centre[0]);  // whose quotient T has to hold
   }
 
   // Lay the buffers out from base; returns their size. Called first with null, to measure.
@@ -175,14 +176,14 @@ class Stream : LocalMoments<T> {
   // Losses, and coefficients where a gradient is wanted, at the positions of one row, the i-th of R.
   template <bool Luminance, bool Gradient>
   void plain_positions(int64_t row, int i) {
-    // Variances in units of the centre's weight, which spares products. The maps are blurred relative to that
-    // weight, too: what this takes away is put in here.
+    // Variances in units of the centre's weight, which spares products: the gain of cs is divided by it. Both
+    // gains are multiplied by it, as the maps are blurred relative to it, too.
     const T centre = this->centre[0], c1 = T(p.c1), c2 = T(p.c2 / double(centre));
-    const V gain_l = ssim_gain * centre, gain_cs = ssim_gain;  // times centre and over it
+    const V gain_l = ssim_gain * centre, gain_cs = ssim_gain;
     const V base_m = this->base_m, from_m = base_m + source.offset_m, from_d = base_d + source.offset_d;
     const int64_t moment_pitch = this->moment_pitch, halo_pitch = this->halo_pitch, s = this->s;
     const V* moments = moment_row(i, 0);
-    const Columns<T>*const exists = this->exists, *const own = this->own;
+    const Mask<T>*const exists = this->exists, *const own = this->own;
     V *out = map_rows + tile.r, sum{};
     for (int64_t k = 0; k < s; ++k, ++moments, ++out) {
       const V sum_m = moments[0], sum_d = moments[2 * moment_pitch];
@@ -340,7 +341,8 @@ class Stream : LocalMoments<T> {
     for (int64_t col = tile.w; col < tile.t1; ++col) reflect(col);
   }
 
-  // Rows [row, row + count) of the gradients. General as in positions, but for a plain l1 as well.
+  // Rows [row, row + count) of the gradients. General: with every option, else as plain() says, and with a
+  // plain l1.
   template <bool General, bool Both>
   void write_gradients(int64_t row, int count) {
     const int scales = General ? this->scales : 1;

@@ -10,9 +10,9 @@ struct VecOf {
 template <class T>
 using Vec = typename VecOf<T>::type;
 
-// A number for each lane, as wide as T.
+// All ones or 0 in each lane.
 template <class T>
-using Columns = typename VecOf<std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>>::type;
+using Mask = typename VecOf<std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>>::type;
 
 template <class T>
 constexpr int lanes = VECTOR_BYTES / int(sizeof(T));
@@ -67,10 +67,10 @@ INLINE Vec<double> not_negative(Vec<double> v) {
 }
 #endif
 
-// v where the mask is all ones, 0 where it is 0; on units of their own, as comparisons are not.
+// v where the mask is all ones, else 0. (Comparing instead takes the units of products on Zen 4.)
 template <class T>
-INLINE Vec<T> masked(Vec<T> v, Columns<T> mask) {
-  return Vec<T>(Columns<T>(v) & mask);
+INLINE Vec<T> masked(Vec<T> v, Mask<T> mask) {
+  return Vec<T>(Mask<T>(v) & mask);
 }
 
 template <class T>
