@@ -42,7 +42,7 @@ class Stream : LocalMoments<T> {
     const size_t bytes = layout(nullptr);
     layout(static_cast<char*>(scratch(bytes)));
     source.start();
-    number_columns();
+    mark_columns();
     ssim_gain = l1_gain = V{};
     for (int64_t lane = 0; gradient && lane < tile.planes * tile.across; ++lane) {
       const double* const gains = p.gains + 2 * (tile.first_plane + lane / tile.across);
@@ -125,7 +125,7 @@ class Stream : LocalMoments<T> {
 
   V* map_row(int j, int64_t row) const { return map_ring[j] + row % map_ring_rows(j) * maps_of(j) * pitch; }
 
-  void number_columns() {
+  void mark_columns() {
     using Number = std::remove_reference_t<decltype(own[0][0])>;
     const int64_t begin = larger(tile.left, tile.col0 - tile.margin);
     const int64_t end = smaller(tile.right, tile.col1 + tile.margin);
