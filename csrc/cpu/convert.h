@@ -154,9 +154,9 @@ Ahead ahead(const Images& images, int64_t n, int64_t c, int64_t row, int64_t row
           images.stride_w == 1 && rows > 0 ? int(rows) : 0};
 }
 
-// Fetch the k-th vector of each row.
-template <bool ToWrite>
+// Fetch the k-th vector of each row, into the L2 cache: the L1 cache is too small to hold it until it is
+// used.
 INLINE void fetch(const Ahead& ahead, int64_t k) {
   const char* at = ahead.data + k * ahead.vector_bytes;
-  for (int i = 0; i < ahead.rows; ++i, at += ahead.row_bytes) __builtin_prefetch(at, ToWrite);
+  for (int i = 0; i < ahead.rows; ++i, at += ahead.row_bytes) __builtin_prefetch(at, 0, 2);
 }

@@ -181,9 +181,7 @@ class LocalMoments {
     V base_m = this->base_m, base_d = this->base_d;
     const bool narrow = this->narrow(j);
     V* out = column_row(0);
-    const Ahead next_x = source.next(p.x), next_y = source.next(p.y);
     for (int64_t k = 0; k < s; ++k, out += column_step) {
-      if (j == 0) fetch<false>(next_x, k), fetch<false>(next_y, k);
       if (narrow) base_m = value_row(middle, 0)[k], base_d = value_row(middle, 1)[k];
       V sums[R], squares[R];
       const auto put = [&](const V* values, int q) INLINE_LAMBDA {

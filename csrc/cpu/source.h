@@ -127,10 +127,10 @@ class Source {
     for (end = smaller(tile.h, end); filled < end; ++filled) read(filled);
   }
 
-  // The next rows of x or y to be read.
-  Ahead next(const Images& images) const {
-    const int64_t rows = tile.planes == 1 ? smaller(R, tile.h - filled) : 0;
-    return ahead<T>(images, tile.n(0), tile.c(0), filled, rows, larger(0, tile.t0));
+  // The i-th of the next R rows of x or y to be read.
+  Ahead next(const Images& images, int i) const {
+    const bool any = tile.planes == 1 && filled + i < tile.h;
+    return ahead<T>(images, tile.n(0), tile.c(0), filled + i, any, larger(0, tile.t0));
   }
 
  private:

@@ -185,7 +185,9 @@ class Stream : LocalMoments<T> {
     const V* moments = moment_row(i, 0);
     const Mask<T>*const exists = this->exists, *const own = this->own;
     V *out = map_rows + tile.r, sum{};
+    const Ahead next_x = source.next(p.x, i), next_y = source.next(p.y, i);
     for (int64_t k = 0; k < s; ++k, ++moments, ++out) {
+      fetch(next_x, k), fetch(next_y, k);
       const V sum_m = moments[0], sum_d = moments[2 * moment_pitch];
       const V mean_m = centre * sum_m, mean_d = centre * sum_d;
       const Moments<V> at{mean_m + from_m, mean_d + from_d,
@@ -220,7 +222,9 @@ class Stream : LocalMoments<T> {
     const V base_d = this->base_d;
     V* const maps_out = map_rows + tile.r;
     V sum_ssim{}, sum_l1{};
+    const Ahead next_x = source.next(p.x, i), next_y = source.next(p.y, i);
     for (int64_t k = 0; k < s; ++k) {
+      fetch(next_x, k), fetch(next_y, k);
       const V* const at_k = moments + k;
       const auto mean = [&](int j, int q)
                             INLINE_LAMBDA { return centre[j] * at_k[(j * 5 + q) * moment_pitch]; };
@@ -312,6 +316,14 @@ class Stream : LocalMoments<T> {
     for (int j = 0; j < scales; ++j) {
       V* const in = map_rows + j * 5 * halo_pitch + tile.r;
       V *const b_d = in + halo_pitch, *const a_d = in + (maps - 1) * halo_pitch;
+      const auto blur = [&](int64_t from, int64_t to) {
+        fir_rows<R, T>(in + from, halo_pitch, 1, maps_of(j), weights[j], radius[j], int(to - from),
+                       map_row(j, row) + from, pitch);
+      };
+      // Where no halo reaches first: the last maps, which halos are made of, are still being computed.
+      const int64_t last = s / R * R - R;
+      const bool apart = p.padding != Padding::reflect && radius[j] <= R && last > R;
+      if (apart) blur(R, last);
       if (p.padding == Padding::reflect) reflect_columns(in, maps_of(j));
       for (int q = 0; q < maps_of(j); ++q) {
         if (q != maps - 1) extend_segments<T>(in + q * halo_pitch, s, radius[j]);
@@ -320,7 +332,8 @@ class Stream : LocalMoments<T> {
         a_d[-k] = previous_lane(a_d[s - k]) - b_d[-k] * from_left;
         a_d[s - 1 + k] = next_lane(a_d[k - 1]) - b_d[s - 1 + k] * from_right;
       }
-      fir_rows<R, T>(in, halo_pitch, 1, maps_of(j), weights[j], radius[j], int(s), map_row(j, row), pitch);
+      if (apart) blur(0, R);
+      blur(apart ? last : 0, s);
     }
   }
 
@@ -363,7 +376,7 @@ class Stream : LocalMoments<T> {
           ahead<T>(p.grad_x, tile.n(0), tile.c(0), row, tile.planes == 1 ? count : 0, tile.col0);
       const T* const w = weights[j];
       for (int64_t k = 0; k < s; ++k) {
-        if (first_scale) fetch<true>(own, k);
+        if (first_scale) fetch(own, k);
         V b_m[R], b_d[R], a_m[R], a_d[R], l1[R] = {};  // a_d is the sum of both for one gradient
         const auto map_in = [&](int q, int i) INLINE_LAMBDA { return rows[i][q * pitch + k]; };
         with_radius(halo, [&](auto fixed) INLINE_LAMBDA {
