@@ -70,7 +70,7 @@ struct Tile {
 template <class T>
 class Source {
   using V = Vec<T>;
-  static constexpr int L = lanes<T>, R = rows_at_a_time;
+  static constexpr int L = lanes<T>;
 
   const Problem& p;
   const Tile<T>& tile;
@@ -127,7 +127,7 @@ class Source {
     for (end = smaller(tile.h, end); filled < end; ++filled) read(filled);
   }
 
-  // The i-th of the next R rows of x or y to be read.
+  // The i-th of the rows of x or y to be read next.
   Ahead next(const Images& images, int i) const {
     const bool any = tile.planes == 1 && filled + i < tile.h;
     return ahead<T>(images, tile.n(0), tile.c(0), filled + i, any, larger(0, tile.t0));

@@ -56,8 +56,7 @@ Items items(const Problem& p) {
         planes_together(items.planes, padded, VECTOR_BYTES / size, smaller(segments, larger(widest, 40 * r)));
   }
   const int64_t pieces = ceil_div(items.planes, items.group) * items.strips;
-  const int64_t wanted =
-      larger(ceil_div(8, larger(1, pieces)), (p.width * p.height / items.strips + (1 << 17)) >> 18);
+  const int64_t wanted = larger(ceil_div(8, larger(1, pieces)), p.width * p.height / items.strips >> 17);
   items.bands = larger(1, smaller(wanted, p.height / larger(96, 4 * r)));
   return items;
 }
