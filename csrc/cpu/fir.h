@@ -4,8 +4,38 @@
 // Pairs of taps are added first: half the multiplications, and the additions have units of their own.
 // R outputs at a time share their loads.
 
-template <int R, int Radius, class T, class In>
-INLINE void fir(In in, const T* w, int radius, Vec<T>* out) {
+// The weights and the radius: a constant, or 0 here for any. Enough registers hold them, too: their loads,
+// each of a whole vector, would be what a filter waits for.
+template <class T, int Radius>
+struct Taps {
+  static constexpr bool in_registers = Radius > 0 && VECTOR_BYTES == 64;
+  const T* memory;
+  int any_radius;
+  Vec<T> held[in_registers ? Radius : 1];
+
+  INLINE Taps(const T* w, int radius) : memory(w), any_radius(radius) {
+#pragma GCC unroll 16
+    for (int t = 0; in_registers && t < Radius; ++t) held[t] = opaque(splat(w[t + 1]));
+  }
+  INLINE int radius() const { return Radius > 0 ? Radius : any_radius; }
+  INLINE auto operator[](int t) const {
+    if constexpr (in_registers)
+      return held[t - 1];
+    else
+      return memory[t];
+  }
+};
+
+// Call f with the taps of a radius that is a constant where it is that of 11 taps (sigma 1.5).
+template <class T, class F>
+INLINE void with_taps(const T* w, int radius, F f) {
+  if (radius == 5) return f(Taps<T, 5>(w, radius));
+  f(Taps<T, 0>(w, radius));
+}
+
+// put(i, out[i]) takes the results.
+template <int R, class T, int Radius, class In, class Put>
+INLINE void fir(In in, const Taps<T, Radius>& w, Put put) {
   if constexpr (Radius > 0) {  // all in registers
     Vec<T> v[R + 2 * Radius];
     const auto pair = [&](int i, int t) INLINE_LAMBDA { return v[i + Radius - t] + v[i + Radius + t]; };
@@ -27,19 +57,23 @@ INLINE void fir(In in, const T* w, int radius, Vec<T>* out) {
           for (int u = 0; u < 4; ++u) sums[u] += w[t] * pairs[u];
         }
 #pragma GCC unroll 4
-        for (int u = 0; u < 4; ++u) out[i + u] = sums[u];
+        for (int u = 0; u < 4; ++u) put(i + u, sums[u]);
       }
     } else {
+      Vec<T> sums[R];
 #pragma GCC unroll 16
       for (int i = 0; i < R; ++i) {
-        Vec<T> sum = v[i + Radius];
+        sums[i] = v[i + Radius];
 #pragma GCC unroll 16
-        for (int t = 1; t <= Radius; ++t) sum += w[t] * pair(i, t);
-        out[i] = sum;
+        for (int t = 1; t <= Radius; ++t) sums[i] += w[t] * pair(i, t);
       }
+#pragma GCC unroll 16
+      for (int i = 0; i < R; ++i) put(i, sums[i]);
     }
   } else {
     constexpr int taps = 4;  // a time, so that loads are shared as above
+    const int radius = w.radius();
+    Vec<T> out[R];
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i) out[i] = in(i + radius);
     int t = 1;
@@ -60,29 +94,31 @@ INLINE void fir(In in, const T* w, int radius, Vec<T>* out) {
 #pragma GCC unroll 16
       for (int i = 0; i < R; ++i) out[i] += w[t] * (in(i + radius - t) + in(i + radius + t));
     }
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) put(i, out[i]);
   }
 }
 
 // The same where in(i) is more than a load. room: for R + 2 radius, where the radius is not fixed.
-template <int R, int Radius, class T, class In>
-INLINE void fir_computed(In in, const T* w, int radius, Vec<T>* out, Vec<T>* room) {
-  if constexpr (Radius > 0) return fir<R, Radius>(in, w, radius, out);
-  for (int i = 0; i < R + 2 * radius; ++i) room[i] = in(i);
-  fir<R, 0>([&](int i) INLINE_LAMBDA { return room[i]; }, w, radius, out);
+template <int R, class T, int Radius, class In, class Put>
+INLINE void fir_computed(In in, const Taps<T, Radius>& w, Put put, Vec<T>* room) {
+  if constexpr (Radius > 0) return fir<R>(in, w, put);
+  for (int i = 0; i < R + 2 * w.radius(); ++i) room[i] = in(i);
+  fir<R>([&](int i) INLINE_LAMBDA { return room[i]; }, w, put);
 }
 
 // The same of values and of their squares.
-template <int R, int Radius, class T, class In>
-INLINE void fir_squares(In in, const T* w, int radius, Vec<T>* out, Vec<T>* out_squares, Vec<T>* room) {
+template <int R, class T, int Radius, class In, class Put, class PutSquare>
+INLINE void fir_squares(In in, const Taps<T, Radius>& w, Put put, PutSquare put_square, Vec<T>* room) {
   Vec<T> fixed[R + 2 * Radius];  // one set of registers for both filters
   Vec<T>* v = Radius > 0 ? fixed : room;
-  const int count = R + 2 * (Radius > 0 ? Radius : radius);
+  const int count = R + 2 * w.radius();
 #pragma GCC unroll 32
   for (int i = 0; i < count; ++i) v[i] = in(i);
-  fir<R, Radius>([&](int i) INLINE_LAMBDA { return v[i]; }, w, radius, out);
+  fir<R>([&](int i) INLINE_LAMBDA { return v[i]; }, w, put);
 #pragma GCC unroll 32
   for (int i = 0; i < count; ++i) v[i] = product(v[i], v[i]);
-  fir<R, Radius>([&](int i) INLINE_LAMBDA { return v[i]; }, w, radius, out_squares);
+  fir<R>([&](int i) INLINE_LAMBDA { return v[i]; }, w, put_square);
 }
 
 // f(k, R) for blocks of R outputs [k, k + R) that cover [0, count), f(k, 1) for a short rest.
@@ -95,26 +131,18 @@ INLINE void for_blocks(int count, F f) {
   for (; k < count; ++k) f(k, std::integral_constant<int, 1>{});
 }
 
-// Call f with the radius as a constant where it is that of 11 taps (sigma 1.5), else with 0.
-template <class F>
-INLINE void with_radius(int radius, F f) {
-  if (radius == 5) return f(std::integral_constant<int, 5>{});
-  f(std::integral_constant<int, 0>{});
-}
-
-// The filter along `rows` rows: out[q out_pitch + k] from in[q in_pitch + (k + t) step], k in [0, count); in
+// The filter along `rows` rows: out[q out_pitch + k] from in[q in_pitch + (k + t) Step], k in [0, count); in
 // has a halo of radius.
-template <int R, class T>
-INLINE void fir_rows(const Vec<T>* in, int64_t in_pitch, int64_t step, int rows, const T* w, int radius,
-                     int count, Vec<T>* out, int64_t out_pitch) {
-  with_radius(radius, [&](auto fixed) INLINE_LAMBDA {
+template <int R, int Step, class T>
+INLINE void fir_rows(const Vec<T>* in, int64_t in_pitch, int rows, const T* weights, int radius, int count,
+                     Vec<T>* out, int64_t out_pitch) {
+  with_taps(weights, radius, [&](const auto& w) INLINE_LAMBDA {
     for_blocks<R>(count, [&](int k, auto block) INLINE_LAMBDA {
-      const Vec<T>* from = in + (k - radius) * step;
+      const Vec<T>* from = in + (k - w.radius()) * Step;
       Vec<T>* to = out + k;
       for (int q = 0; q < rows; ++q, from += in_pitch, to += out_pitch) {
-        Vec<T> sums[block];
-        fir<block, fixed>([&](int i) INLINE_LAMBDA { return from[i * step]; }, w, radius, sums);
-        for (int i = 0; i < block; ++i) to[i] = sums[i];
+        fir<block>([&](int i) INLINE_LAMBDA { return from[i * Step]; }, w,
+                   [&](int i, Vec<T> sum) INLINE_LAMBDA { to[i] = sum; });
       }
     });
   });

@@ -162,7 +162,7 @@ class LocalMoments {
     if (tiny(j)) {
       blur_tiny_columns(j);
     } else {
-      with_radius(halo, [&](auto fixed) INLINE_LAMBDA { blur_columns<fixed>(j); });
+      with_taps(weights[j], halo, [&](const auto& w) INLINE_LAMBDA { blur_columns(j, w); });
     }
     extend_moments(column_row(0), narrow(j) ? V{} : base_m, j);
     extend_moments(column_row(0) + 2 * R, narrow(j) ? V{} : base_d, j);
@@ -171,32 +171,23 @@ class LocalMoments {
   }
 
   template <int Radius>
-  INLINE void blur_columns(int j) {
-    const int halo = Radius > 0 ? Radius : radius[j];
+  INLINE void blur_columns(int j, const Taps<T, Radius>& w) {
     const bool with_l1 = windowed_l1 && j == scales - 1;
     const int64_t pitch = this->pitch;
     const V offset_d = source.offset_d;
-    const T* const w = weights[j];
     const V* const* const raws = this->raws;
     V base_m = this->base_m, base_d = this->base_d;
     const bool narrow = this->narrow(j);
     V* out = column_row(0);
+    const auto put = [&](int q) INLINE_LAMBDA {
+      return [out = out + q * R](int i, V sum) INLINE_LAMBDA { out[i] = sum; };
+    };
     for (int64_t k = 0; k < s; ++k, out += column_step) {
       if (narrow) base_m = value_row(middle, 0)[k], base_d = value_row(middle, 1)[k];
-      V sums[R], squares[R];
-      const auto put = [&](const V* values, int q) INLINE_LAMBDA {
-        for (int i = 0; i < R; ++i) out[q * R + i] = values[i];
-      };
       const auto d = [&](int i) INLINE_LAMBDA { return raws[i][pitch + k]; };
-      fir_squares<R, Radius>([&](int i) INLINE_LAMBDA { return raws[i][k] - base_m; }, w, halo, sums, squares,
-                             work);
-      put(sums, 0), put(squares, 1);
-      fir_squares<R, Radius>([&](int i) INLINE_LAMBDA { return d(i) - base_d; }, w, halo, sums, squares,
-                             work);
-      put(sums, 2), put(squares, 3);
-      if (!with_l1) continue;
-      fir<R, Radius>([&](int i) INLINE_LAMBDA { return absolute(d(i) + offset_d); }, w, halo, sums);
-      put(sums, 4);
+      fir_squares<R>([&](int i) INLINE_LAMBDA { return raws[i][k] - base_m; }, w, put(0), put(1), work);
+      fir_squares<R>([&](int i) INLINE_LAMBDA { return d(i) - base_d; }, w, put(2), put(3), work);
+      if (with_l1) fir<R>([&](int i) INLINE_LAMBDA { return absolute(d(i) + offset_d); }, w, put(4));
     }
   }
 
@@ -220,7 +211,7 @@ class LocalMoments {
         if (windowed_l1 && j == scales - 1) {
           const auto l1 = [&](int t)
                               INLINE_LAMBDA { return absolute(raws[i + t][pitch + k] + source.offset_d); };
-          fir<1, 0>(l1, w, halo, out + 4 * R);
+          fir<1>(l1, Taps<T, 0>(w, halo), [&](int, V sum) INLINE_LAMBDA { out[4 * R] = sum; });
         }
       }
     }
@@ -249,9 +240,9 @@ class LocalMoments {
     const bool with_l1 = windowed_l1 && j == scales - 1;
     const T* const w = weights[j];
     if (!narrow(j))
-      return fir_rows<R, T>(column, R, column_step, 4 + with_l1, w, radius[j], int(s), out, moment_pitch);
+      return fir_rows<R, column_step>(column, R, 4 + with_l1, w, radius[j], int(s), out, moment_pitch);
     if (with_l1)
-      fir_rows<R, T>(column + 4 * R, 0, column_step, 1, w, radius[j], int(s), out + 4 * moment_pitch, 0);
+      fir_rows<R, column_step>(column + 4 * R, 0, 1, w, radius[j], int(s), out + 4 * moment_pitch, 0);
     for (int q = 0; q < 2; ++q) {
       const V *const base = base_row(j, i, q), *const sums = column + 2 * q * R;
       V* const to = out + 2 * q * moment_pitch;
@@ -296,8 +287,11 @@ class LocalMoments {
       move(moved[t], moved_squares[t], base[at] - common, total_weight[j]);
     }
     V sum[block], square[block];
-    fir<block, 0>([&](int t) INLINE_LAMBDA { return moved[t]; }, weights[j], halo, sum);
-    fir<block, 0>([&](int t) INLINE_LAMBDA { return moved_squares[t]; }, weights[j], halo, square);
+    const Taps<T, 0> w(weights[j], halo);
+    fir<block>([&](int t) INLINE_LAMBDA { return moved[t]; }, w,
+               [&](int b, V v) INLINE_LAMBDA { sum[b] = v; });
+    fir<block>([&](int t) INLINE_LAMBDA { return moved_squares[t]; }, w,
+               [&](int b, V v) INLINE_LAMBDA { square[b] = v; });
     for (int b = 0; b < block; ++b) {
       move(sum[b], square[b], common - base[k + b], 1 / centre[j]);
       out[k + b] = sum[b], out[moment_pitch + k + b] = square[b];

@@ -317,7 +317,7 @@ class Stream : LocalMoments<T> {
       V* const in = map_rows + j * 5 * halo_pitch + tile.r;
       V *const b_d = in + halo_pitch, *const a_d = in + (maps - 1) * halo_pitch;
       const auto blur = [&](int64_t from, int64_t to) {
-        fir_rows<R, T>(in + from, halo_pitch, 1, maps_of(j), weights[j], radius[j], int(to - from),
+        fir_rows<R, 1>(in + from, halo_pitch, maps_of(j), weights[j], radius[j], int(to - from),
                        map_row(j, row) + from, pitch);
       };
       // Where no halo reaches first: the last maps, which halos are made of, are still being computed.
@@ -369,25 +369,24 @@ class Stream : LocalMoments<T> {
     const V base_d = base_d_of(smaller(larger(row + count / 2, tile.first), tile.end - 1));
     const int64_t pitch = this->pitch;
     for (int j = 0; j < scales; ++j) {
-      const int halo = radius[j];
       gather_maps(j, row, count, base_d);
       const bool first_scale = j == 0, last_scale = j == scales - 1;
       const Ahead own =
           ahead<T>(p.grad_x, tile.n(0), tile.c(0), row, tile.planes == 1 ? count : 0, tile.col0);
-      const T* const w = weights[j];
       for (int64_t k = 0; k < s; ++k) {
         if (first_scale) fetch(own, k);
         V b_m[R], b_d[R], a_m[R], a_d[R], l1[R] = {};  // a_d is the sum of both for one gradient
         const auto map_in = [&](int q, int i) INLINE_LAMBDA { return rows[i][q * pitch + k]; };
-        with_radius(halo, [&](auto fixed) INLINE_LAMBDA {
+        with_taps(weights[j], radius[j], [&](const auto& w) INLINE_LAMBDA {
           const auto blur = [&](int q, V* to) INLINE_LAMBDA {
-            fir<R, fixed>([&](int i) INLINE_LAMBDA { return map_in(q, i); }, w, halo, to);
+            fir<R>([&](int i) INLINE_LAMBDA { return map_in(q, i); }, w,
+                   [&](int i, V sum) INLINE_LAMBDA { to[i] = sum; });
           };
           blur(0, b_m), blur(1, b_d);
           if (Both) blur(2, a_m);
-          fir_computed<R, fixed>(
-              [&](int i) INLINE_LAMBDA { return map_in(Both ? 3 : 2, i) - map_in(1, i) * shifts[i]; }, w,
-              halo, a_d, work);
+          fir_computed<R>([&](int i)
+                              INLINE_LAMBDA { return map_in(Both ? 3 : 2, i) - map_in(1, i) * shifts[i]; },
+                          w, [&](int i, V sum) INLINE_LAMBDA { a_d[i] = sum; }, work);
           if (windowed_l1 && last_scale) blur(maps, l1);
         });
         V* out = gradients + k;

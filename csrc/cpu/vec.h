@@ -41,15 +41,20 @@ INLINE V higher(V a, V b) {
   return a < b ? b : a;
 }
 
-// A product that stays one. Compilers would join it with each of the sums it is used in, but additions have
-// units of their own, and multiplications are what there is too much of.
+// v in a register, of which the compiler knows nothing: it neither computes nor loads it again.
 template <class V>
-INLINE V product(V a, V b) {
-  V v = a * b;
+INLINE V opaque(V v) {
 #ifdef __x86_64__
   asm("" : "+v"(v));
 #endif
   return v;
+}
+
+// A product that stays one. Compilers would join it with each of the sums it is used in, but additions have
+// units of their own, and multiplications are what there is too much of.
+template <class V>
+INLINE V product(V a, V b) {
+  return opaque(a * b);
 }
 
 template <class V>
