@@ -1,14 +1,10 @@
 // The operators on CPU tensors: tensors become plain problems, items run on torch's threads, and the
 // items' sums become losses. No loop over pixels here.
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
-#include <cstdlib>
 #include <stdexcept>
 #include <tuple>
 #include <utility>
 
+#include "gradient_memory.h"
 #include "ops.h"
 
 namespace ssimloss {
@@ -31,34 +27,26 @@ void set_value(const Tensor& t, int64_t i, double value) {
   }
 }
 
-// A dense tensor without values. Touching a large fresh buffer costs as much as computing the loss. So that
-// the next step gets the same memory again it comes from malloc, which gives it back up to glibc's limit of
-// 32 MiB: what torch's posix_memalign got and freed, glibc gives to nobody who asks for as much (its bug
-// 14581), and steps hold ever more. And it is asked for in huge pages, where the kernel has them.
-Tensor fresh(const Tensor& like, const Sizes& sizes, const Sizes& strides, ScalarType dtype) {
-  constexpr uintptr_t line = 64, page = uintptr_t(2) << 20;
-  uintptr_t bytes = dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2;
-  for (const int64_t size : sizes) bytes *= uintptr_t(size);
-  void* const block = std::malloc(bytes + line);
-  if (!block) throw std::runtime_error("ssimloss: no memory for " + std::to_string(bytes) + " bytes");
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(block) + line - 1) / line * line;
-#ifdef __linux__
-  const uintptr_t first = (begin + page - 1) / page * page, last = (begin + bytes) / page * page;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a hint
-#endif
-  return torch::stable::from_blob(reinterpret_cast<void*>(begin), {sizes.data(), sizes.size()},
-                                  {strides.data(), strides.size()}, like.device(), dtype,
-                                  [block](void*) { std::free(block); });
+// A dense tensor without values, in memory that `take` gets and `give_back` takes.
+Tensor fresh(const Tensor& like, const Sizes& sizes, const Sizes& strides, ScalarType dtype,
+             void* (*take)(size_t) = take_memory, void (*give_back)(void*, size_t) = give_memory_back) {
+  size_t bytes = dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2;
+  for (const int64_t size : sizes) bytes *= size_t(size);
+  void* const memory = take(bytes);
+  if (!memory) throw std::runtime_error("ssimloss: no memory for " + std::to_string(bytes) + " bytes");
+  return torch::stable::from_blob(memory, {sizes.data(), sizes.size()}, {strides.data(), strides.size()},
+                                  like.device(), dtype,
+                                  [give_back, bytes](void* memory) { give_back(memory, bytes); });
 }
 
-// With the strides of torch's empty_like, of which only the common ones are known here: those of dense
-// images.
-Tensor fresh_like(const Tensor& like) {
+// A gradient of `like`, with the strides of torch's empty_like, of which only the common ones are known here:
+// those of dense images.
+Tensor fresh_gradient(const Tensor& like) {
   const Sizes sizes{like.size(0), like.size(1), like.size(2), like.size(3)};
   const Sizes strides{like.stride(0), like.stride(1), like.stride(2), like.stride(3)};
   const auto [n, c, h, w] = sizes;
   if (strides == Sizes{c * h * w, h * w, w, 1} || strides == Sizes{h * w * c, 1, w * c, c})
-    return fresh(like, sizes, strides, like.scalar_type());
+    return fresh(like, sizes, strides, like.scalar_type(), take_gradient, give_gradient_back);
   return torch::stable::empty_like(like);
 }
 
@@ -97,8 +85,8 @@ struct CpuCall : Call {
   }
 
   void make_gradients() {
-    if (want_x) grad_x = fresh_like(x);
-    if (want_y) grad_y = fresh_like(y);
+    if (want_x) grad_x = fresh_gradient(x);
+    if (want_y) grad_y = fresh_gradient(y);
   }
 
   // The losses of all planes -> [], [N]; the sum over the planes is in their order, on one thread.

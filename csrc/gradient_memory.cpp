@@ -1,0 +1,69 @@
+#include "gradient_memory.h"
+
+#include <cstdint>
+#include <cstdlib>
+#include <mutex>
+#include <utility>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace ssimloss {
+namespace {
+
+struct Kept {
+  void* memory;
+  size_t bytes;
+};
+
+std::mutex mutex;  // of all below; without destructors, as tensors may outlive static objects
+Kept kept[2];      // the last one first
+size_t freed[2];   // the sizes of the last two freed
+
+}  // namespace
+
+// From malloc, which gives the same again up to glibc's limit of 32 MiB: what torch's posix_memalign got and
+// freed, glibc gives to nobody who asks for as much (its bug 14581), and steps hold ever more. In huge pages,
+// where the kernel has them.
+void* take_memory(size_t bytes) {
+  constexpr uintptr_t line = 64, page = uintptr_t(2) << 20;
+  // Before the aligned memory lies where the block begins.
+  void* const block = std::malloc(bytes + line + sizeof(void*));
+  if (!block) return nullptr;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(block) + sizeof(void*) + line - 1) / line * line;
+#ifdef __linux__
+  const uintptr_t first = (begin + page - 1) / page * page, last = (begin + bytes) / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a hint
+#endif
+  reinterpret_cast<void**>(begin)[-1] = block;
+  return reinterpret_cast<void*>(begin);
+}
+
+void give_memory_back(void* memory, size_t) {
+  if (memory) std::free(static_cast<void**>(memory)[-1]);
+}
+
+void* take_gradient(size_t bytes) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    for (Kept& one : kept) {
+      if (one.memory && one.bytes == bytes) return std::exchange(one, Kept{}).memory;
+    }
+  }
+  return take_memory(bytes);
+}
+
+void give_gradient_back(void* memory, size_t bytes) {
+  Kept out{memory, bytes};
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const bool again = bytes == freed[0] || bytes == freed[1];
+    freed[1] = std::exchange(freed[0], bytes);
+    for (Kept& one : kept) {
+      if (again && out.memory) std::swap(one, out);
+    }
+  }
+  give_memory_back(out.memory, out.bytes);
+}
+
+}  // namespace ssimloss
