@@ -17,7 +17,7 @@ struct Kept {
 };
 
 std::mutex mutex;  // of all below; without destructors, as tensors may outlive static objects
-Kept kept[2];      // the last one first
+Kept kept[2];      // the last one first, or nothing
 size_t freed[2];   // the sizes of the last two freed
 
 }  // namespace

@@ -307,8 +307,7 @@ for i in range(4):
     x.grad = None
     if i == 0:
         print(resident() - before)
-    torch.zeros(x.shape)  # what the system got back is given to others
-    keep = [torch.zeros(x.shape) for _ in range(i + 1)]
+    others = [torch.zeros(x.shape) for _ in range(i + 1)]  # get what the system got back
 print(len(set(addresses[1:])))
 """
 
