@@ -16,9 +16,11 @@ struct Kept {
   size_t bytes;
 };
 
-std::mutex mutex;  // of all below; without destructors, as tensors may outlive static objects
-Kept kept[2];      // the last one first, or nothing
-size_t freed[2];   // the sizes of the last two freed
+// Of all below, which has no destructors, as tensors may outlive static objects. Who finds it taken goes
+// without: a process forked while it was could wait forever.
+std::mutex mutex;
+Kept kept[2];     // the last one first, or nothing
+size_t freed[2];  // the sizes of the last two freed
 
 }  // namespace
 
@@ -45,9 +47,9 @@ void give_memory_back(void* memory, size_t) {
 
 void* take_gradient(size_t bytes) {
   {
-    const std::lock_guard<std::mutex> lock(mutex);
+    const std::unique_lock<std::mutex> lock(mutex, std::try_to_lock);
     for (Kept& one : kept) {
-      if (one.memory && one.bytes == bytes) return std::exchange(one, Kept{}).memory;
+      if (lock && one.memory && one.bytes == bytes) return std::exchange(one, Kept{}).memory;
     }
   }
   return take_memory(bytes);
@@ -56,9 +58,9 @@ void* take_gradient(size_t bytes) {
 void give_gradient_back(void* memory, size_t bytes) {
   Kept out{memory, bytes};
   {
-    const std::lock_guard<std::mutex> lock(mutex);
-    const bool again = bytes == freed[0] || bytes == freed[1];
-    freed[1] = std::exchange(freed[0], bytes);
+    const std::unique_lock<std::mutex> lock(mutex, std::try_to_lock);
+    const bool again = lock && (bytes == freed[0] || bytes == freed[1]);
+    if (lock) freed[1] = std::exchange(freed[0], bytes);
     for (Kept& one : kept) {
       if (again && out.memory) std::swap(one, out);
     }

@@ -67,8 +67,8 @@ struct Unpooling {
 struct CpuKernels {
   const char* name;
   Items (*items)(const Problem&);
-  void (*similarity)(const Problem&, int64_t begin, int64_t end);  // items [begin, end)
-  void (*unpool)(const Unpooling&, int64_t begin, int64_t end);    // fine rows [begin, end) of all planes
+  void (*similarity)(const Problem&, int64_t item);
+  void (*unpool)(const Unpooling&, int64_t begin, int64_t end);  // fine rows [begin, end) of all planes
 };
 
 const CpuKernels& cpu_kernels();  // the best set this machine runs, or SSIMLOSS_CPU's

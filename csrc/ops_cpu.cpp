@@ -1,5 +1,6 @@
 // The operators on CPU tensors: tensors become plain problems, items run on torch's threads, and the
 // items' sums become losses. No loop over pixels here.
+#include <atomic>
 #include <stdexcept>
 #include <tuple>
 #include <utility>
@@ -119,7 +120,16 @@ std::vector<std::array<double, 2>> run(Problem p) {
   const Items items = kernels.items(p);
   std::vector<double> sums(size_t(2 * items.planes * items.bands * items.strips));
   p.plane_sums = sums.data();
-  parallel(items.count(), 1, [&](int64_t begin, int64_t end) { kernels.similarity(p, begin, end); });
+  // A thread does its own items first, which lie near each other in memory; then what another, on a core that
+  // is busy with other work, has not begun.
+  const int64_t count = items.count();
+  std::vector<std::atomic<bool>> begun(static_cast<size_t>(count));
+  parallel(count, 1, [&](int64_t begin, int64_t) {
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t item = (begin + k) % count;
+      if (!begun[size_t(item)].exchange(true)) kernels.similarity(p, item);
+    }
+  });
   std::vector<std::array<double, 2>> planes(size_t(items.planes), {0, 0});
   const size_t pieces = size_t(items.bands * items.strips);
   for (size_t i = 0; i < planes.size() * pieces; ++i) {

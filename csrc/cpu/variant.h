@@ -61,15 +61,8 @@ Items items(const Problem& p) {
   return items;
 }
 
-void similarity(const Problem& p, int64_t begin, int64_t end) {
-  const Items all = items(p);
-  for (int64_t item = begin; item < end; ++item) {
-    if (in_double(p.x.dtype)) {
-      Stream<double>(p, all, item).run();
-    } else {
-      Stream<float>(p, all, item).run();
-    }
-  }
+void similarity(const Problem& p, int64_t item) {
+  in_double(p.x.dtype) ? Stream<double>(p, items(p), item).run() : Stream<float>(p, items(p), item).run();
 }
 
 void unpool(const Unpooling& p, int64_t begin, int64_t end) {
