@@ -45,8 +45,16 @@ template <class V>
 SSIMLOSS_INLINE V not_negative(V v) {  // NaN stays NaN
   return v < V{} ? V{} : v;
 }
-#ifdef __CUDA_ARCH__                                                                 // one instruction each
-__device__ __forceinline__ float reciprocal(float v) { return __fdividef(1.f, v); }  // 1 ulp; v < 2^126
+template <class T, class V>
+SSIMLOSS_INLINE V quotient(T a, V b) {
+  return a / b;
+}
+#ifdef __CUDA_ARCH__                                    // one instruction each
+__device__ __forceinline__ float reciprocal(float v) {  // 1 ulp; 0 from 2^126 on
+  asm("rcp.approx.ftz.f32 %0, %0;" : "+f"(v));
+  return v;
+}
+__device__ __forceinline__ float quotient(float a, float b) { return a * reciprocal(b); }
 __device__ __forceinline__ float not_negative(float v) {  // a GPU's NaN has no sign
   return __int_as_float(max(__float_as_int(v), 0));
 }
@@ -95,7 +103,7 @@ SSIMLOSS_INLINE Coefficients<V> coefficients(const Moments<V>& at, const Dissimi
   return c;
 }
 
-// The CPU's where one image's gradient is wanted, or none: loss and coefficients of one scale. dx alone needs
+// Where one image's gradient is wanted, or none: loss and coefficients of one scale. dx alone needs
 // a = a_m + a_d, whose part by luminance is
 //   g_l ((1 + l) mu_d - e_l mu_m) / A = g_l mu_d (mu_m (mu_m - mu_d) + 2 c1) / A^2
 // In few products: on Zen 4 they share their units with divisions (two slots each) and comparisons, additions
@@ -105,16 +113,18 @@ struct OneGradient {
   V loss, b_m, b_d, a;
 };
 
-// m, d: the means relative to what the gradient's m and d are; g_l, g_cs: the gains of both terms.
+// m, d: the means relative to what the gradient's m and d are; g_l, g_cs: the gains of both terms; two: 0
+// where there is no l after all.
 template <bool Luminance, class T, class V>
-SSIMLOSS_INLINE OneGradient<V> one_gradient(const Moments<V>& at, T c1, T c2, V m, V d, V g_l, V g_cs) {
+SSIMLOSS_INLINE OneGradient<V> one_gradient(const Moments<V>& at, T c1, T c2, V m, V d, V g_l, V g_cs,
+                                            T two = 2) {
   OneGradient<V> one;
-  const V mm = at.s_mm + T(2) * c2, inverse_b = T(2) / (mm + at.s_dd);
+  const V mm = at.s_mm + T(2) * c2, inverse_b = quotient(T(2), mm + at.s_dd);
   const V e_cs = at.s_dd * inverse_b;
   one.loss = e_cs;
   V luminance{};
   if (Luminance) {
-    const V inverse_a = T(2) / (at.mu_m * at.mu_m + T(2) * c1 + at.mu_d * at.mu_d);
+    const V inverse_a = quotient(two, at.mu_m * at.mu_m + T(2) * c1 + at.mu_d * at.mu_d);
     const V by_d = at.mu_d * inverse_a, e_l = at.mu_d * by_d;
     one.loss += e_l - e_l * e_cs;
     luminance = (g_l - g_l * e_cs) * inverse_a * (by_d * (at.mu_m * (at.mu_m - at.mu_d) + T(2) * c1));
@@ -125,4 +135,21 @@ SSIMLOSS_INLINE OneGradient<V> one_gradient(const Moments<V>& at, T c1, T c2, V 
   one.b_d = g_b * (mm * inverse_b);
   one.a = luminance + one.b_m * m - one.b_d * d;
   return one;
+}
+
+// CUDA's: the loss of one scale, and its maps for `Gradients` gradients, where `luminance` is 1 or 0: b_m,
+// b_d, a_m + a_d and a_m - a_d.
+template <int Gradients, class T>
+SSIMLOSS_INLINE T loss_and_maps(const Moments<T>& at, T c1, T c2, T luminance, T m, T d, T g_l, T g_cs,
+                                T (&map)[4]) {
+  if (Gradients < 2) {
+    const OneGradient<T> one = one_gradient<true, T>(at, c1, c2, m, d, g_l, g_cs, T(2) * luminance);
+    map[0] = one.b_m, map[1] = one.b_d, map[2] = one.a;
+    return not_negative(one.loss);
+  }
+  Dissimilarity<T> e = dissimilarity<true>(at, c1, c2);
+  e.e_l *= luminance, e.inverse_a *= luminance, e.l = T(1) - e.e_l;
+  const Coefficients<T> c = coefficients<true, T>(at, e, -m, -d, g_l * e.cs, g_cs * e.l);
+  map[0] = c.b_m, map[1] = c.b_d, map[2] = c.a_m + c.a_d, map[3] = c.a_m - c.a_d;
+  return not_negative(e.e_cs * e.l + e.e_l);
 }

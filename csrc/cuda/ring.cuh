@@ -148,9 +148,13 @@ class Ring : RingMoments<T> {
         const bool exists = row_exists && (reflect || (col >= crop() && col < p.width - crop()));
         const bool own = row_own && exists && col >= col0 && col < col1;
         const Moments<T> mu{at.mean_m[o] + mean_m, at.mean_d[o] + mean_d, at.s_mm[o], at.s_dd[o]};
-        Dissimilarity<T> e = dissimilarity<true>(mu, p.c1, p.c2);
-        e.e_l *= p.luminance, e.inverse_a *= p.luminance, e.l = T(1) - e.e_l;
-        const T loss = not_negative(e.e_cs * e.l + e.e_l);
+        T gain = is_edge(col, p.width, p.padding) ? T(2) * row_gain : row_gain;
+        if (Gradients && p.grad_map.data) gain *= to[o];
+        const T g = p.ssim_gain * gain;
+        const T g_cs = p.radius > 0 ? g : T(0);  // one tap: no variance, but large terms to cancel
+        T maps_here[4];
+        const T loss = loss_and_maps<Gradients>(mu, p.c1, p.c2, p.luminance, at.mean_m[o] + at.centre_m,
+                                                at.mean_d[o] + at.centre_d, g, g_cs, maps_here);
         if (own) {
           block_ssim += loss;
           if (p.l1 && p.l1_windowed) block_l1 += l1[0][o];
@@ -159,16 +163,10 @@ class Ring : RingMoments<T> {
           map[0].v[u] = p.ssim_weight * loss + (p.l1 && p.l1_windowed ? p.l1_weight * l1[0][o] : T(0));
           continue;
         }
-        T gain = is_edge(col, p.width, p.padding) ? T(2) * row_gain : row_gain;
-        if (p.grad_map.data) gain *= to[o];
-        const T g = p.ssim_gain * gain;
-        const T g_cs = p.radius > 0 ? g * e.l : T(0);  // one tap: no variance, but large terms to cancel
-        const Coefficients<T> c = coefficients<true, T>(mu, e, -(at.mean_m[o] + at.centre_m),
-                                                        -(at.mean_d[o] + at.centre_d), g * e.cs, g_cs);
-        map[0].v[u] = exists ? c.b_m : T(0);
-        map[1].v[u] = exists ? c.b_d : T(0);
-        map[2].v[u] = exists ? c.a_m + c.a_d : T(0);
-        if (Gradients == 2) map[M - 1].v[u] = exists ? c.a_m - c.a_d : T(0);
+        map[0].v[u] = exists ? maps_here[0] : T(0);
+        map[1].v[u] = exists ? maps_here[1] : T(0);
+        map[2].v[u] = exists ? maps_here[2] : T(0);
+        if (Gradients == 2) map[M - 1].v[u] = exists ? maps_here[3] : T(0);
         l1_gain.v[u] = exists ? p.l1_gain * gain : T(0);
       }
 #pragma unroll

@@ -241,7 +241,6 @@ class Scales : RingMoments<T, true> {
     if (windowed_l1) blur_along(window, from + 4 * s.each_moment, l1);
 
     const T mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - this->pad_d();
-    const T luminance = last ? p.luminance : T(0);
     const int each = R * s.map_pitch, first_col = col0 + K * group;
     T* run = running + line * s.map_pitch + K * group;
     T* to = maps + j * (M + 1) * each + line * s.map_pitch + K * group;
@@ -260,40 +259,44 @@ class Scales : RingMoments<T, true> {
     T block_ssim = 0, block_l1 = 0;
     Some<T, K> before = some<K>(run), total = some<K>(run + each);
     Some<T, K> map[M + 1];
+    const auto positions = [&](auto is_last) {  // the last scale alone has an l
+      constexpr bool last = decltype(is_last)::value;
 #pragma unroll
-    for (int o = 0; o < K; ++o) {
-      const Moments<T> mu{at.mean_m[o] + mean_m, at.mean_d[o] + mean_d, at.s_mm[o], at.s_dd[o]};
-      Dissimilarity<T> e = dissimilarity<true>(mu, p.c1, p.c2);
-      e.e_l *= luminance, e.inverse_a *= luminance, e.l = T(1) - e.e_l;
-      T loss = total.v[o];
-      loss += e.e_l - loss * e.e_l;
-      loss += e.e_cs - loss * e.e_cs;
-      const Pair pixel = some<2>(pixels + 2 * o);
-      const T m = value.m(pixel.v[0], pixel.v[1]), d = value.d(pixel.v[0], pixel.v[1]);
-      if (Gradients) {
-        const T g_cs = window.radius > 0 ? before.v[o] * e.l : T(0);  // as in ring.cuh
-        const Coefficients<T> c =
-            coefficients<true, T>(mu, e, m - (at.mean_m[o] + at.centre_m), d - (at.mean_d[o] + at.centre_d),
-                                  before.v[o] * e.cs, g_cs);
-        map[0].v[o] = c.b_m, map[1].v[o] = c.b_d;
-        map[2].v[o] = Gradients == 2 ? c.a_m : c.a_m + c.a_d;
-        if (Gradients == 2) map[M - 1].v[o] = c.a_d;
-        map[M].v[o] = e.cs;
-        before.v[o] = last ? e.l : before.v[o] * e.cs;
-      }
-      if (last) {
-        loss = not_negative(loss);
-        const bool exists = row < row1 && first_col + o < col1;
-        if (exists) block_ssim += loss;
-        if (exists && windowed_l1) block_l1 += l1[0][o];
-        loss *= p.ssim_weight;
-        if (p.l1) {
-          const T pixel = magnitude_of(d + (at.near_d - this->pad_d()));
-          loss += p.l1_weight * (p.l1_windowed ? l1[0][o] : pixel);
+      for (int o = 0; o < K; ++o) {
+        const Moments<T> mu{at.mean_m[o] + mean_m, at.mean_d[o] + mean_d, at.s_mm[o], at.s_dd[o]};
+        Dissimilarity<T> e = dissimilarity<last>(mu, p.c1, p.c2);
+        if (last) e.e_l *= p.luminance, e.inverse_a *= p.luminance, e.l = T(1) - e.e_l;
+        T loss = total.v[o];
+        if (last) loss += e.e_l - loss * e.e_l;
+        loss += e.e_cs - loss * e.e_cs;
+        const Pair pixel = some<2>(pixels + 2 * o);
+        const T m = value.m(pixel.v[0], pixel.v[1]), d = value.d(pixel.v[0], pixel.v[1]);
+        if (Gradients) {
+          const T g_cs = window.radius > 0 ? before.v[o] * e.l : T(0);  // as in ring.cuh
+          const Coefficients<T> c =
+              coefficients<last, T>(mu, e, m - (at.mean_m[o] + at.centre_m), d - (at.mean_d[o] + at.centre_d),
+                                    before.v[o] * e.cs, g_cs);
+          map[0].v[o] = c.b_m, map[1].v[o] = c.b_d;
+          map[2].v[o] = Gradients == 2 ? c.a_m : c.a_m + c.a_d;
+          if (Gradients == 2) map[M - 1].v[o] = c.a_d;
+          map[M].v[o] = e.cs;
+          before.v[o] = last ? e.l : before.v[o] * e.cs;
         }
+        if (last) {
+          loss = not_negative(loss);
+          const bool exists = row < row1 && first_col + o < col1;
+          if (exists) block_ssim += loss;
+          if (exists && windowed_l1) block_l1 += l1[0][o];
+          loss *= p.ssim_weight;
+          if (p.l1) {
+            const T pixel = magnitude_of(d + (at.near_d - this->pad_d()));
+            loss += p.l1_weight * (p.l1_windowed ? l1[0][o] : pixel);
+          }
+        }
+        total.v[o] = loss;
       }
-      total.v[o] = loss;
-    }
+    };
+    last ? positions(std::true_type{}) : positions(std::false_type{});
     if (last) {
       T* sums = partial + 2 * (task * 32 + lane());
       sums[0] += block_ssim, sums[1] += block_l1;

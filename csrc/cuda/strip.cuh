@@ -19,7 +19,7 @@
 //
 // For each element, one gradient, 192 threads (176 own columns: x 1.09), bands of 135 rows (x 1.19):
 //   bytes: 8 read and 4 written in DRAM, 8 read again in L2
-//   FMA: 44 + 13 along (moments), 36 + 27 and 7 additions down, 33 + 6 along; 36 for the formula, 8 to
+//   FMA: 44 + 13 along (moments), 36 + 27 and 7 additions down, 33 + 6 along; 25 for the formula, 8 to
 //     change cells
 //   shared memory accesses: 1.25 of 16 bytes for each of m and d, 1 of 16 bytes written; down 4 of 4 bytes
 //     read, 3 written; 3 of 16 bytes for the gradient
@@ -229,22 +229,16 @@ class Strip : StripPool {
       const Moments<float> mu{done[0] + at.mean_m, done[1] + at.mean_d,
                               not_negative(fmaf(-done[0], done[0], done[2])),
                               not_negative(fmaf(-done[1], done[1], done[3]))};
-      Dissimilarity<float> e = dissimilarity<true>(mu, common.c1, common.c2);
-      e.e_l *= p.luminance, e.inverse_a *= p.luminance, e.l = 1.f - e.e_l;
-      const float loss = not_negative(fmaf(e.e_cs, e.l, e.e_l));
+      float g = at.gain;
+      if (Gradients && Maps) g *= incoming_at(line, at.col);
+      if (Gradients && !Plain && is_edge(line, p.height, common.padding)) g *= 2.f;
+      const float loss =
+          loss_and_maps<Gradients>(mu, common.c1, common.c2, p.luminance, done[0], done[1], g, g, map);
+#pragma unroll
+      for (int q = 0; q < maps; ++q) map[q] = at.exists ? map[q] : 0.f;
       const bool counted = at.own && (Plain || (line >= row0 && line < row1()));
       if (counted) sum_ssim += loss;
       if (Maps && !Gradients && counted) write_loss(line, at.col, loss);
-      if (Gradients) {
-        float g = at.gain;
-        if (Maps) g *= incoming_at(line, at.col);
-        if (!Plain && is_edge(line, p.height, common.padding)) g *= 2.f;
-        const Coefficients<float> c = coefficients<true, float>(mu, e, -done[0], -done[1], g * e.cs, g * e.l);
-        map[0] = at.exists ? c.b_m : 0.f;
-        map[1] = at.exists ? c.b_d : 0.f;
-        map[2] = at.exists ? c.a_m + c.a_d : 0.f;
-        if (Gradients == 2) map[3] = at.exists ? c.a_m - c.a_d : 0.f;
-      }
     }
     if (Gradients) {
 #pragma unroll
