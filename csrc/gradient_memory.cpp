@@ -16,10 +16,13 @@ struct Kept {
   size_t bytes;
 };
 
+// Below it malloc keeps what is freed.
+constexpr size_t large = size_t(1) << 20;
+
 // Of all below, which has no destructors, as tensors may outlive static objects. Who finds it taken goes
 // without: a process forked while it was could wait forever.
-std::mutex mutex;
-Kept kept[2];     // the last one first, or nothing
+std::mutex& mutex = *new std::mutex;
+Kept kept[2];
 size_t freed[2];  // the sizes of the last two freed
 
 }  // namespace
@@ -46,7 +49,7 @@ void give_memory_back(void* memory, size_t) {
 }
 
 void* take_gradient(size_t bytes) {
-  {
+  if (bytes >= large) {
     const std::unique_lock<std::mutex> lock(mutex, std::try_to_lock);
     for (Kept& one : kept) {
       if (lock && one.memory && one.bytes == bytes) return std::exchange(one, Kept{}).memory;
@@ -56,16 +59,18 @@ void* take_gradient(size_t bytes) {
 }
 
 void give_gradient_back(void* memory, size_t bytes) {
-  Kept out{memory, bytes};
-  {
+  void* out[3] = {memory};
+  if (memory && bytes >= large) {
     const std::unique_lock<std::mutex> lock(mutex, std::try_to_lock);
     const bool again = lock && (bytes == freed[0] || bytes == freed[1]);
     if (lock) freed[1] = std::exchange(freed[0], bytes);
-    for (Kept& one : kept) {
-      if (again && out.memory) std::swap(one, out);
+    for (int i = 0; lock && i < 2; ++i) {  // of sizes no longer asked for, nothing is kept
+      if (kept[i].bytes != freed[0] && kept[i].bytes != freed[1])
+        out[i + 1] = std::exchange(kept[i], Kept{}).memory;
+      if (again && out[0] && !kept[i].memory) kept[i] = Kept{std::exchange(out[0], nullptr), bytes};
     }
   }
-  give_memory_back(out.memory, out.bytes);
+  for (void* one : out) give_memory_back(one, 0);
 }
 
 }  // namespace ssimloss

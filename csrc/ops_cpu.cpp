@@ -121,14 +121,17 @@ std::vector<std::array<double, 2>> run(Problem p) {
   std::vector<double> sums(size_t(2 * items.planes * items.bands * items.strips));
   p.plane_sums = sums.data();
   // A thread does its own items first, which lie near each other in memory; then what another, on a core that
-  // is busy with other work, has not begun.
+  // is busy with other work, has not begun, from the end of what it has to do.
   const int64_t count = items.count();
   std::vector<std::atomic<bool>> begun(static_cast<size_t>(count));
-  parallel(count, 1, [&](int64_t begin, int64_t) {
-    for (int64_t k = 0; k < count; ++k) {
-      const int64_t item = (begin + k) % count;
-      if (!begun[size_t(item)].exchange(true)) kernels.similarity(p, item);
-    }
+  parallel(count, 1, [&](int64_t begin, int64_t end) {
+    const auto similarity = [&](int64_t item) {
+      std::atomic<bool>& taken = begun[size_t(item)];
+      if (!taken.load(std::memory_order_relaxed) && !taken.exchange(true)) kernels.similarity(p, item);
+    };
+    for (int64_t item = begin; item < end; ++item) similarity(item);
+    for (int64_t item = begin - 1; item >= 0; --item) similarity(item);
+    for (int64_t item = count - 1; item >= end; --item) similarity(item);
   });
   std::vector<std::array<double, 2>> planes(size_t(items.planes), {0, 0});
   const size_t pieces = size_t(items.bands * items.strips);

@@ -49,8 +49,8 @@ template <class T, class V>
 SSIMLOSS_INLINE V quotient(T a, V b) {
   return a / b;
 }
-#ifdef __CUDA_ARCH__                                    // one instruction each
-__device__ __forceinline__ float reciprocal(float v) {  // 1 ulp; 0 from 2^126 on
+#ifdef __CUDA_ARCH__
+__device__ __forceinline__ float reciprocal(float v) {  // one instruction, 1 ulp; v in [2^-126, 2^126]
   asm("rcp.approx.ftz.f32 %0, %0;" : "+f"(v));
   return v;
 }
@@ -103,8 +103,8 @@ SSIMLOSS_INLINE Coefficients<V> coefficients(const Moments<V>& at, const Dissimi
   return c;
 }
 
-// Where one image's gradient is wanted, or none: loss and coefficients of one scale. dx alone needs
-// a = a_m + a_d, whose part by luminance is
+// Where one image's gradient is wanted, or none, of one scale without further options: loss and coefficients.
+// dx alone needs a = a_m + a_d, whose part by luminance is
 //   g_l ((1 + l) mu_d - e_l mu_m) / A = g_l mu_d (mu_m (mu_m - mu_d) + 2 c1) / A^2
 // In few products: on Zen 4 they share their units with divisions (two slots each) and comparisons, additions
 // have others. Variances and c2 may be in a unit of their own; g_cs is then divided by it.
@@ -137,8 +137,8 @@ SSIMLOSS_INLINE OneGradient<V> one_gradient(const Moments<V>& at, T c1, T c2, V 
   return one;
 }
 
-// CUDA's: the loss of one scale, and its maps for `Gradients` gradients, where `luminance` is 1 or 0: b_m,
-// b_d, a_m + a_d and a_m - a_d.
+// For CUDA's kernels of one scale: the loss, and the maps for `Gradients` gradients, where `luminance` is 1
+// or 0: b_m, b_d, a_m + a_d and a_m - a_d.
 template <int Gradients, class T>
 SSIMLOSS_INLINE T loss_and_maps(const Moments<T>& at, T c1, T c2, T luminance, T m, T d, T g_l, T g_cs,
                                 T (&map)[4]) {

@@ -15,8 +15,8 @@ The result is float32 for 16-bit images; gradients have the images' dtype. Value
 range are computed as they are; NaN gives NaN. Bad arguments raise ValueError, other dtypes TypeError,
 a device without kernels RuntimeError.
 
-On the CPU a gradient's memory is malloc's, and the last two of a size that comes again are kept for the next
-step; it cannot be resized in place, and torch's profiler does not count it.
+On the CPU a gradient's memory is malloc's, and of 1 MiB and more at most two of sizes that come again are
+kept for the next step; it cannot be resized in place, and torch's profiler does not count it.
 """
 
 import math

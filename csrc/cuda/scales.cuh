@@ -14,7 +14,7 @@
 // queue that all share. 8 rows took 498 us where 4 took 487 (gpu-2026-11-26.md).
 //
 // For each element and scale of radius r, W own columns, h = 1 + 2 r / W:
-//   FMA: (2 r + 1) (4 h + 4), (1 + r / 2) (6 h + 5) pointwise ones, and about 80
+//   FMA: (2 r + 1) (4 h + 4), (1 + r / 2) (6 h + 5) pointwise ones, and about 60, 80 at the last scale
 //   shared memory: accesses of 8 bytes h (1 + r / 2) read, of 4 bytes 4 h written; of 16 bytes
 //     4 (1 + r / 2) / 4 read, 4 / 4 written; 4 of 4 bytes read; taps (2 of 16
 //     bytes for 4 taps of 4 outputs)
