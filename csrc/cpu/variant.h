@@ -57,7 +57,9 @@ Items items(const Problem& p) {
   }
   const int64_t pieces = ceil_div(items.planes, items.group) * items.strips;
   const int64_t wanted = larger(ceil_div(8, larger(1, pieces)), p.width * p.height / items.strips >> 17);
-  items.bands = larger(1, smaller(wanted, p.height / larger(96, 4 * r)));
+  // A plane alone, as a pyramid's top, is cut in two sooner: the other thread would have nothing to do.
+  const int64_t alone = pieces == 1 && p.height >= larger(64, 8 * r) ? 2 : 1;
+  items.bands = larger(alone, smaller(wanted, p.height / larger(96, 4 * r)));
   return items;
 }
 

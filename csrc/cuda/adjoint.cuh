@@ -139,7 +139,7 @@ class Adjoint : GradientBlock<Gradients, T> {
       AdjointInterval& now = here().interval[n & 1];
       const auto cells = [&](int back) { return previous(again(cell), back * (R / K), cell_rows()); };
 #pragma unroll 1
-      for (int task; (task = this->take(&now.taken)) < now.tasks;) {
+      for (int task = this->warp(); task < now.tasks; task = this->take(&now.taken)) {
         const int k = again(n);
         if (task < now.down_from) {
           this->with_type([&](auto* tag) { find_bases(tag, k + 2, cell, task); });
@@ -174,7 +174,7 @@ class Adjoint : GradientBlock<Gradients, T> {
   __device__ __forceinline__ void set_interval(int n) const {
     AdjointInterval& to = here().interval[n & 1];
     const int of_chunk = R / K * divided(col1 - col0, 32), end = here().chunks;
-    to.taken = 0;
+    to.taken = blockDim.x / 32;
     to.down_from = n + 2 < end ? R / K : 0;
     to.along_from = to.down_from + (n > late() && n <= end ? of_chunk : 0);
     to.fill_from = to.along_from + (n >= 0 && n < end ? of_chunk : 0);
@@ -277,10 +277,18 @@ class Adjoint : GradientBlock<Gradients, T> {
     const int part = task % (R / K), group = Base::template group_of_lane<K>(task / (R / K));
     const int line = K * part + Base::template row_of_lane<K>();
     if (K * group >= col1 - col0) return;
+    T* const to = ring + (slot + line) * s.ring_pitch + K * group;
+    const int each = s.capacity * s.ring_pitch, first = row0 - r + R * k + K * part;
+    if (p.padding != Padding::reflect && (first + K <= crop() || first >= p.height - crop())) {  // no maps
+      const T zeros[K] = {};
+#pragma unroll
+      for (int q = 0; q < M; ++q) put(zeros, to + q * each);
+      if (has_l1()) put(zeros, to + M * each);
+      return;
+    }
     maps_along<K, M>(window(), maps_of(k, line) + K * group, R * s.map_pitch,
                      bases_at(next(cell_row, part, cell_rows())) + group, s.cells,
-                     Base::template cell_of<K>(window(), 0), has_l1(),
-                     ring + (slot + line) * s.ring_pitch + K * group, s.capacity * s.ring_pitch);
+                     Base::template cell_of<K>(window(), 0), has_l1(), to, each);
   }
 
   // The step-th 16 own rows, whose windows end in the chunk with this slot and row of cells.

@@ -120,7 +120,8 @@ class RingBlock {
   __device__ __forceinline__ static int warp() { return int(threadIdx.x) / 32; }
   __device__ __forceinline__ static int lane() { return again(int(threadIdx.x)) % 32; }
 
-  // The next of the tasks that all warps share: queue counts those taken.
+  // The next of the tasks that all warps share, after a first one each, that of the warp's own number: then
+  // no scheduler, which has every fourth warp, gets more of them than another. queue counts those taken.
   __device__ __forceinline__ static int take(unsigned* queue) {
     const unsigned task = lane() == 0 ? atomicAdd(queue, 1u) : 0;
     return int(__shfl_sync(0xffffffffu, task, 0));

@@ -15,8 +15,14 @@ RingCost cost_of(const Problem& p, int own) {
   const int warps =
       (arithmetic_size(p) == 8 ? scales_threads<double>(gradients) : scales_threads<float>(gradients)) / 32;
   RingCost cost{};
-  cost.chunk_rows = 8, cost.extra = 0.2, cost.most_resident = 1, cost.rate = 2.3, cost.wait = 4;
-  double along = 0;  // of the scale before
+  cost.chunk_rows = 8, cost.extra = 0.2 + 0.5 / p.scales, cost.most_resident = 1, cost.rate = 2.3,
+  cost.wait = 4;
+  const auto along = [&](int j) {
+    return 26 * (2 * p.windows[j].radius + 1) + 500 + (j == p.scales - 1 ? 60 + 35.0 * p.scales : 0);
+  };
+  const auto columns = [&](int r) {  // that need a window
+    return int(p.padding == Padding::zeros ? std::min<int64_t>(own + 2 * r, p.width) : own + 2 * r);
+  };
   RingSizes& s = cost.sizes;
   s.margin = 0, s.reach = rounded(radius, 4);
   s.columns = own + 2 * radius;
@@ -26,13 +32,12 @@ RingCost cost_of(const Problem& p, int own) {
     s.cells = std::max(s.cells, (own + 2 * r + 3) / 4);
     taps += rounded(2 * r + 4, 4);
     const double down = 26 * (2 * r + 1) + 370;
-    cost.shared_phase(warps, 2 * (warps_of(own + 2 * r) * down + warps_of(own) * along),
-                      std::max(down, along));
-    along = 26 * (2 * r + 1) + 500;
+    const double beside = along(j > 0 ? j - 1 : p.scales - 1);
+    cost.shared_phase(warps, 2 * (warps_of(columns(r)) * down + warps_of(own) * beside),
+                      std::max(down, beside));
   }
-  cost.shared_phase(warps, warps_of(own) * (2 * along + 8 * (90 + 32.0 * p.scales)), along);
-  s.capacity = 2 * radius + 16,
-  s.repeated = 3;  // so many that the next rows come while all of a chunk's are used
+  // So many that the next rows come while all of a chunk's are used, and the middle ones of the chunk before.
+  s.capacity = 2 * radius + 16 + (radius < 8 ? 8 : 0), s.repeated = 3;
   s.raw_pitch = rounded(s.columns + s.reach - radius, 4);
   s.moment_pitch = RingSizes::odd_fours(s.columns), s.map_pitch = RingSizes::odd_fours(own);
   s.moments = 4 + (p.l1_weight != 0 && p.l1_windowed), s.maps = gradients ? 3 + gradients : 0;

@@ -3,21 +3,22 @@
 //
 // A block owns a strip of columns and a band of rows of positions of one plane. It streams down the band in
 // chunks of 8 rows; all scales are made from one ring of the rows of x and y that the largest window reaches.
-// Step j of a chunk, j from 0 to the number of scales, between barriers:
+// Step j of a chunk, j from 0 to the last scale, between barriers:
 //   fill      in step 0: the next 8 rows into the ring, as x + y and x - y side by side
 //   down      means and variances of scale j down the columns, from the ring (ring_moments.cuh)
-//   along     the same of scale j - 1 along the row; its cs and its coefficients, times the product of
-//             what came before; and the running loss and product of each position
-//   write     in step 0: of the chunk before, coefficients times the product of what comes behind, into the
-//             maps: no division, and no arrays over the scales but in shared memory
-// A warp takes 32 columns and 4 rows (to write or fill: 1) of one of these at a time, whichever is next in a
+//   pad       those of columns of nothing but zero padding, without a window
+//   along     the same of the scale before (in step 0: of the last one, of the chunk before) along the row:
+//             its cs and its coefficients, times the product of what came before; and the running loss and
+//             product of each position. After the last scale the coefficients of all, times the product of
+//             what comes behind, go into the maps: no division, and no arrays over the scales but in shared
+//             memory
+// A warp takes 32 columns and 4 rows (to fill: 1) of one of these at a time, whichever is next in a
 // queue that all share. 8 rows took 498 us where 4 took 487 (gpu-2026-11-26.md).
 //
 // For each element and scale of radius r, W own columns, h = 1 + 2 r / W:
 //   FMA: (2 r + 1) (4 h + 4), (1 + r / 2) (6 h + 5) pointwise ones, and about 60, 80 at the last scale
 //   shared memory: accesses of 8 bytes h (1 + r / 2) read, of 4 bytes 4 h written; of 16 bytes
-//     4 (1 + r / 2) / 4 read, 4 / 4 written; 4 of 4 bytes read; taps (2 of 16
-//     bytes for 4 taps of 4 outputs)
+//     4 (1 + r / 2) / 4 + 1 read, 1 written; taps (2 of 16 bytes for 4 taps of 4 outputs)
 //   bytes: 12 written; 8 h read, once for all scales
 // times (rows + 8) / rows where a band is no multiple of 8. Machine instructions:
 // benchmarks/results/cuda-estimate-2026-11-25.md.
@@ -53,7 +54,7 @@ __device__ __forceinline__ void load_taps(const ScalesParams<T>& all, T* to) {
 // From one barrier to the next: the tasks of each kind, which warps take in turn; first those down columns.
 struct ScalesInterval {
   unsigned taken;
-  int along_from, fill_from, write_from, tasks;
+  int along_from, pad_from, fill_from, tasks;
 };
 
 // As many as registers allow: warps hide each other's waiting.
@@ -65,7 +66,7 @@ __host__ __device__ constexpr int scales_threads(int gradients) {
 template <int Gradients, class T>
 class Scales : RingMoments<T, true> {
   using Base = RingMoments<T, true>;
-  using Base::crop, Base::next, Base::divided, Base::lane;
+  using Base::crop, Base::next, Base::previous, Base::divided, Base::lane;
   using Base::p, Base::s, Base::raw, Base::moments, Base::maps, Base::bases, Base::image, Base::channel,
       Base::row0, Base::row1, Base::col0, Base::col1;
   using typename Base::Pair;
@@ -85,14 +86,14 @@ class Scales : RingMoments<T, true> {
   }
 
   __device__ __forceinline__ void run() {
-    for (int i = int(threadIdx.x); i < 2 * 32 * tasks(0); i += threads) partial[i] = 0;
+    for (int i = int(threadIdx.x); i < 2 * 32 * tasks(own_columns()); i += threads) partial[i] = 0;
     if (threadIdx.x == 0) set_interval(-1, 0, 0);
     __syncthreads();
     const int chunks = divided(row1 - row0, R), r = p.radius;
     int slot = 0, turn = 0;  // of the chunk in the ring; of the two buffers of moments, and the intervals
 #pragma unroll 1
-    for (int n = -1; n <= chunks; ++n) {  // the first time only fills, the last only writes
-      const int last_step = n >= 0 && n < chunks ? all.scales : 0;
+    for (int n = -1; n <= chunks; ++n) {  // the first time only fills
+      const int last_step = n >= 0 && n < chunks ? all.scales - 1 : 0;
 #pragma unroll 1
       for (int step = 0; step <= last_step; ++step, turn ^= 1) {
         if (threadIdx.x == 0)
@@ -100,18 +101,19 @@ class Scales : RingMoments<T, true> {
         ScalesInterval& now = interval(turn);
         const int row = row0 + R * n;
 #pragma unroll 1
-        for (int task; (task = this->take(&now.taken)) < now.tasks;) {
+        for (int task = this->warp(); task < now.tasks; task = this->take(&now.taken)) {
           if (task < now.along_from) {
             down(step, row, slot, turn, task);
+          } else if (task < now.pad_from) {
+            const bool same = again(step) > 0;  // chunk
+            along(same ? step - 1 : all.scales - 1, same ? row : row - R,
+                  same ? slot : previous(slot, R, s.capacity), turn ^ 1, task - now.along_from);
           } else if (task < now.fill_from) {
-            along(step - 1, row, slot, turn ^ 1, task - now.along_from);
-          } else if (task < now.write_from) {
+            pad(step, turn, task - now.pad_from);
+          } else {
             task -= now.fill_from;
             const int to = n < 0 ? task : next(slot, 2 * r + R + task, s.capacity);
             this->with_type([&](auto* tag) { fill_line(tag, (n < 0 ? row0 - r : row + R + r) + task, to); });
-          } else {
-            task -= now.write_from;
-            write(row - R + task % R, task % R, task / R * 32 + lane());
           }
         }
         __syncthreads();
@@ -119,7 +121,7 @@ class Scales : RingMoments<T, true> {
       if (n >= 0) slot = next(slot, R, s.capacity);
     }
     T sum_ssim = 0, sum_l1 = 0;
-    for (int i = int(threadIdx.x); i < 32 * tasks(0); i += threads)
+    for (int i = int(threadIdx.x); i < 32 * tasks(own_columns()); i += threads)
       sum_ssim += partial[2 * i], sum_l1 += partial[2 * i + 1];
     if (!p.sums) return;
     const int tile = (row0 - crop()) / p.band_rows * p.strips + (col0 - crop()) / p.own,
@@ -153,15 +155,28 @@ class Scales : RingMoments<T, true> {
   __device__ __forceinline__ void set_interval(int n, int step, int turn) const {
     ScalesInterval& to = interval(turn);
     const int chunks = divided(row1 - row0, R), new_rows = n < 0 ? 2 * p.radius + R : R;
-    to.taken = 0;
-    to.along_from = n >= 0 && n < chunks && step < all.scales ? tasks(2 * all.radius[step]) : 0;
-    to.fill_from = to.along_from + (step > 0 ? tasks(0) : 0);
-    to.write_from = to.fill_from + (step == 0 && n + 1 < chunks ? new_rows : 0);
-    to.tasks = to.write_from + (step == 0 && n > 0 ? R * divided(col1 - col0, 32) : 0);
+    const bool goes_down = n >= 0 && n < chunks, goes_along = step > 0 || n > 0;
+    const Columns columns = columns_of(goes_down ? all.radius[step] : 0);
+    const int inside = columns.end - columns.begin;
+    to.taken = threads / 32;
+    to.along_from = goes_down ? tasks(inside) : 0;
+    to.pad_from = to.along_from + (goes_along ? tasks(own_columns()) : 0);
+    to.fill_from = to.pad_from + (goes_down ? divided(columns.all - inside, 32) : 0);
+    to.tasks = to.fill_from + (step == 0 && n + 1 < chunks ? new_rows : 0);
   }
-  // Warps' tasks of one scale.
-  __device__ __forceinline__ int tasks(int halo) const {
-    return R / K * divided(K * divided(col1 - col0, K) + halo, 32);
+  __device__ __forceinline__ int own_columns() const { return K * divided(col1 - col0, K); }
+  // Warps' tasks in so many columns of a chunk.
+  __device__ __forceinline__ static int tasks(int columns) { return R / K * divided(columns, 32); }
+  // Of the moments of a scale: all, and the cells [begin, end) that have pixels. The others, of zero padding
+  // alone, need no window.
+  struct Columns {
+    int all, begin, end;
+  };
+  __device__ __forceinline__ Columns columns_of(int radius) const {
+    const int all = own_columns() + 2 * radius;
+    if (p.padding != Padding::zeros) return {all, 0, all};
+    const int end = K * divided(p.width - col0 + radius, K);
+    return {all, radius > col0 ? (radius - col0) / K * K : 0, end < all ? end : all};
   }
   __device__ __forceinline__ T* moments_of(int parity) const {
     return moments + parity * s.moments * s.each_moment;
@@ -220,12 +235,29 @@ class Scales : RingMoments<T, true> {
 
   __device__ __forceinline__ void down(int j, int row, int slot, int parity, int task) {
     const RingWindow<T> window = window_of(j);
-    const int part = task % (R / K), column = task / (R / K) * 32 + lane();
-    if (column >= K * divided(col1 - col0, K) + 2 * window.radius) return;
+    const Columns columns = columns_of(window.radius);
+    const int part = task % (R / K), column = columns.begin + task / (R / K) * 32 + lane();
+    if (column >= columns.end) return;
     this->template moments_down<K>(
         window, row + K * part, next(slot, p.radius - window.radius + K * part, s.capacity),
         s.reach - window.radius, column, p.l1 && p.l1_windowed && j == all.scales - 1, cells_of(parity, part),
         moments_of(parity) + K * part * s.moment_pitch);
+  }
+
+  __device__ __forceinline__ void pad(int j, int parity, int task) const {
+    const Columns columns = columns_of(all.radius[j]);
+    int column = 32 * task + lane();
+    if (column >= columns.begin) column += columns.end - columns.begin;
+    if (column >= columns.all) return;
+    T* const to = moments_of(parity) + column;
+#pragma unroll 1
+    for (int i = 0; i < s.moments * R; ++i) to[i * s.moment_pitch] = 0;
+    if (column % K) return;
+#pragma unroll 1
+    for (int part = 0; part < R / K; ++part) {
+      T* const cell = cells_of(parity, part) + column / K;
+      cell[0] = 0, cell[s.cells] = this->pad_d();
+    }
   }
 
   __device__ __forceinline__ void along(int j, int first_row, int slot, int parity, int task) {
@@ -301,39 +333,53 @@ class Scales : RingMoments<T, true> {
       T* sums = partial + 2 * (task * 32 + lane());
       sums[0] += block_ssim, sums[1] += block_l1;
     }
+    if (last && p.loss_map.data && row < row1) {
+      T* const losses = p.loss_map.template plane<T>(image, channel) + (row - crop()) * p.loss_map.h;
+#pragma unroll
+      for (int o = 0; o < K; ++o) {
+        if (first_col + o < col1) losses[(first_col + o - crop()) * p.loss_map.w] = total.v[o];
+      }
+    }
     *reinterpret_cast<Some<T, K>*>(run + each) = total;
     if (!Gradients) return;
     *reinterpret_cast<Some<T, K>*>(run) = before;
 #pragma unroll
     for (int q = 0; q <= M; ++q) *reinterpret_cast<Some<T, K>*>(to + q * each) = map[q];
+    if (last && row < row1) write(row, first_col, to, before, run + 2 * each);
   }
 
-  // ---- One position of the chunk before, at its row `line`.
-  __device__ __forceinline__ void write(int row, int line, int column) const {
-    const int col = col0 + column, each = R * s.map_pitch;
-    if (row >= row1 || col >= col1) return;
-    const T* run = running + line * s.map_pitch + column;
-    if (p.loss_map.data)
-      p.loss_map.template plane<T>(
-          image, channel)[(row - crop()) * p.loss_map.h + (col - crop()) * p.loss_map.w] = run[each];
-    if (!Gradients) return;
+  // The maps of K positions: `from` those of the last scale, l and the gains of each.
+  __device__ __forceinline__ void write(int row, int col, const T* from, Some<T, K> l, const T* gains) const {
     const int64_t width = p.width - 2 * crop(), size = width * (p.height - 2 * crop());
-    const bool windowed_l1 = p.l1 && p.l1_windowed;
-    const int64_t plane = int64_t(image) * p.channels + channel, count = all.scales * M + windowed_l1;
+    const int64_t plane = int64_t(image) * p.channels + channel, each = R * s.map_pitch;
+    const int count = all.scales * M + (p.l1 && p.l1_windowed);
+    const bool together = width % K == 0;  // then all lie on 16 bytes
     T* to =
         all.maps + (plane * count + (all.scales - 1) * M) * size + (row - crop()) * width + (col - crop());
-    if (windowed_l1) to[M * size] = p.l1_gain * run[2 * each];
-    const T* from = maps + (all.scales - 1) * (M + 1) * each + line * s.map_pitch + column;
-    T behind = T(1), cs = from[M * each];
-    const T l = run[0];
-#pragma unroll 1
-    for (int j = all.scales - 1; j >= 0; --j) {
+    const auto put = [&](T* at, T gain, const Some<T, K>& by, const Some<T, K>& values) {
+      Some<T, K> out;
 #pragma unroll
-      for (int q = 0; q < M; ++q) to[q * size] = behind * from[q * each];
-      if (j == all.scales - 1) behind = l;
-      behind *= cs;
-      to -= M * size, from -= (M + 1) * each;
-      if (j > 0) cs = from[M * each];
+      for (int o = 0; o < K; ++o) out.v[o] = gain * by.v[o] * values.v[o];
+      if (together) {
+        *reinterpret_cast<Some<T, K>*>(at) = out;
+        return;
+      }
+#pragma unroll
+      for (int o = 0; o < K; ++o) {
+        if (col + o < col1) at[o] = out.v[o];
+      }
+    };
+    Some<T, K> behind;
+#pragma unroll
+    for (int o = 0; o < K; ++o) behind.v[o] = 1;
+    if (p.l1 && p.l1_windowed) put(to + M * size, p.l1_gain, behind, some<K>(gains));
+#pragma unroll 1
+    for (int j = all.scales - 1; j >= 0; --j, to -= M * size, from -= (M + 1) * each) {
+#pragma unroll
+      for (int q = 0; q < M; ++q) put(to + q * size, T(1), behind, some<K>(from + q * each));
+      const Some<T, K> cs = some<K>(from + M * each);
+#pragma unroll
+      for (int o = 0; o < K; ++o) behind.v[o] *= cs.v[o] * l.v[o], l.v[o] = 1;
     }
   }
 
