@@ -82,14 +82,14 @@ def contenders(found: dict, shape: tuple[int, ...]) -> dict[str, dict[str, Loss]
 
 
 def medians(runs: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    """Median milliseconds of each, interleaved, after one round to warm up; at least 3 rounds.
+    """Median milliseconds of each, interleaved, after one round to warm up; at least 9 rounds.
 
     In a new order every round: who comes after a peer that gave gigabytes back pays for fresh pages.
     """
     order = random.Random(0)
     times: dict[str, list[float]] = {name: [] for name in runs}
     end = None
-    while end is None or time.perf_counter() < end or len(next(iter(times.values()))) < 3:
+    while end is None or time.perf_counter() < end or len(next(iter(times.values()))) < 9:
         for name, run in order.sample(list(runs.items()), len(runs)):
             start = time.perf_counter()
             run()
