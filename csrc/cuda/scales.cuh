@@ -12,8 +12,8 @@
 //             product of each position. After the last scale the coefficients of all, times the product of
 //             what comes behind, go into the maps: no division, and no arrays over the scales but in shared
 //             memory
-// A warp takes 32 columns and 4 rows (to fill: 1) of one of these at a time, whichever is next in a
-// queue that all share. 8 rows took 498 us where 4 took 487 (gpu-2026-11-26.md).
+// A warp takes 32 columns and 4 rows (to fill: 1; to pad: 8) of one of these at a time, whichever is next in
+// a queue that all share. 8 rows took 498 us where 4 took 487 (gpu-2026-11-26.md).
 //
 // For each element and scale of radius r, W own columns, h = 1 + 2 r / W:
 //   FMA: (2 r + 1) (4 h + 4), (1 + r / 2) (6 h + 5) pointwise ones, and about 60, 80 at the last scale
