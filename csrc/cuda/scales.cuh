@@ -105,7 +105,7 @@ class Scales : RingMoments<T, true> {
           if (task < now.along_from) {
             down(step, row, slot, turn, task);
           } else if (task < now.pad_from) {
-            const bool same = again(step) > 0;  // chunk
+            const bool same = again(step) > 0;  // chunk; a copy of step would spill on sm_100
             along(same ? step - 1 : all.scales - 1, same ? row : row - R,
                   same ? slot : previous(slot, R, s.capacity), turn ^ 1, task - now.along_from);
           } else if (task < now.fill_from) {
@@ -244,6 +244,7 @@ class Scales : RingMoments<T, true> {
         moments_of(parity) + K * part * s.moment_pitch);
   }
 
+  // Columns of zero padding alone, all rows of the chunk: each cell has the padding as its base.
   __device__ __forceinline__ void pad(int j, int parity, int task) const {
     const Columns columns = columns_of(all.radius[j]);
     int column = 32 * task + lane();
