@@ -5,6 +5,7 @@ The operators of ssimloss are replaced by those of the shim in this whole file, 
 autograd and the tests of the CPU back end run on them as they are.
 """
 
+import itertools
 import platform
 import re
 from collections.abc import Callable
@@ -156,6 +157,32 @@ def test_seams(name: str, padding: str, shape: tuple[int, ...], monkeypatch: pyt
     for multiprocessors in ("1", "132"):
         monkeypatch.setenv("SHIM_SMS", multiprocessors)
         assert_same(case, *pair(*shape), padding=padding, **options, **F32)
+
+
+@every_padding
+@pytest.mark.parametrize("name", ["ssim", "l1_ssim", "ms_ssim"])
+def test_blocks_of_every_width(
+    name: str, padding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An 11-tap window's blocks have 1 to 6 warps, whichever fits the strips; 32 columns each."""
+    case, trace = exactly(name), tmp_path / "launches.txt"
+    options = dict(weights=(0.5, 0.5)) if case.levels > 1 else {}
+    threads: dict[bool, set[str]] = {False: set(), True: set()}
+    monkeypatch.setenv("SHIM_TRACE", str(trace))
+    widths = (22, 32, 33, 48, 80, 81, 112, 120, 144, 161, 176, 192, 270)
+    for width, multiprocessors in itertools.product(widths, ("1", "132")):  # as wide as can be; narrow
+        monkeypatch.setenv("SHIM_SMS", multiprocessors)
+        x, y = pair(1, 1, 24 + width % 5, width)
+        for gradient in threads:
+            if gradient:
+                assert_same(case, x, y, wants=["x", "xy"], padding=padding, **options, **F32)
+            else:
+                given = dict(padding=padding, **options)
+                error = relative_error(case.fused(x, y, **given), case.spec(x.double(), y.double(), **given))
+                assert error < F32["value"]
+            threads[gradient] |= set(re.findall(r"strip_kernel.* (\d+) \d+$", trace.read_text(), re.M))
+            trace.unlink()
+    assert threads[False] == threads[True] == {str(32 * warps) for warps in range(1, 7)}
 
 
 @pytest.mark.parametrize("shared", [65536, 101376, 166912])

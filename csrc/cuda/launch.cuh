@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -49,6 +50,11 @@ inline Device current_device() {
   check_cuda(cudaDeviceGetAttribute(&device.shared_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, index),
              "cudaDeviceGetAttribute");
   return device;
+}
+
+// Blocks of a multiprocessor, which has 1 KiB more than a block may ask for, and takes as much for each.
+inline int64_t resident_of(const Device& device, int64_t most, int64_t shared) {
+  return std::max<int64_t>(1, std::min<int64_t>(most, (device.shared_per_block + 1024) / (shared + 1024)));
 }
 
 }  // namespace ssimloss

@@ -47,11 +47,6 @@ struct RingPlan {
 inline int arithmetic_size(const Problem& p) { return p.x.dtype == DType::float64 ? 8 : 4; }
 inline int gradients_of(const Problem& p) { return wants_gradient(p) ? (p.grad_y.data ? 2 : 1) : 0; }
 
-// Blocks of a multiprocessor, which has 1 KiB more than a block may ask for, and takes as much for each.
-inline int64_t resident_of(const Device& device, int64_t most, int64_t shared) {
-  return std::max<int64_t>(1, std::min<int64_t>(most, (device.shared_per_block + 1024) / (shared + 1024)));
-}
-
 // The least time for height x width of each plane: rounds of blocks that the device runs at once, times a
 // block's work, which is cost(own columns).
 template <class Cost>

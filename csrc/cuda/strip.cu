@@ -10,44 +10,68 @@
 namespace ssimloss {
 namespace {
 
-int64_t strips_of(const Problem& p) { return (p.width + strip_own - 1) / strip_own; }
+// How the levels of one launch are cut.
+struct Plan {
+  int64_t columns;  // of a strip at most, for the launch's warps
+  int64_t band_rows;
+  int threads;
+};
 
-int64_t pieces_of(const Problem& p, int64_t band_rows) {
-  return strips_of(p) * ((p.height + band_rows - 1) / band_rows);
-}
+int64_t up(int64_t v, int64_t by) { return (v + by - 1) / by; }
 
-// Rows of the bands of all `levels` of one launch, for the least time: rounds of blocks that the device runs
-// at once, times a block's work. The first level is the tallest.
-int64_t band_rows_of(const Problem* levels, int count, bool pools) {
+// Strips are equally wide, in multiples of 8.
+int64_t strips_of(const Problem& p, const Plan& plan) { return up(p.width, plan.columns); }
+int64_t own_of(const Problem& p, const Plan& plan) { return up(up(p.width, strips_of(p, plan)), 8) * 8; }
+int64_t bands_of(const Problem& p, const Plan& plan) { return up(p.height, plan.band_rows); }
+
+int64_t pieces_of(const Problem& p, const Plan& plan) { return strips_of(p, plan) * bands_of(p, plan); }
+
+// For the least time; the first level is the tallest and widest. A multiprocessor's time is estimated as the
+// instructions of its warps and, for each round of blocks, as much as those of five warps for waiting: with
+// 12 warps an H100 issued 0.69 instructions a cycle.
+Plan plan_of(const Problem* levels, int count, bool pools) {
   const Problem& p = levels[0];
+  const Device device = current_device();
   const bool maps_or_levels = p.grad_map.data || p.sum_difference || pools;
-  const int64_t at_once =
-      strip_blocks(p.grad_y.data ? 2 : 1, maps_or_levels) * current_device().multiprocessors;
-  int64_t beyond = wants_gradient(p) ? 4 * strip_radius : 2 * strip_radius;
+  const int gradients = p.grad_y.data ? 2 : wants_gradient(p);
+  // Warps at once, as far as registers go: a multiprocessor has four parts.
+  const int64_t most = up(strip_blocks(gradients, maps_or_levels) * strip_threads / 32, 4) * 4;
+  const int64_t margin = gradients || pools ? strip_radius : 0;
+  int64_t beyond = 2 * strip_radius + (gradients ? 2 * strip_radius : 0);
   if (pools) beyond += strip_rows - 1;  // see strip_pool.cuh
-  int64_t best = 0;
+  Plan best{};
   double least = 0;
-  for (int64_t bands = 1; bands <= 4096; ++bands) {
-    const int64_t rows = (p.height + bands - 1) / bands;
-    if (bands > 1 && rows < strip_rows) break;
-    int64_t blocks = 0;
-    for (int j = 0; j < count; ++j) blocks += p.batch * p.channels * pieces_of(levels[j], rows);
-    const double rounds = double((blocks + at_once - 1) / at_once);
-    // A block's chunks, and what starting one costs in chunks.
-    const double time = rounds * (double((rows + beyond + strip_rows - 1) / strip_rows) + 1.5);
-    if (best && time >= least) continue;
-    least = time, best = rows;
+  for (int64_t warps = strip_threads / 32; warps > 0; --warps) {
+    Plan plan{(32 * warps - 2 * margin) / 8 * 8, 0, 0};
+    for (int j = 0; j < count; ++j)
+      plan.threads = std::max(plan.threads, 32 * int(up(own_of(levels[j], plan) + 2 * margin, 32)));
+    if (plan.threads < 32 * warps) continue;  // fewer warps make the same strips
+    const int64_t resident = resident_of(device, most / warps, strip_shared_pooling);
+    const int64_t at_once = resident * device.multiprocessors;
+    for (int64_t bands = 1; bands <= 4096; ++bands) {
+      plan.band_rows = up(p.height, bands);
+      int64_t blocks = 0;
+      for (int j = 0; j < count; ++j) blocks += p.batch * p.channels * pieces_of(levels[j], plan);
+      if (bands > 1 && (plan.band_rows < strip_rows || blocks > 4 * at_once)) break;
+      const int64_t last = up(blocks % at_once, device.multiprocessors);
+      // A block's chunks, and what starting one costs in chunks.
+      const double time = double(blocks / at_once * (resident * warps + 5) + (last ? last * warps + 5 : 0)) *
+                          (double(up(plan.band_rows + beyond, strip_rows)) + 1.5);
+      if (best.threads && time >= least) continue;
+      least = time, best = plan;
+    }
   }
   return best;
 }
 
-void set_params(const Similarity& s, int64_t band_rows, StripParams& params) {
+void set_params(const Similarity& s, const Plan& plan, StripParams& params) {
   const Problem& p = s.problem;
   params.channels = int(p.channels), params.height = int(p.height), params.width = int(p.width);
   params.dtype = p.x.dtype;
   params.padding = p.padding;
-  params.strips = int(strips_of(p)), params.band_rows = int(band_rows);
-  params.bands = int((p.height + band_rows - 1) / band_rows);
+  params.strips = int(strips_of(p, plan)), params.own = int(own_of(p, plan));
+  params.filled = std::min(params.own + 28, strip_raw_pitch);
+  params.bands = int(bands_of(p, plan)), params.band_rows = int(plan.band_rows);
   params.channel_first = p.x.stride_c == 1 && p.channels > 1;
   params.in_fours = in_fours(p.x) && in_fours(p.y) && in_fours(p.grad_x) && in_fours(p.grad_y);
   const double* taps = p.windows[0].weights;
@@ -71,17 +95,17 @@ void set_params(const Similarity& s, int64_t band_rows, StripParams& params) {
   params.incoming_double = s.incoming.dtype == DType::float64, params.incoming_stride = s.incoming.stride;
 }
 
-// start(params, first image, blocks) for as many images at a time as a grid has room for.
+// start(params, threads, first image, blocks) for as many images at a time as a grid has room for.
 template <class Start>
 void each_launch(const Similarity* levels, int count, bool pools, Start start) {
   Problem problems[levels_at_once] = {};
   for (int j = 0; j < count; ++j) problems[j] = levels[j].problem;
-  const int64_t rows = band_rows_of(problems, count, pools);
+  const Plan plan = plan_of(problems, count, pools);
   LevelsParams params{};
   int64_t of_image[levels_at_once], all = 0;
   for (int j = 0; j < count; ++j) {
-    set_params(levels[j], rows, params.level[j]);
-    all += of_image[j] = pieces_of(problems[j], rows) * problems[j].channels;
+    set_params(levels[j], plan, params.level[j]);
+    all += of_image[j] = pieces_of(problems[j], plan) * problems[j].channels;
   }
   const int64_t batch = problems[0].batch;
   const int64_t at_most = std::min(batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, all)));
@@ -94,16 +118,16 @@ void each_launch(const Similarity* levels, int count, bool pools, Start start) {
       set_images(levels[j], first, of_image[j], params.level[j].offsets, params.level[j]);
       blocks += images * of_image[j];
     }
-    start(params, first, blocks);
+    start(params, plan.threads, first, blocks);
   }
 }
 
 template <bool Maps, bool Pools>
-void start_strip(const StripParams& params, int64_t blocks, void* stream) {
+void start_strip(const StripParams& params, int threads, int64_t blocks, void* stream) {
   const auto kernel = params.grad_y.data   ? &strip_kernel<2, Maps, Pools>
                       : params.grad_x.data ? &strip_kernel<1, Maps, Pools>
                                            : &strip_kernel<0, Maps, Pools>;
-  launch("strip_kernel", kernel, blocks, strip_threads, Pools ? strip_shared_pooling : strip_shared, stream,
+  launch("strip_kernel", kernel, blocks, threads, Pools ? strip_shared_pooling : strip_shared, stream,
          params);
 }
 
@@ -116,28 +140,29 @@ bool strip_takes(const Problem& p) {
          !(maps && p.l1_windowed && p.l1_weight != 0);
 }
 
-int64_t strip_pieces(const Problem& p) { return pieces_of(p, band_rows_of(&p, 1, false)); }
+int64_t strip_pieces(const Problem& p) { return pieces_of(p, plan_of(&p, 1, false)); }
 
 void strip_similarity(const Similarity& s, void* stream) {
-  each_launch(&s, 1, false, [&](const LevelsParams& params, int64_t, int64_t blocks) {
+  each_launch(&s, 1, false, [&](const LevelsParams& params, int threads, int64_t, int64_t blocks) {
     const StripParams& one = params.level[0];
     const bool maps = one.loss_map.data || one.grad_map.data;
-    maps ? start_strip<true, false>(one, blocks, stream) : start_strip<false, false>(one, blocks, stream);
+    maps ? start_strip<true, false>(one, threads, blocks, stream)
+         : start_strip<false, false>(one, threads, blocks, stream);
   });
 }
 
 void strip_level_pieces(const Problem* levels, int count, int64_t* pieces) {
   for (int first = 0; first < count;) {
     const int together = first == 0 ? 1 : std::min(levels_at_once, count - first);
-    const int64_t rows = band_rows_of(levels + first, together, first == 0);
+    const Plan plan = plan_of(levels + first, together, first == 0);
     for (const int end = first + together; first < end; ++first)
-      pieces[first] = pieces_of(levels[first], rows);
+      pieces[first] = pieces_of(levels[first], plan);
   }
 }
 
 int strip_finest(const Similarity* levels, int count, void* offsets, void* stream) {
   const int pooled = std::min(count - 1, pooled_levels);
-  each_launch(levels, 1, true, [&](const LevelsParams& params, int64_t first, int64_t blocks) {
+  each_launch(levels, 1, true, [&](const LevelsParams& params, int threads, int64_t first, int64_t blocks) {
     StripParams finest = params.level[0];
     PooledLevels& to = finest.pooled;
     int height = finest.height, width = finest.width;
@@ -151,7 +176,7 @@ int strip_finest(const Similarity* levels, int count, void* offsets, void* strea
     }
     to.count = pooled;
     to.offsets = static_cast<float*>(offsets) + first * finest.channels;
-    start_strip<false, true>(finest, blocks, stream);
+    start_strip<false, true>(finest, threads, blocks, stream);
   });
   return pooled;
 }
@@ -159,12 +184,13 @@ int strip_finest(const Similarity* levels, int count, void* offsets, void* strea
 void strip_coarser(const Similarity* levels, int count, void* stream) {
   for (int done = 1; done < count; done += levels_at_once) {
     const int together = std::min(levels_at_once, count - done);
-    each_launch(levels + done, together, false, [&](const LevelsParams& params, int64_t, int64_t blocks) {
-      const auto kernel = params.level[0].grad_y.data   ? &levels_kernel<2>
-                          : params.level[0].grad_x.data ? &levels_kernel<1>
-                                                        : &levels_kernel<0>;
-      launch("levels_kernel", kernel, blocks, strip_threads, strip_shared, stream, params);
-    });
+    each_launch(levels + done, together, false,
+                [&](const LevelsParams& params, int threads, int64_t, int64_t blocks) {
+                  const auto kernel = params.level[0].grad_y.data   ? &levels_kernel<2>
+                                      : params.level[0].grad_x.data ? &levels_kernel<1>
+                                                                    : &levels_kernel<0>;
+                  launch("levels_kernel", kernel, blocks, threads, strip_shared, stream, params);
+                });
   }
 }
 

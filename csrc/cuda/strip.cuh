@@ -1,7 +1,7 @@
 // SSIM under an 11-tap window, value and gradient in one launch: horizontal, vertical, vertical, horizontal.
 //
-// A block owns a strip of columns and a band of rows of one plane. It streams down the band in chunks of
-// 8 raw rows; three barriers a chunk:
+// A block owns a strip of columns and a band of rows of one plane, and has a warp for each 32 columns of
+// moments. It streams down the band in chunks of 8 raw rows; three barriers a chunk:
 //   fill        cp.async of the next 8 rows of x and y, as they are, into one buffer
 //   along       a thread makes the moments of 8 neighbouring columns of one row: G*m, G*d, G*m^2, G*d^2
 //   down, twice a thread owns a column: transposed filters (a row adds to the 10 outputs still pending, in
@@ -9,7 +9,7 @@
 //               those too; they take the place of the moments in shared memory
 //   along       a thread makes the gradient of 8 neighbouring columns of one row, from the blurred maps and
 //               from x and y, read again while the filters run (they are in the L2 cache by then)
-// Moments are needed 5 columns and rows beyond the gradient, pixels 10.
+// Moments are needed 5 columns and rows beyond the gradient, pixels 10; for the value alone, pixels 5.
 //
 // Everything is relative to a value close by, or float32 loses the variance of flat bright areas: `along`
 // subtracts the middle of three pixels in its 8x8 cell (from three rows, so that no single huge pixel or
@@ -39,6 +39,7 @@ namespace ssimloss {
 // Blocks that a multiprocessor runs at once. Two leave 168 registers a thread, too few for both gradients of
 // a map, or of several levels: they would spill up to 350 bytes.
 constexpr int strip_blocks(int gradients, bool maps_or_levels) {
+  if (gradients == 0) return 3;
   return gradients == 2 && maps_or_levels ? 1 : 2;
 }
 
@@ -58,8 +59,8 @@ class Strip : StripPool {
 #pragma unroll
       for (int q = 0; q < 4; ++q) pending[q][j] = pending_maps[q][j] = 0.f;
     }
-    if (threadIdx.x < 4 * groups) bases[threadIdx.x] = 0.f;
-    if (l1() && threadIdx.x < own) covers[threadIdx.x] = l1_cover(col0 + int(threadIdx.x), p.width);
+    for (int i = int(threadIdx.x); i < 4 * groups; i += int(blockDim.x)) bases[i] = 0.f;
+    if (l1() && int(threadIdx.x) < p.own) covers[threadIdx.x] = l1_cover(col0 + int(threadIdx.x), p.width);
     float sum_ssim = 0.f, sum_l1 = 0.f;
     int begin = row0 - margin - r, end = row1() + margin + r;
     if (Pools) start_pool(begin, end);
@@ -90,14 +91,14 @@ class Strip : StripPool {
   // ---- Moments of 8 columns of one row.
   __device__ __forceinline__ void moments_along(int row, float& sum_l1) {
     const int thread = again(int(threadIdx.x)), lane = row_of_lane(thread), group = group_of_lane(thread);
-    if (8 * group >= col1() - col0 + r + margin) return;
+    if (8 * group >= columns()) return;
     // The cell's value: of its first three rows inside the image; where it has not as many, the value of the
     // cell above stays. All threads of a group find the same.
     const int first = row > 0 ? row : 0;
     float base_m, base_d;
     if (first + 3 <= row + R && (first + 3 <= p.height || (p.height < 3 && row <= 0))) {
       float m[3], d[3];
-      const float* column = raw + 12 - col0 + clamped(col0 + 8 * group - 1, 0, p.width - 1);
+      const float* column = raw + 12 - col0 + clamped(col0 - margin + 8 * group + 4, 0, p.width - 1);
 #pragma unroll
       for (int i = 0; i < 3; ++i) {
         const float* from =
@@ -112,7 +113,9 @@ class Strip : StripPool {
       base_m = above[0], base_d = above[groups];
     }
     if (lane == 0) bases_of(row)[group] = base_m, bases_of(row)[groups + group] = base_d;
-    const float *x = raw + lane * raw_pitch + 8 * group, *y = x + R * raw_pitch;
+    constexpr int before = 12 - r - margin, skipped = before % 4;  // pixels before the first window
+    constexpr int parts = (skipped + 8 + 2 * r + 3) / 4;
+    const float *x = raw + lane * raw_pitch + 8 * group + (before - skipped), *y = x + R * raw_pitch;
     float* to = slots + lane * pitch + 8 * group;
     // First of m, then of d: fewer registers, and half the instructions to fetch.
 #pragma unroll 1
@@ -123,12 +126,12 @@ class Strip : StripPool {
 #pragma unroll
       for (int i = 0; i < 8; ++i) mean[i] = square[i] = 0.f;
 #pragma unroll
-      for (int part = 0; part < 5; ++part) {
+      for (int part = 0; part < parts; ++part) {
         const Four<float> four_x = *reinterpret_cast<const Four<float>*>(a + 4 * part);
         const Four<float> four_y = *reinterpret_cast<const Four<float>*>(y + 4 * part);
 #pragma unroll
         for (int u = 0; u < 4; ++u) {
-          const int at = 4 * part + u - 2;  // pixel of the first column's window
+          const int at = 4 * part + u - skipped;  // pixel of the first column's window
           if (at < 0 || at >= 8 + 2 * r) continue;
           const float v = value(four_x.v[u], four_y.v[u]);
           const float vv = v * v;
@@ -151,17 +154,18 @@ class Strip : StripPool {
         *reinterpret_cast<Four<float>*>(to + (q + 2) * R * pitch + 4 * half) = squares;
       }
     }
-    if (!Gradients && l1() && row + lane >= row0 && row + lane < row1()) add_l1(row + lane, x, sum_l1);
+    if (!Gradients && l1() && row + lane >= row0 && row + lane < row1()) add_l1(row + lane, sum_l1);
   }
 
   // The l1 term of the own pixels among the 8 columns.
-  __device__ __forceinline__ void add_l1(int row, const float* x, float& sum) const {
+  __device__ __forceinline__ void add_l1(int row, float& sum) const {
     const float of_row = p.inverse_range * l1_cover(row, p.height);
-    const int first = 8 * group_of_lane(int(threadIdx.x)) - r;
+    const int first = 8 * group_of_lane(int(threadIdx.x));
+    const float* x = raw + row_of_lane(int(threadIdx.x)) * raw_pitch + 12 + first;
 #pragma unroll 1
     for (int i = 0; i < 8; ++i) {
-      if (first + i < 0 || first + i >= col1() - col0) continue;
-      const float difference = x[2 + r + i] - x[2 + r + i + R * raw_pitch];
+      if (first + i >= col1() - col0) break;
+      const float difference = x[i] - x[i + R * raw_pitch];
       sum += fabsf(difference * of_row) * covers[first + i];
     }
   }
@@ -169,8 +173,8 @@ class Strip : StripPool {
   // ---- One column: rows [row, row + R) of moments complete rows of positions, those rows of maps.
   __device__ __forceinline__ void down(int row, float (&pending)[4][2 * r], float (&pending_maps)[4][2 * r],
                                        float& sum_ssim) {
-    const int column = again(int(threadIdx.x)), col = col0 - r + column;
-    if (column / 32 * 32 >= col1() - col0 + r + margin) return;  // the whole warp: beyond the image
+    const int column = again(int(threadIdx.x)), col = col0 - margin + column;
+    if (column / 32 * 32 >= columns()) return;  // the whole warp: beyond the image
     const bool valid = common.padding == Padding::valid;
     const int crop = valid ? r : 0;
     // Where positions are that matter here. Under reflect those outside mirror those inside.
@@ -246,6 +250,9 @@ class Strip : StripPool {
     }
   }
 
+  // Of positions that the block needs.
+  __device__ __forceinline__ int columns() const { return col1() - col0 + 2 * margin; }
+
   // Of a chunk; those of the one before are kept.
   __device__ __forceinline__ float* bases_of(int row) const { return bases + (row >> 3 & 1) * 2 * groups; }
 
@@ -302,7 +309,7 @@ class Strip : StripPool {
     const int thread = again(int(threadIdx.x)), lane = row_of_lane(thread), group = group_of_lane(thread),
               row = chunk - 2 * r + lane;
     const int col = col0 + 8 * group;
-    if (group >= own / 8 || col >= col1() || row < row0 || row >= row1()) return;
+    if (col >= col1() || row < row0 || row >= row1()) return;
     const bool together = p.in_fours && col + 8 <= col1();
     Eight x, y;  // on their way while the filters run
     if (early && together) load(row, col, x, y);
@@ -466,7 +473,7 @@ class Strip : StripPool {
     double total[2] = {sum_ssim, sum_l1};
     sum_block(total[0], total[1], reinterpret_cast<double*>(raw));
     if (threadIdx.x != 0) return;
-    const int piece = row0 / p.band_rows * p.strips + col0 / own;
+    const int piece = row0 / p.band_rows * p.strips + col0 / p.own;
     double* sums = p.sums + 2 * (plane_index() * p.strips * p.bands + piece);
     sums[0] = total[0], sums[1] = total[1];
   }

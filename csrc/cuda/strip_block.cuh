@@ -7,7 +7,9 @@
 
 namespace ssimloss {
 
-constexpr int strip_radius = 5, strip_rows = 8, strip_threads = 192;
+constexpr int strip_radius = 5, strip_rows = 8;
+// Of the widest strip; narrow ones have fewer warps, of 32 columns each, and more blocks run at once.
+constexpr int strip_threads = 192;
 
 // The levels of the dyadic form that come out of the launch that reads the finest one: strip_pool.cuh.
 constexpr int pooled_levels = 4;
@@ -29,6 +31,7 @@ struct StripParams {
   int channels, height, width;
   Padding padding;
   int strips, bands, band_rows;  // of one plane
+  int own, filled;               // columns of a strip; of `raw` that are read. Multiples of 8 and of 4
   bool channel_first;            // blocks beside each other: channels of one strip
   bool in_fours;                 // see elements.cuh
   float taps[strip_radius + 1];
@@ -55,10 +58,9 @@ struct LevelsParams {
   int first_block[levels_at_once];  // of levels that are not there: beyond the grid
 };
 
-constexpr int strip_own = strip_threads - 16;  // columns of the gradient; a multiple of 8
 constexpr int strip_groups = strip_threads / 8;
 // Pitches of 4 modulo 8 and the order of the lanes keep 16-byte accesses free of bank conflicts.
-constexpr int strip_raw_pitch = strip_threads + 12, strip_pitch = strip_threads + 4;
+constexpr int strip_raw_pitch = strip_threads + 20, strip_pitch = strip_threads + 4;
 // What a block need not keep in registers.
 struct L1Row {
   float cover, gain;
@@ -70,7 +72,7 @@ struct alignas(16) StripPlane {
 };
 constexpr size_t strip_shared =
     sizeof(StripPlane) +
-    (2 * strip_rows * strip_raw_pitch + 4 * strip_rows * strip_pitch + 4 * strip_groups + strip_own) *
+    (2 * strip_rows * strip_raw_pitch + 4 * strip_rows * strip_pitch + 4 * strip_groups + strip_threads) *
         sizeof(float);
 
 class StripBlock {
@@ -94,7 +96,7 @@ class StripBlock {
       image = piece / pieces, piece %= pieces;
       channel = image % p.channels, image /= p.channels;
     }
-    row0 = piece / p.strips * p.band_rows, col0 = piece % p.strips * own;
+    row0 = piece / p.strips * p.band_rows, col0 = piece % p.strips * p.own;
     if (threadIdx.x == 0) {
       here->image = image, here->channel = channel;
       const View* views[4] = {&p.x, &p.y, &p.grad_x, &p.grad_y};
@@ -106,35 +108,32 @@ class StripBlock {
 
  protected:
   static constexpr int R = strip_rows, r = strip_radius, pitch = strip_pitch, raw_pitch = strip_raw_pitch;
-  static constexpr int groups = strip_groups, own = strip_own;
+  static constexpr int groups = strip_groups;
 
   const StripParams &p, &common;  // common: for what is the same in all levels, at a constant place
   const bool coarser;
   StripPlane* here;
   float* raw;     // [2][R][raw_pitch]: columns from col0 - 12
-  float* slots;   // [4][R][pitch]: columns from col0 - 5; moments, then maps
+  float* slots;   // [4][R][pitch]: columns from col0 - Strip::margin; moments, then maps
   float* bases;   // [2 chunks][2][groups]: see Strip::bases_of
-  float* covers;  // [own]: of the columns from col0
+  float* covers;  // [strip_threads]: of the columns from col0
   int row0, col0;
 
   // Ends of the own rows and columns; worked out each time: registers.
   __device__ __forceinline__ int row1() const {
     return row0 + p.band_rows < p.height ? row0 + p.band_rows : p.height;
   }
-  __device__ __forceinline__ int col1() const { return col0 + own < p.width ? col0 + own : p.width; }
+  __device__ __forceinline__ int col1() const { return col0 + p.own < p.width ? col0 + p.own : p.width; }
 
   __device__ __forceinline__ int64_t plane_index() const {
     return int64_t(here->image) * p.channels + here->channel;
   }
 
-  // In the two `along` phases a thread has a row of the chunk and a group of columns; 8 lanes have two rows
-  // of four groups.
+  // In the two `along` phases a warp has the chunk's rows of four groups of 8 columns; 8 lanes two rows.
   __device__ __forceinline__ static int row_of_lane(int thread) {
-    return 2 * (thread / 8 / (groups / 4)) + thread / 4 % 2;
+    return thread % 32 / 8 * 2 + thread / 4 % 2;
   }
-  __device__ __forceinline__ static int group_of_lane(int thread) {
-    return 4 * (thread / 8 % (groups / 4)) + thread % 4;
-  }
+  __device__ __forceinline__ static int group_of_lane(int thread) { return thread / 32 * 4 + thread % 4; }
 
   // What zero padding is in d: of a coarser level, less what was taken off. Read anew each time: registers.
   __device__ __forceinline__ float pad_d() const { return coarser ? -p.offsets[plane_index()] : 0.f; }
@@ -163,23 +162,21 @@ class StripBlock {
 
   template <class E>
   __device__ __forceinline__ void fill_from(int row, E*) {
-    constexpr int at_once = strip_threads / 64;  // rows, 64 threads each
-    const int thread = again(int(threadIdx.x)), lane = thread % 64, begin = thread / 64, first = col0 - 12;
+    const int warps_a_row = blockDim.x >= 128 ? 2 : 1;  // their threads have four columns each
+    const int thread = again(int(threadIdx.x)), lane = thread & (32 * warps_a_row - 1);
+    const int begin = thread / 32 >> (warps_a_row - 1), at_once = int(blockDim.x) / 32 >> (warps_a_row - 1);
+    const int first = col0 - 12;
+    if (begin >= at_once) return;
     const E *plane_x = plane<E>(0), *plane_y = plane<E>(1);
     if (p.in_fours && row >= 0 && row + R <= p.height) {  // nearly always: few instructions
-      if (lane >= raw_pitch / 4) return;
+      if (4 * lane >= p.filled) return;
       const int col = first + 4 * lane;
       float* to = raw + begin * raw_pitch + 4 * lane;
       if (col >= 0 && col + 4 <= p.width) {
         const E *x = plane_x + (row + begin) * p.x.h + col, *y = plane_y + (row + begin) * p.y.h + col;
-#pragma unroll
-        for (int i = 0; i < R; i += at_once) {
-          if (i + begin >= R) return;
-          copy_four(x, to + i * raw_pitch);
-          copy_four(y, to + (R + i) * raw_pitch);
-          x += at_once * p.x.h, y += at_once * p.y.h;
-        }
-        return;
+        return at_once == 3   ? copy_rows<3>(x, y, begin, to)
+               : at_once == 2 ? copy_rows<2>(x, y, begin, to)
+                              : copy_rows<1>(x, y, begin, to);
       }
       if (common.padding != Padding::reflect && (col <= -4 || col >= p.width)) {
         const float d = pad_d();
@@ -200,7 +197,7 @@ class StripBlock {
       const E *x = plane_x + (exists ? from : 0) * p.x.h, *y = plane_y + (exists ? from : 0) * p.y.h;
       float *to_x = raw + line * raw_pitch, *to_y = to_x + R * raw_pitch;
 #pragma unroll 1
-      for (int k = step * lane; k < raw_pitch; k += step * 64) {
+      for (int k = step * lane; k < p.filled; k += step * 32 * warps_a_row) {
         if (p.in_fours && exists && first + k >= 0 && first + k + 4 <= p.width) {
           copy_four(x + (first + k), to_x + k);
           copy_four(y + (first + k), to_y + k);
@@ -209,6 +206,18 @@ class StripBlock {
           for (int u = k; u < k + step; ++u) fill_one(x, y, first + u, exists, to_x + u, to_y + u);
         }
       }
+    }
+  }
+
+  // Four columns of rows begin, begin + at_once, ...
+  template <int at_once, class E>
+  __device__ __forceinline__ void copy_rows(const E* x, const E* y, int begin, float* to) const {
+#pragma unroll
+    for (int i = 0; i < R; i += at_once) {
+      if (i + at_once > R && i + begin >= R) return;  // begin < at_once: the last time alone
+      copy_four(x, to + i * raw_pitch);
+      copy_four(y, to + (R + i) * raw_pitch);
+      x += at_once * p.x.h, y += at_once * p.y.h;
     }
   }
 

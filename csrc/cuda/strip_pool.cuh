@@ -6,8 +6,9 @@
 // shift, bit j of shift being 1 where the side of level j is odd. The last cell ends with the image.
 //   rows     a band owns the cells with 16 k in it. Its chunks begin at a multiple of 8 less shift, so that
 //            a chunk is half a cell and the bands need no alignment; up to 17 rows more are read
-//   columns  a strip owns the cells whose first column is in it: its 12 or fewer cells, 8 threads each,
-//            for m and for d, are the block's 192 threads; a thread has two columns
+//   columns  a strip owns the cells whose first column is in it: up to two for each 32 threads, as the
+//            strip has at least 10 columns less than the block threads; a cell takes 8 threads for m and 8
+//            for d; a thread has two columns
 // For each element, m and d together, an even width: 2 shared-memory reads of 8 bytes, 9 FP32 and about 30
 // other instructions; 2.7 bytes written.
 #pragma once
@@ -16,8 +17,7 @@
 
 namespace ssimloss {
 
-constexpr int strip_cells = strip_own / 16 + 1;
-static_assert(strip_threads == 2 * 8 * strip_cells && strip_own % 16 == 0);
+constexpr int strip_cells = strip_threads / 16;
 constexpr size_t strip_shared_pooling = strip_shared + (2 * strip_cells + 1) * sizeof(float);
 
 class StripPool : protected StripBlock {
@@ -45,8 +45,9 @@ class StripPool : protected StripBlock {
     const PooledLevels& to = p.pooled;
     const int from_cell = row + to.shift_h, cell_row = from_cell & ~15;
     if (cell_row < row0 || cell_row >= row1()) return;
-    const int task = int(threadIdx.x) % (8 * strip_cells), pair = task % 8;
-    const bool of_d = int(threadIdx.x) >= 8 * strip_cells;
+    const int thread = again(int(threadIdx.x)), of_m = int(blockDim.x) / 2;  // threads
+    const bool of_d = thread >= of_m;
+    const int task = thread - (of_d ? of_m : 0), pair = task % 8;
     const int before = col0 == 0 ? 0 : (col0 + to.shift_w + 15) / 16;  // cells of the strips before this one
     const int cell_col = 16 * (before + task / 8) - to.shift_w, col = cell_col + 2 * pair;
     const bool is_own = cell_col < col1();
@@ -95,7 +96,7 @@ class StripPool : protected StripBlock {
     write(2, two, 2);
     const float three = 0.25f * (beside(two[0], 2) + beside(two[1], 2));
     write(3, &three, 1);
-    float& upper = carried()[int(threadIdx.x) / 8];  // half of a cell, from one chunk to the next
+    float& upper = carried()[thread / 8];  // half of a cell, from one chunk to the next
     const float half = beside(three, 4);
     const float four = 0.25f * (upper + half);
     if (from_cell & 8) write(4, &four, 1);
@@ -111,7 +112,7 @@ class StripPool : protected StripBlock {
   __device__ __forceinline__ static float beside(float v, int lanes) {
     return v + __shfl_xor_sync(0xffffffffu, v, lanes);
   }
-  __device__ __forceinline__ float* carried() const { return covers + own; }
+  __device__ __forceinline__ float* carried() const { return covers + strip_threads; }
 };
 
 }  // namespace ssimloss
