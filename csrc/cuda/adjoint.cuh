@@ -10,7 +10,8 @@
 //   down     4 rows of a column a thread, as soon as all rows of their windows are in the ring: the gradient,
 //            or with several scales this one's part of it, which gather_kernel adds up
 // with one barrier a chunk; a warp takes one row of fill, one row of cells, or 32 columns and 4 rows of the
-// others at a time. Blocks of the largest scale come first, so that the last ones to start are short.
+// others at a time. Blocks of the largest scale come first, so that the last ones to start are short; for the
+// same reason one scale may have a band more than another (AdjointCost in scales.cu).
 //
 // For each element, scale of radius r and one gradient, W own columns, B rows of a band, g = 1 + (2 r + 16) /
 // B:
@@ -47,8 +48,9 @@ class GradientBlock : protected RingMoments<T> {
   using Base::p, Base::image, Base::channel;
   const ScalesParams<T>& all;
 
-  __device__ __forceinline__ GradientBlock(const ScalesParams<T>& params, unsigned char* shared, int piece)
-      : Base(params.block, shared, piece), all(params) {}
+  template <class... Cut>
+  __device__ __forceinline__ GradientBlock(const ScalesParams<T>& params, unsigned char* shared, Cut... cut)
+      : Base(params.block, shared, cut...), all(params) {}
 
   // Of scale j, gradient q: the plane's part.
   __device__ __forceinline__ T* part(int j, int q) const {
@@ -114,20 +116,8 @@ class Adjoint : GradientBlock<Gradients, T> {
   static constexpr int M = Gradients == 2 ? 4 : 3;
 
  public:
-  // Grid: scales from the last to the first, and each one's pieces.
   __device__ __forceinline__ Adjoint(const ScalesParams<T>& params, unsigned char* shared)
-      : Owner(params, shared, int(blockIdx.x % (gridDim.x / params.scales))),
-        j(params.scales - 1 - int(blockIdx.x / (gridDim.x / params.scales))),
-        r(params.radius[j]) {
-    for (int k = int(threadIdx.x); k <= 2 * r; k += int(blockDim.x))
-      this->taps[k + 3] = all.taps[j][k < r ? r - k : k - r];
-    const int64_t plane = int64_t(image) * p.channels + channel;
-    const int64_t size = int64_t(p.height - 2 * crop()) * (p.width - 2 * crop());
-    if (threadIdx.x != 0) return;
-    here().maps = (plane * (all.scales * M + (p.l1 && p.l1_windowed)) + j * M) * size;
-    here().part = this->part(j, 0) - all.parts;
-    here().x = image * p.x.n + channel * p.x.c, here().y = image * p.y.n + channel * p.y.c;
-  }
+      : Adjoint(params, shared, scale_of(params)) {}
 
   __device__ __forceinline__ void run() {
     if (threadIdx.x == 0) here().chunks = divided(row1 - row0, R) + late(), set_interval(-2);
@@ -159,6 +149,28 @@ class Adjoint : GradientBlock<Gradients, T> {
 
  private:
   const int j, r;
+
+  __device__ __forceinline__ Adjoint(const ScalesParams<T>& params, unsigned char* shared, int scale)
+      : Owner(params, shared, int(blockIdx.x) - params.cut[scale].first_block, params.cut[scale].bands,
+              params.cut[scale].band_rows),
+        j(scale),
+        r(params.radius[scale]) {
+    for (int k = int(threadIdx.x); k <= 2 * r; k += int(blockDim.x))
+      this->taps[k + 3] = all.taps[j][k < r ? r - k : k - r];
+    const int64_t plane = int64_t(image) * p.channels + channel;
+    const int64_t size = int64_t(p.height - 2 * crop()) * (p.width - 2 * crop());
+    if (threadIdx.x != 0) return;
+    here().maps = (plane * (all.scales * M + (p.l1 && p.l1_windowed)) + j * M) * size;
+    here().part = this->part(j, 0) - all.parts;
+    here().x = image * p.x.n + channel * p.x.c, here().y = image * p.y.n + channel * p.y.c;
+  }
+
+  // The last scale has the first blocks.
+  __device__ __forceinline__ static int scale_of(const ScalesParams<T>& params) {
+    int scale = 0;
+    while (int(blockIdx.x) < params.cut[scale].first_block) ++scale;
+    return scale;
+  }
 
   // What a block need not keep in registers.
   __device__ __forceinline__ AdjointPlane& here() const {
@@ -353,7 +365,7 @@ class Gather : GradientBlock<Gradients, T> {
 
  public:
   __device__ __forceinline__ Gather(const ScalesParams<T>& params, unsigned char* shared)
-      : Owner(params, shared, int(blockIdx.x)) {}
+      : Owner(params, shared) {}
 
   __device__ __forceinline__ void run() const {
     constexpr int across = gather_threads / gather_rows;

@@ -48,9 +48,10 @@ void run(const Similarity& s, void* stream) {
     params.taps[k] = T(window.weights[k < window.radius ? window.radius - k : k - window.radius]);
     if (k < 10) params.rim[k] = params.taps[k];
   }
-  for_images(s, params, 1, [&](int64_t, int64_t blocks) {
-    cell_side(s.problem) == 8 ? with_gradients<8>(params, blocks, stream)
-                              : with_gradients<4>(params, blocks, stream);
+  const int64_t in_image = int64_t(params.strips) * params.bands * params.channels;
+  for_images(s, params, in_image, [&](int64_t, int64_t images) {
+    cell_side(s.problem) == 8 ? with_gradients<8>(params, images * in_image, stream)
+                              : with_gradients<4>(params, images * in_image, stream);
   });
 }
 

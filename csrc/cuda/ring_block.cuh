@@ -84,13 +84,16 @@ struct RingParams {
 template <class T>
 class RingBlock {
  public:
-  __device__ __forceinline__ RingBlock(const RingParams<T>& params, unsigned char* shared,
-                                       int piece = int(blockIdx.x))
+  __device__ __forceinline__ RingBlock(const RingParams<T>& params, unsigned char* shared)
+      : RingBlock(params, shared, int(blockIdx.x), params.bands, params.band_rows) {}
+
+  __device__ __forceinline__ RingBlock(const RingParams<T>& params, unsigned char* shared, int piece,
+                                       int bands, int band_rows)
       : p(params), s(params.sizes) {
     T* all = reinterpret_cast<T*>(shared);
     raw = all + s.raw, moments = all + s.moments_at, maps = all + s.maps_at, ring = all + s.ring;
     bases = all + s.bases, taps = all + s.taps;
-    const int pieces = p.strips * p.bands;
+    const int pieces = p.strips * bands;
     if (p.channel_first) {
       channel = piece % p.channels, piece /= p.channels;
       image = piece / pieces, piece %= pieces;
@@ -98,8 +101,8 @@ class RingBlock {
       image = piece / pieces, piece %= pieces;
       channel = image % p.channels, image /= p.channels;
     }
-    row0 = piece / p.strips * p.band_rows, col0 = piece % p.strips * p.own;
-    row1 = row0 + p.band_rows < p.height ? row0 + p.band_rows : p.height;
+    row0 = piece / p.strips * band_rows, col0 = piece % p.strips * p.own;
+    row1 = row0 + band_rows < p.height ? row0 + band_rows : p.height;
     col1 = col0 + p.own < p.width ? col0 + p.own : p.width;
     filled = s.reach - s.margin - p.radius + s.columns;
   }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "launch.cuh"
@@ -10,6 +9,13 @@
 #include "set_images.h"
 
 namespace ssimloss {
+
+struct RingPlan {
+  int own = 0, strips = 0, bands = 0, band_rows = 0;  // own = 0: the device has not the shared memory
+  RingSizes sizes{};
+  double time = 0;
+  int scale_bands[max_scales] = {};  // adjoint_kernel's, in the place of `bands`
+};
 
 // A block of a strip of so many columns, its work in instructions as counted in
 // benchmarks/results/cuda-estimate-2026-11-25.md.
@@ -23,7 +29,6 @@ struct RingCost {
   double rate = 4;        // of a multiprocessor, in instructions a cycle
   double wait = 1.5;      // of a warp, in cycles an instruction
   double idle = 0;        // cycles of a chunk
-  bool even = true;       // all blocks take as long; else the shortest start last
 
   // One or two kinds of tasks between two barriers, which the warps take in turn.
   void phase(int tasks, double each, int others = 0, double each_other = 0) {
@@ -35,20 +40,23 @@ struct RingCost {
   void shared_phase(int warps, double work, double heaviest) {
     total += work, longest += std::max(work / warps, heaviest), idle += 1000;
   }
+
+  // Of a block of so many rows, with others beside it.
+  double block(int64_t rows, int64_t resident) const {
+    const double chunk = std::max(double(resident) * total / rate, wait * longest) + idle;
+    return chunk * (double((rows + chunk_rows - 1) / chunk_rows) + extra);
+  }
+  // Of all planes' strips, with so many blocks at once.
+  double all(const RingPlan& plan, int64_t strips, int64_t resident, int64_t at_once) const {
+    return double((strips * plan.bands + at_once - 1) / at_once) * block(plan.band_rows, resident);
+  }
 };
 inline int warps_of(int columns) { return (columns + 31) / 32; }
-
-struct RingPlan {
-  int own = 0, strips = 0, bands = 0, band_rows = 0;  // own = 0: the device has not the shared memory
-  RingSizes sizes{};
-  double time = 0;
-};
 
 inline int arithmetic_size(const Problem& p) { return p.x.dtype == DType::float64 ? 8 : 4; }
 inline int gradients_of(const Problem& p) { return wants_gradient(p) ? (p.grad_y.data ? 2 : 1) : 0; }
 
-// The least time for height x width of each plane: rounds of blocks that the device runs at once, times a
-// block's work, which is cost(own columns).
+// The least time for height x width of each plane, where cost(own columns) is that of a block.
 template <class Cost>
 RingPlan ring_plan(const Problem& p, int64_t height, int64_t width, Cost cost) {
   const Device device = current_device();
@@ -57,29 +65,27 @@ RingPlan ring_plan(const Problem& p, int64_t height, int64_t width, Cost cost) {
   for (int own = ring_max_own; own >= 8; own -= 8) {
     const int64_t strips = (width + own - 1) / own;
     if (own > 8 && (width + own - 9) / (own - 8) == strips) continue;  // narrower ones do as well
-    const RingCost block = cost(own);
+    const auto block = cost(own);
     const int64_t shared = int64_t(block.sizes.end) * arithmetic_size(p);
     if (shared > device.shared_per_block) continue;
     const int64_t resident = resident_of(device, arithmetic_size(p) == 8 ? 1 : block.most_resident, shared);
     const int64_t at_once = resident * device.multiprocessors;
-    const double chunk =
-        std::max(double(resident) * block.total / block.rate, block.wait * block.longest) + block.idle;
-    for (int64_t rounds = 0; rounds <= 6; ++rounds) {  // aimed at
+    for (int64_t rounds = 0, before = 0; rounds <= 6; ++rounds) {  // aimed at
       int64_t bands = rounds * at_once / std::max<int64_t>(1, planes * strips);
       bands = std::min(std::max<int64_t>(1, bands), (height + 7) / 8);
       const int64_t rows = std::max<int64_t>(1, (height + bands - 1) / bands);
       bands = (height + rows - 1) / rows;
-      const double blocks = double(planes * strips * bands) / double(at_once);
-      const double time = (block.even || blocks < 1 ? std::ceil(blocks) : blocks + 0.3) * chunk *
-                          (double((rows + block.chunk_rows - 1) / block.chunk_rows) + block.extra);
-      if (best.own && time >= best.time) continue;
-      best = {own, int(strips), int(bands), int(rows), block.sizes, time};
+      if (bands == before) continue;
+      before = bands;
+      RingPlan plan{own, int(strips), int(bands), int(rows), block.sizes};
+      plan.time = block.all(plan, planes * strips, resident, at_once);
+      if (best.own == 0 || plan.time < best.time) best = plan;
     }
   }
   return best;
 }
 
-// find(), or what it last said of the same question: it takes up to 50 us, and a call asks several times.
+// find(), or what it last said of the same question: it takes up to 100 us, and a call asks several times.
 template <class Find>
 RingPlan remembered(int kernel, const Problem& p, Find find) {
   struct Question {
@@ -130,17 +136,16 @@ void set_ring(const Similarity& s, const RingPlan& plan, RingParams<T>& params) 
   params.incoming_double = s.incoming.dtype == DType::float64, params.incoming_stride = s.incoming.stride;
 }
 
-// start(first image, blocks), with params set, for as many images at a time as one launch takes so many
-// times.
+// start(first image, images), with params set, for as many images at a time as one launch takes. An image has
+// so many blocks.
 template <class T, class Start>
-void for_images(const Similarity& s, RingParams<T>& params, int64_t times, Start start) {
+void for_images(const Similarity& s, RingParams<T>& params, int64_t blocks, Start start) {
   const Problem& p = s.problem;
-  const int64_t in_image = int64_t(params.strips) * params.bands * p.channels;
-  const int64_t images =
-      std::min(p.batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, times * in_image)));
+  const int64_t pieces = int64_t(params.strips) * params.bands * p.channels;
+  const int64_t images = std::min(p.batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, blocks)));
   for (int64_t first = 0; first < p.batch; first += images) {
-    set_images(s, first, in_image, params.offsets, params);
-    start(first, std::min(images, p.batch - first) * in_image);
+    set_images(s, first, pieces, params.offsets, params);
+    start(first, std::min(images, p.batch - first));
   }
 }
 

@@ -1,8 +1,9 @@
 // The launches of scales.cuh's and adjoint.cuh's kernels.
 #include "scales.cuh"
 
-#include "adjoint.cuh"
+#include <map>
 
+#include "adjoint.cuh"
 #include "ring_plan.h"
 
 namespace ssimloss {
@@ -67,11 +68,60 @@ RingPlan plan_of(const Problem& p) {
   });
 }
 
-// Of the second launch, where each block has one scale: the mean of all.
-RingCost adjoint_cost_of(const Problem& p, int own) {
+int64_t divided(int64_t v, int64_t by) { return (v + by - 1) / by; }
+
+// When the last of so many multiprocessors is done with blocks that take so long: each starts the next one.
+double makespan(int64_t multiprocessors, const int64_t* blocks, const double* each, int kinds) {
+  std::map<double, int64_t> done{{0., multiprocessors}};
+  double rounds = 0;
+  for (int j = kinds - 1; j >= 0; --j) {
+    const int64_t whole = std::max<int64_t>(0, blocks[j] / multiprocessors - 1);
+    rounds += double(whole) * each[j];
+    for (int64_t left = blocks[j] - whole * multiprocessors; left > 0;) {
+      const auto first = done.begin();
+      const int64_t now = std::min(left, first->second);
+      done[first->first + each[j]] += now;
+      left -= now;
+      if ((first->second -= now) == 0) done.erase(first);
+    }
+  }
+  return rounds + done.rbegin()->first;
+}
+
+// Of the second launch, where each block has one scale.
+struct AdjointCost {
+  RingSizes sizes;
+  int64_t height;
+  int scales, most_resident = 2;
+  RingCost of_scale[max_scales];
+
+  // Sets each scale's bands: the plan's, or one more where that ends sooner. A few long blocks that start
+  // last would have most multiprocessors wait for them.
+  double all(RingPlan& plan, int64_t strips, int64_t resident, int64_t at_once) const {
+    int64_t blocks[max_scales];
+    double each[max_scales];
+    const auto time = [&] {
+      for (int j = 0; j < scales; ++j) {
+        const int64_t rows = divided(height, plan.scale_bands[j]);
+        blocks[j] = strips / scales * divided(height, rows), each[j] = of_scale[j].block(rows, resident);
+      }
+      return makespan(at_once, blocks, each, scales);
+    };
+    std::fill_n(plan.scale_bands, scales, plan.bands);
+    double least = time();
+    for (int j = scales - 1; j >= 0; --j) {
+      ++plan.scale_bands[j];
+      const double now = time();
+      now < least ? void(least = now) : void(--plan.scale_bands[j]);
+    }
+    return least;
+  }
+};
+
+AdjointCost adjoint_cost_of(const Problem& p, int own) {
   const int radius = p.windows[p.scales - 1].radius, gradients = gradients_of(p);
-  RingCost cost{};
-  cost.chunk_rows = 16, cost.rate = 2.5, cost.wait = 5, cost.even = p.scales == 1;
+  AdjointCost cost{};
+  cost.height = p.height, cost.scales = p.scales;
   RingSizes& s = cost.sizes;
   s.capacity = (adjoint_late(radius) + 2) * adjoint_rows;
   s.chunks = (adjoint_late(radius) + 4) * adjoint_rows / 4;
@@ -89,11 +139,11 @@ RingCost adjoint_cost_of(const Problem& p, int own) {
     const int r = p.windows[j].radius;
     const double each = (2.0 + gradients) / 3 * (21 * (2 * r + 1) + 390);
     const double work = 2 * tasks * each + adjoint_rows * (140 + 45 * warps_of(own + 2 * r));
-    cost.shared_phase(warps, work, each);
-    cost.extra += (work - tasks * each) * adjoint_late(r);  // what comes before the first row
+    RingCost& one = cost.of_scale[j];
+    one.chunk_rows = adjoint_rows, one.rate = 2.5, one.wait = 5;
+    one.shared_phase(warps, work, each);
+    one.extra = 1.5 + (work - tasks * each) * adjoint_late(r) / work;  // what comes before the first row
   }
-  cost.extra = 1.5 + cost.extra / cost.total;
-  cost.total /= p.scales, cost.longest /= p.scales, cost.idle /= p.scales;
   return cost;
 }
 
@@ -124,34 +174,46 @@ void run(const Similarity& s, void* stream) {
     for (int t = 0; t <= params.radius[j]; ++t) params.taps[j][t] = T(p.windows[j].weights[t]);
   }
   const int64_t maps_of_image = tile_maps_bytes(p) / p.batch;
-  const auto queue = [&](const char* name, const RingPlan& plan, int threads, int64_t times, auto value,
-                         auto one, auto both) {
+  const auto queue = [&](const char* name, const RingPlan& plan, int threads, auto value, auto one,
+                         auto both) {
     set_ring(s, plan, block);
     block.in_fours = block.in_fours && (crop_of(p) - plan.sizes.reach) % 4 == 0;
-    for_images(s, block, times, [&](int64_t first, int64_t blocks) {
+    const bool each_scale = plan.scale_bands[0] > 0;
+    int64_t bands = each_scale ? 0 : plan.bands;
+    for (int j = 0; each_scale && j < p.scales; ++j) {
+      params.cut[j].band_rows = int(divided(p.height, plan.scale_bands[j]));
+      bands += params.cut[j].bands = int(divided(p.height, params.cut[j].band_rows));
+    }
+    const int64_t of_band = plan.strips * p.channels;
+    for_images(s, block, of_band * bands, [&](int64_t first, int64_t images) {
+      int64_t blocks = each_scale ? 0 : images * of_band * bands;
+      for (int j = p.scales - 1; each_scale && j >= 0; --j) {
+        params.cut[j].first_block = int(blocks);
+        blocks += images * of_band * params.cut[j].bands;
+      }
       char* scratch = static_cast<char*>(s.maps);
       params.maps = reinterpret_cast<T*>(scratch + first * maps_of_image);
       params.parts = reinterpret_cast<T*>(scratch + p.batch * maps_of_image + first * parts_of_image(p));
-      launch(name, block.grad_y.data ? both : (block.grad_x.data ? one : value), times * blocks, threads,
+      launch(name, block.grad_y.data ? both : (block.grad_x.data ? one : value), blocks, threads,
              size_t(block.sizes.end) * sizeof(T), stream, params);
     });
   };
   const int gradients = gradients_of(p);
-  queue("scales_kernel", plan_of(p), scales_threads<T>(gradients), 1, &scales_kernel<0, T>,
-        &scales_kernel<1, T>, &scales_kernel<2, T>);
+  queue("scales_kernel", plan_of(p), scales_threads<T>(gradients), &scales_kernel<0, T>, &scales_kernel<1, T>,
+        &scales_kernel<2, T>);
   if (gradients == 0) return;
   const RingPlan plan = adjoint_plan_of(p);
   const int threads = adjoint_threads_of(p, plan.sizes.end);
   if (p.scales == 1) {
-    return queue("adjoint_kernel", plan, threads, 1, &adjoint_kernel<1, false, T>,
-                 &adjoint_kernel<1, false, T>, &adjoint_kernel<2, false, T>);
+    return queue("adjoint_kernel", plan, threads, &adjoint_kernel<1, false, T>, &adjoint_kernel<1, false, T>,
+                 &adjoint_kernel<2, false, T>);
   }
-  queue("adjoint_kernel", plan, threads, p.scales, &adjoint_kernel<1, true, T>, &adjoint_kernel<1, true, T>,
+  queue("adjoint_kernel", plan, threads, &adjoint_kernel<1, true, T>, &adjoint_kernel<1, true, T>,
         &adjoint_kernel<2, true, T>);
   RingPlan rows{};
   rows.own = int(p.width), rows.strips = 1;
   rows.band_rows = gather_rows, rows.bands = int((p.height + gather_rows - 1) / gather_rows);
-  queue("gather_kernel", rows, gather_threads, 1, &gather_kernel<1, T>, &gather_kernel<1, T>,
+  queue("gather_kernel", rows, gather_threads, &gather_kernel<1, T>, &gather_kernel<1, T>,
         &gather_kernel<2, T>);
 }
 

@@ -31,13 +31,19 @@
 
 namespace ssimloss {
 
+// Which blocks have a scale, and its bands.
+struct ScaleCut {
+  int first_block, bands, band_rows;
+};
+
 template <class T>
 struct ScalesParams {
   RingParams<T> block;  // its radius is the largest; its taps are not used
   int scales;
   int radius[max_scales], taps_at[max_scales];  // in shared memory
   T taps[max_scales][33];
-  T* maps;   // [planes][map][height - 2 crop][width - 2 crop]
+  ScaleCut cut[max_scales];  // of adjoint_kernel
+  T* maps;                   // [planes][map][height - 2 crop][width - 2 crop]
   T* parts;  // [planes][scale][gradient][height][width]: of the gradient, where there are several scales
 };
 
