@@ -72,7 +72,7 @@ class Bug(NamedTuple):
 SSIM, MIX = ("strip", "ssim zeros x"), ("tiles", "mix zeros default")
 RING, SCALES = ("ring", "ssim zeros taps9"), ("scales", "mix zeros x")
 WAIT, BARRIER = "__pipeline_wait_prior(0);", "__syncthreads();"
-LAST_COLUMN = "return col0 + own < p.width ? col0 + own : p.width;"
+LAST_COLUMN = "return col0 + p.own < p.width ? col0 + p.own : p.width;"
 BUGS = {
     "no barrier after the fill": Bug(f"{WAIT}\n        {BARRIER}", WAIT, *SSIM, "tsan", "data race"),
     "no wait for cp.async": Bug(WAIT, "", *SSIM, "plain", "not finite"),
@@ -80,7 +80,7 @@ BUGS = {
         "4 * strip_rows * strip_pitch", "3 * strip_rows * strip_pitch", *SSIM, "asan", "use-after-poison"
     ),
     "gradient written beyond the image": Bug(
-        LAST_COLUMN, "return col0 + own;", *SSIM, "asan", "heap-buffer-overflow"
+        LAST_COLUMN, "return col0 + p.own;", *SSIM, "asan", "heap-buffer-overflow"
     ),
     "no barrier after the levels' sums": Bug(
         f"1, ssim, l1);\n  {BARRIER}", "1, ssim, l1);", "dyadic", "mix_dyadic zeros x", "plain", "not finite"
