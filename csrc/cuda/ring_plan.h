@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "launch.cuh"
@@ -13,8 +14,8 @@ namespace ssimloss {
 struct RingPlan {
   int own = 0, strips = 0, bands = 0, band_rows = 0;  // own = 0: the device has not the shared memory
   RingSizes sizes{};
-  double time = 0;
-  int scale_bands[max_scales] = {};  // adjoint_kernel's, in the place of `bands`
+  double time = HUGE_VAL;
+  int scale_bands[max_scales] = {};  // adjoint_kernel's, aimed at in the place of `bands`
 };
 
 // A block of a strip of so many columns, its work in instructions as counted in
@@ -47,7 +48,7 @@ struct RingCost {
     return chunk * (double((rows + chunk_rows - 1) / chunk_rows) + extra);
   }
   // Of all planes' strips, with so many blocks at once.
-  double all(const RingPlan& plan, int64_t strips, int64_t resident, int64_t at_once) const {
+  double all(const RingPlan& plan, int64_t strips, int64_t resident, int64_t at_once, double) const {
     return double((strips * plan.bands + at_once - 1) / at_once) * block(plan.band_rows, resident);
   }
 };
@@ -78,8 +79,8 @@ RingPlan ring_plan(const Problem& p, int64_t height, int64_t width, Cost cost) {
       if (bands == before) continue;
       before = bands;
       RingPlan plan{own, int(strips), int(bands), int(rows), block.sizes};
-      plan.time = block.all(plan, planes * strips, resident, at_once);
-      if (best.own == 0 || plan.time < best.time) best = plan;
+      plan.time = block.all(plan, planes * strips, resident, at_once, best.time);
+      if (plan.time < best.time) best = plan;
     }
   }
   return best;

@@ -70,15 +70,18 @@ RingPlan plan_of(const Problem& p) {
 
 int64_t divided(int64_t v, int64_t by) { return (v + by - 1) / by; }
 
-// When the last of so many multiprocessors is done with blocks that take so long: each starts the next one.
-double makespan(int64_t multiprocessors, const int64_t* blocks, const double* each, int kinds) {
-  std::map<double, int64_t> done{{0., multiprocessors}};
+// When the last block is done, of those that take each[j], from the last kind to the first; so many run at
+// once, and where one is done the next one starts.
+double makespan(int64_t at_once, const int64_t* blocks, const double* each, int kinds) {
+  std::map<double, int64_t> done{{0., at_once}};  // when, and how many
   double rounds = 0;
   for (int j = kinds - 1; j >= 0; --j) {
-    const int64_t whole = std::max<int64_t>(0, blocks[j] / multiprocessors - 1);
-    rounds += double(whole) * each[j];
-    for (int64_t left = blocks[j] - whole * multiprocessors; left > 0;) {
+    for (int64_t left = blocks[j]; left > 0;) {
       const auto first = done.begin();
+      if (left >= at_once && done.rbegin()->first - first->first <= each[j]) {  // one more each, in turn
+        rounds += double(left / at_once) * each[j], left %= at_once;
+        continue;
+      }
       const int64_t now = std::min(left, first->second);
       done[first->first + each[j]] += now;
       left -= now;
@@ -96,8 +99,8 @@ struct AdjointCost {
   RingCost of_scale[max_scales];
 
   // Sets each scale's bands: the plan's, or one more where that ends sooner. A few long blocks that start
-  // last would have most multiprocessors wait for them.
-  double all(RingPlan& plan, int64_t strips, int64_t resident, int64_t at_once) const {
+  // last would have most multiprocessors wait for them. Not tried far above `least`, to save time.
+  double all(RingPlan& plan, int64_t strips, int64_t resident, int64_t at_once, double least) const {
     int64_t blocks[max_scales];
     double each[max_scales];
     const auto time = [&] {
@@ -108,13 +111,13 @@ struct AdjointCost {
       return makespan(at_once, blocks, each, scales);
     };
     std::fill_n(plan.scale_bands, scales, plan.bands);
-    double least = time();
-    for (int j = scales - 1; j >= 0; --j) {
+    double best = time();
+    for (int j = scales - 1; j >= 0 && best < 1.25 * least; --j) {
       ++plan.scale_bands[j];
       const double now = time();
-      now < least ? void(least = now) : void(--plan.scale_bands[j]);
+      now < best ? void(best = now) : void(--plan.scale_bands[j]);
     }
-    return least;
+    return best;
   }
 };
 

@@ -13,6 +13,7 @@ namespace {
 // How the levels of one launch are cut.
 struct Plan {
   int64_t columns;  // of a strip at most, for the launch's warps
+  int64_t margin;   // columns on each side that a block needs beyond its own
   int64_t band_rows;
   int threads;
 };
@@ -36,13 +37,13 @@ Plan plan_of(const Problem* levels, int count, bool pools) {
   const int gradients = p.grad_y.data ? 2 : wants_gradient(p);
   // Warps at once, as far as registers go: a multiprocessor has four parts.
   const int64_t most = up(strip_blocks(gradients, maps_or_levels) * strip_threads / 32, 4) * 4;
-  const int64_t margin = gradients || pools ? strip_radius : 0;
+  const int64_t margin = gradients || pools ? strip_radius : 0;  // pooling's: threads (strip_pool.cuh)
   int64_t beyond = 2 * strip_radius + (gradients ? 2 * strip_radius : 0);
   if (pools) beyond += strip_rows - 1;  // see strip_pool.cuh
   Plan best{};
   double least = 0;
   for (int64_t warps = strip_threads / 32; warps > 0; --warps) {
-    Plan plan{(32 * warps - 2 * margin) / 8 * 8, 0, 0};
+    Plan plan{(32 * warps - 2 * margin) / 8 * 8, margin, 0, 0};
     for (int j = 0; j < count; ++j)
       plan.threads = std::max(plan.threads, 32 * int(up(own_of(levels[j], plan) + 2 * margin, 32)));
     if (plan.threads < 32 * warps) continue;  // fewer warps make the same strips
@@ -70,7 +71,7 @@ void set_params(const Similarity& s, const Plan& plan, StripParams& params) {
   params.dtype = p.x.dtype;
   params.padding = p.padding;
   params.strips = int(strips_of(p, plan)), params.own = int(own_of(p, plan));
-  params.filled = std::min(params.own + 28, strip_raw_pitch);
+  params.filled = params.own + (plan.margin ? 28 : 20);  // 12 before the own ones
   params.bands = int(bands_of(p, plan)), params.band_rows = int(plan.band_rows);
   params.channel_first = p.x.stride_c == 1 && p.channels > 1;
   params.in_fours = in_fours(p.x) && in_fours(p.y) && in_fours(p.grad_x) && in_fours(p.grad_y);

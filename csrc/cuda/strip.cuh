@@ -1,7 +1,7 @@
 // SSIM under an 11-tap window, value and gradient in one launch: horizontal, vertical, vertical, horizontal.
 //
-// A block owns a strip of columns and a band of rows of one plane, and has a warp for each 32 columns of
-// moments. It streams down the band in chunks of 8 raw rows; three barriers a chunk:
+// A block owns a strip of columns and a band of rows of one plane, and has warps for the widest strip's
+// moments, 32 columns each. It streams down the band in chunks of 8 raw rows; three barriers a chunk:
 //   fill        cp.async of the next 8 rows of x and y, as they are, into one buffer
 //   along       a thread makes the moments of 8 neighbouring columns of one row: G*m, G*d, G*m^2, G*d^2
 //   down, twice a thread owns a column: transposed filters (a row adds to the 10 outputs still pending, in
@@ -36,8 +36,8 @@ namespace ssimloss {
 
 #include "../ssim_math.h"
 
-// Blocks that a multiprocessor runs at once. Two leave 168 registers a thread, too few for both gradients of
-// a map, or of several levels: they would spill up to 350 bytes.
+// Blocks of all 192 threads that a multiprocessor runs at once. Two leave 168 registers a thread, too few for
+// both gradients of a map, or of several levels: they would spill up to 350 bytes.
 constexpr int strip_blocks(int gradients, bool maps_or_levels) {
   if (gradients == 0) return 3;
   return gradients == 2 && maps_or_levels ? 1 : 2;

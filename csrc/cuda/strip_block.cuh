@@ -162,7 +162,7 @@ class StripBlock {
 
   template <class E>
   __device__ __forceinline__ void fill_from(int row, E*) {
-    const int warps_a_row = blockDim.x >= 128 ? 2 : 1;  // their threads have four columns each
+    const int warps_a_row = blockDim.x >= 128 ? 2 : 1;
     const int thread = again(int(threadIdx.x)), lane = thread & (32 * warps_a_row - 1);
     const int begin = thread / 32 >> (warps_a_row - 1), at_once = int(blockDim.x) / 32 >> (warps_a_row - 1);
     const int first = col0 - 12;

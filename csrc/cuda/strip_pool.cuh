@@ -6,9 +6,9 @@
 // shift, bit j of shift being 1 where the side of level j is odd. The last cell ends with the image.
 //   rows     a band owns the cells with 16 k in it. Its chunks begin at a multiple of 8 less shift, so that
 //            a chunk is half a cell and the bands need no alignment; up to 17 rows more are read
-//   columns  a strip owns the cells whose first column is in it: up to two for each 32 threads, as the
-//            strip has at least 10 columns less than the block threads; a cell takes 8 threads for m and 8
-//            for d; a thread has two columns
+//   columns  a strip owns the cells whose first column is in it (the first strip also one that begins
+//            outside the image): up to two for each 32 threads, as the strip has at least 16 columns less
+//            than the block threads; a cell takes 8 threads for m and 8 for d; a thread has two columns
 // For each element, m and d together, an even width: 2 shared-memory reads of 8 bytes, 9 FP32 and about 30
 // other instructions; 2.7 bytes written.
 #pragma once
