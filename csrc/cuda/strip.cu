@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cmath>
 #include <cstdlib>
 
 #include "set_images.h"
@@ -28,20 +29,20 @@ int64_t bands_of(const Problem& p, const Plan& plan) { return up(p.height, plan.
 int64_t pieces_of(const Problem& p, const Plan& plan) { return strips_of(p, plan) * bands_of(p, plan); }
 
 // For the least time; the first level is the tallest and widest. A multiprocessor's time is estimated as the
-// instructions of its warps and, for each round of blocks, as much as those of five warps for waiting: with
-// 12 warps an H100 issued 0.69 instructions a cycle.
+// instructions of its warps, as many as the fullest of its four parts has, times four; and, for each round of
+// blocks, as much as those of five warps for waiting: with 12 warps an H100 issued 0.69 instructions a cycle.
 Plan plan_of(const Problem* levels, int count, bool pools) {
   const Problem& p = levels[0];
   const Device device = current_device();
   const bool maps_or_levels = p.grad_map.data || p.sum_difference || pools;
   const int gradients = p.grad_y.data ? 2 : wants_gradient(p);
-  // Warps at once, as far as registers go: a multiprocessor has four parts.
+  // Warps at once, as far as registers go.
   const int64_t most = up(strip_blocks(gradients, maps_or_levels) * strip_threads / 32, 4) * 4;
   const int64_t margin = gradients || pools ? strip_radius : 0;  // pooling's: threads (strip_pool.cuh)
   int64_t beyond = 2 * strip_radius + (gradients ? 2 * strip_radius : 0);
   if (pools) beyond += strip_rows - 1;  // see strip_pool.cuh
   Plan best{};
-  double least = 0;
+  double least = HUGE_VAL;
   for (int64_t warps = strip_threads / 32; warps > 0; --warps) {
     Plan plan{(32 * warps - 2 * margin) / 8 * 8, margin, 0, 0};
     for (int j = 0; j < count; ++j)
@@ -49,18 +50,22 @@ Plan plan_of(const Problem* levels, int count, bool pools) {
     if (plan.threads < 32 * warps) continue;  // fewer warps make the same strips
     const int64_t resident = resident_of(device, most / warps, strip_shared_pooling);
     const int64_t at_once = resident * device.multiprocessors;
+    const auto round = [&](int64_t blocks) { return blocks ? 4 * up(blocks * warps, 4) + 5 : 0; };
+    double shortest = HUGE_VAL;
+    int64_t rows = 0;
     for (int64_t bands = 1; bands <= 4096; ++bands) {
       plan.band_rows = up(p.height, bands);
       int64_t blocks = 0;
       for (int j = 0; j < count; ++j) blocks += p.batch * p.channels * pieces_of(levels[j], plan);
       if (bands > 1 && (plan.band_rows < strip_rows || blocks > 4 * at_once)) break;
-      const int64_t last = up(blocks % at_once, device.multiprocessors);
       // A block's chunks, and what starting one costs in chunks.
-      const double time = double(blocks / at_once * (resident * warps + 5) + (last ? last * warps + 5 : 0)) *
-                          (double(up(plan.band_rows + beyond, strip_rows)) + 1.5);
-      if (best.threads && time >= least) continue;
-      least = time, best = plan;
+      const double chunks = double(up(plan.band_rows + beyond, strip_rows)) + 1.5;
+      const int64_t last = up(blocks % at_once, device.multiprocessors);
+      const double time = chunks * double(blocks / at_once * round(resident) + round(last));
+      if (time < shortest) shortest = time, rows = plan.band_rows;
     }
+    plan.band_rows = rows;
+    if (shortest < 0.95 * least) least = shortest, best = plan;  // narrower ones must be worth it
   }
   return best;
 }
