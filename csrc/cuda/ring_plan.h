@@ -45,11 +45,11 @@ struct RingCost {
   // Of a block of so many rows, with others beside it.
   double block(int64_t rows, int64_t resident) const {
     const double chunk = std::max(double(resident) * total / rate, wait * longest) + idle;
-    return chunk * (double((rows + chunk_rows - 1) / chunk_rows) + extra);
+    return chunk * (double(divided(rows, chunk_rows)) + extra);
   }
   // Of all planes' strips, with so many blocks at once.
   double all(const RingPlan& plan, int64_t strips, int64_t resident, int64_t at_once, double) const {
-    return double((strips * plan.bands + at_once - 1) / at_once) * block(plan.band_rows, resident);
+    return double(divided(strips * plan.bands, at_once)) * block(plan.band_rows, resident);
   }
 };
 inline int warps_of(int columns) { return (columns + 31) / 32; }

@@ -68,8 +68,6 @@ RingPlan plan_of(const Problem& p) {
   });
 }
 
-int64_t divided(int64_t v, int64_t by) { return (v + by - 1) / by; }
-
 // When the last block is done, of those that take each[j], from the last kind to the first; so many run at
 // once, and where one is done the next one starts.
 double makespan(int64_t at_once, const int64_t* blocks, const double* each, int kinds) {
@@ -115,7 +113,10 @@ struct AdjointCost {
     for (int j = scales - 1; j >= 0 && best < 1.25 * least; --j) {
       ++plan.scale_bands[j];
       const double now = time();
-      now < best ? void(best = now) : void(--plan.scale_bands[j]);
+      if (now < best)
+        best = now;
+      else
+        --plan.scale_bands[j];
     }
     return best;
   }

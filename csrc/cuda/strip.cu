@@ -19,12 +19,12 @@ struct Plan {
   int threads;
 };
 
-int64_t up(int64_t v, int64_t by) { return (v + by - 1) / by; }
-
 // Strips are equally wide, in multiples of 8.
-int64_t strips_of(const Problem& p, const Plan& plan) { return up(p.width, plan.columns); }
-int64_t own_of(const Problem& p, const Plan& plan) { return up(up(p.width, strips_of(p, plan)), 8) * 8; }
-int64_t bands_of(const Problem& p, const Plan& plan) { return up(p.height, plan.band_rows); }
+int64_t strips_of(const Problem& p, const Plan& plan) { return divided(p.width, plan.columns); }
+int64_t own_of(const Problem& p, const Plan& plan) {
+  return divided(divided(p.width, strips_of(p, plan)), 8) * 8;
+}
+int64_t bands_of(const Problem& p, const Plan& plan) { return divided(p.height, plan.band_rows); }
 
 int64_t pieces_of(const Problem& p, const Plan& plan) { return strips_of(p, plan) * bands_of(p, plan); }
 
@@ -37,7 +37,7 @@ Plan plan_of(const Problem* levels, int count, bool pools) {
   const bool maps_or_levels = p.grad_map.data || p.sum_difference || pools;
   const int gradients = p.grad_y.data ? 2 : wants_gradient(p);
   // Warps at once, as far as registers go.
-  const int64_t most = up(strip_blocks(gradients, maps_or_levels) * strip_threads / 32, 4) * 4;
+  const int64_t most = divided(strip_blocks(gradients, maps_or_levels) * strip_threads / 32, 4) * 4;
   const int64_t margin = gradients || pools ? strip_radius : 0;  // pooling's: threads (strip_pool.cuh)
   int64_t beyond = 2 * strip_radius + (gradients ? 2 * strip_radius : 0);
   if (pools) beyond += strip_rows - 1;  // see strip_pool.cuh
@@ -46,21 +46,21 @@ Plan plan_of(const Problem* levels, int count, bool pools) {
   for (int64_t warps = strip_threads / 32; warps > 0; --warps) {
     Plan plan{(32 * warps - 2 * margin) / 8 * 8, margin, 0, 0};
     for (int j = 0; j < count; ++j)
-      plan.threads = std::max(plan.threads, 32 * int(up(own_of(levels[j], plan) + 2 * margin, 32)));
+      plan.threads = std::max(plan.threads, 32 * int(divided(own_of(levels[j], plan) + 2 * margin, 32)));
     if (plan.threads < 32 * warps) continue;  // fewer warps make the same strips
     const int64_t resident = resident_of(device, most / warps, strip_shared_pooling);
     const int64_t at_once = resident * device.multiprocessors;
-    const auto round = [&](int64_t blocks) { return blocks ? 4 * up(blocks * warps, 4) + 5 : 0; };
+    const auto round = [&](int64_t blocks) { return blocks ? 4 * divided(blocks * warps, 4) + 5 : 0; };
     double shortest = HUGE_VAL;
     int64_t rows = 0;
     for (int64_t bands = 1; bands <= 4096; ++bands) {
-      plan.band_rows = up(p.height, bands);
+      plan.band_rows = divided(p.height, bands);
       int64_t blocks = 0;
       for (int j = 0; j < count; ++j) blocks += p.batch * p.channels * pieces_of(levels[j], plan);
       if (bands > 1 && (plan.band_rows < strip_rows || blocks > 4 * at_once)) break;
       // A block's chunks, and what starting one costs in chunks.
-      const double chunks = double(up(plan.band_rows + beyond, strip_rows)) + 1.5;
-      const int64_t last = up(blocks % at_once, device.multiprocessors);
+      const double chunks = double(divided(plan.band_rows + beyond, strip_rows)) + 1.5;
+      const int64_t last = divided(blocks % at_once, device.multiprocessors);
       const double time = chunks * double(blocks / at_once * round(resident) + round(last));
       if (time < shortest) shortest = time, rows = plan.band_rows;
     }

@@ -8,8 +8,6 @@
 namespace ssimloss {
 namespace {
 
-int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 int64_t width_of_tile(DType dtype) {
   return dtype == DType::float64 ? tile_width<double> : tile_width<float>;
 }
