@@ -9,6 +9,7 @@ hangs on the unit of the l1 term, so there are three readings: "mix" has 0.84 wi
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssimloss import MixLoss, MSSSIMLoss, SSIMLoss
@@ -16,6 +17,13 @@ from ssimloss import MixLoss, MSSSIMLoss, SSIMLoss
 from .data import PATCH
 
 ALPHA = 0.84
+
+
+class HalfMSELoss(nn.Module):
+    """sum (x - y)^2 / (2 count), as the layer that the paper's authors used."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(x, y) / 2
 
 
 class MSSSIML2Loss(nn.Module):
@@ -39,6 +47,7 @@ class MSSSIML2Loss(nn.Module):
 
 LOSSES = {
     "l2": nn.MSELoss(),
+    "l2_released": HalfMSELoss(),
     "l1": nn.L1Loss(),
     "ssim5": SSIMLoss(sigma=5, window_size=PATCH),
     "ssim9": SSIMLoss(sigma=9, window_size=PATCH),

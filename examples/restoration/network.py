@@ -18,21 +18,27 @@ class Network(nn.Module):
     Where the paper is silent: the network predicts the correction to its input, and its last
     layer starts at zero. So before the first step the output IS the input, whatever the loss, and a
     few hundred steps suffice to improve on it; without this they would go into learning to copy.
+    correction=False is the plain network, with torch's usual initialisation in every layer.
     """
 
-    def __init__(self, kernels: Sequence[int] = (9, 5, 5), widths: Sequence[int] = (64, 64)):
+    def __init__(
+        self, kernels: Sequence[int] = (9, 5, 5), widths: Sequence[int] = (64, 64), correction: bool = True
+    ):
         super().__init__()
-        self.shape = {"kernels": list(kernels), "widths": list(widths)}
+        self.shape = {"kernels": list(kernels), "widths": list(widths), "correction": correction}
+        self.correction = correction
         layers: list[nn.Module] = []
         for kernel, (before, after) in zip(kernels, pairwise([3, *widths, 3]), strict=True):
             convolution = nn.Conv2d(before, after, kernel, padding=kernel // 2)
             layers += [convolution, nn.PReLU(after)]
-        nn.init.zeros_(convolution.weight)
-        nn.init.zeros_(convolution.bias)
+        if correction:
+            nn.init.zeros_(convolution.weight)
+            nn.init.zeros_(convolution.bias)
         self.layers = nn.Sequential(*layers[:-1])  # no PReLU at the end
 
     def forward(self, image: Tensor) -> Tensor:
-        return image + self.layers(image)
+        restored = self.layers(image)
+        return image + restored if self.correction else restored
 
 
 def save_network(path: Path, network: Network, about: dict[str, str]) -> None:

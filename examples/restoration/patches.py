@@ -20,15 +20,22 @@ def generator(device: torch.device, *numbers: int) -> torch.Generator:
 
 
 class Patches:
-    """Pairs (degraded, truth) of patches of 31 pixels at stride 7, float in [0, 1].
+    """Pairs (degraded, truth) of patches of `size` pixels a side at stride 7, float in [0, 1].
 
     A batch follows from its seed and step alone, whatever the losses and however often the training
     was stopped. Patches are drawn with replacement.
     """
 
-    def __init__(self, photographs: Sequence[Photograph], degradation: Degradation, device: torch.device):
+    def __init__(
+        self,
+        photographs: Sequence[Photograph],
+        degradation: Degradation,
+        device: torch.device,
+        size: int = PATCH,
+    ):
         self.degradation = degradation
-        self.side = PATCH + 2 * degradation.margin
+        self.size = size
+        self.side = size + 2 * degradation.margin  # of what is cut: degrading needs the margin
         corners, starts, pitches = [], [], []
         start = 0
         for number, (_, pixels) in enumerate(photographs):
@@ -53,10 +60,10 @@ class Patches:
     def __len__(self) -> int:
         return len(self.corners)
 
-    def batch(self, size: int, *numbers: int) -> tuple[Tensor, Tensor]:
-        """Two of [size, 3, 31, 31]; numbers: the seed and the step."""
+    def batch(self, count: int, *numbers: int) -> tuple[Tensor, Tensor]:
+        """`count` patches and their truths, [count, 3, size, size]; numbers: the seed and the step."""
         random = generator(self.truth.device, *numbers)
-        chosen = torch.randint(len(self), (size,), generator=random, device=self.truth.device)
+        chosen = torch.randint(len(self), (count,), generator=random, device=self.truth.device)
         return self.cut(chosen, random)
 
     def cut(self, chosen: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -70,14 +77,14 @@ class Patches:
             + channel[:, None, None] * channel_pitch[:, None, None, None]
             + line[:, None] * row_pitch[:, None, None, None]
             + line
-        )  # [size, 3, side, side]
+        )  # [count, 3, side, side]
         truth = as_float(self.truth[index])
         if self.degraded is not None:
             return as_float(self.degraded[index]), truth
         degraded = self.degradation(truth, torch.stack([row, column], 1), random)
         margin = self.degradation.margin
-        inner = (..., slice(margin, margin + PATCH), slice(margin, margin + PATCH))
-        return degraded[inner], truth[inner]
+        inner = slice(margin, margin + self.size)
+        return degraded[..., inner, inner], truth[..., inner, inner]
 
 
 def whole(function: Callable, picture: Tensor, number: int) -> Tensor:

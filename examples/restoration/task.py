@@ -56,7 +56,7 @@ class Study:
             for name, degradation in {task.name: task.degradation, **task.also}.items()
         }
         self.pairs = self.tests[task.name]
-        middles = [(middle(p.degraded), middle(p.truth) / 255) for p in self.pairs[:24]]
+        middles = [(middle(p.degraded, PROBE), middle(p.truth, PROBE) / 255) for p in self.pairs[:24]]
         self.probe = tuple(torch.stack(half).to(fabric.device) for half in zip(*middles, strict=True))
 
     @cached_property
@@ -131,6 +131,7 @@ class Study:
         return self.options.out / "pictures" / self.task.name / pair.name / f"{variant}.png"
 
 
-def middle(picture: Tensor) -> Tensor:
-    top, left = ((side - PROBE) // 2 for side in picture.shape[1:])
-    return picture[:, top : top + PROBE, left : left + PROBE]
+def middle(picture: Tensor, side: int) -> Tensor:
+    """Its middle `side` x `side` pixels."""
+    top, left = ((length - side) // 2 for length in picture.shape[1:])
+    return picture[:, top : top + side, left : left + side]

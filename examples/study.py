@@ -1,0 +1,357 @@
+"""Why the paper ranks the losses as it does: one question, one table.
+
+    python examples/study.py --data DIR --validation DIR --test DIR
+
+Trains the networks of all questions, on the CPU one for each core, and writes runs/study: runs.csv (a
+line for each network), curves.csv, gradients.csv. Every network is kept as soon as it is trained; a
+study that was stopped goes on where it was. Rates are chosen by the validation pictures alone.
+"""
+
+import argparse
+import csv
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import denoise_demosaic
+import jpeg_deblocking
+import super_resolution
+import torch
+from lightning.fabric import Fabric
+from restoration.data import PATCH, Photograph, as_float, read_folder
+from restoration.files import replacing, write_text
+from restoration.losses import ALPHA, LOSSES
+from restoration.network import Network, save_network
+from restoration.patches import Patches, degrade
+from restoration.run import PHOTOS, default_precision
+from restoration.task import middle
+from restoration.train import CurvePoint, Diverged, Job, Recipe, course, train
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ssimloss import MixLoss, ms_ssim_gaussian, ssim
+
+TASKS = {m.TASK.name: m.TASK for m in (super_resolution, jpeg_deblocking, denoise_demosaic)}
+STEPS = 3000  # of every question but that of length
+ADAM = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+SGD = (0.007, 0.02, 0.06, 0.2, 0.6, 2, 6, 20)
+SGD_255 = (7e-6, 2e-5, 6e-5, 2e-4, 6e-4, 2e-3)  # for ms_ssim+l2, whose l2 is in 0..255
+# Under SGD the size of a loss counts: there the losses are as the paper's authors released them.
+RELEASED = {"l2": "l2_released", "mix": "mix_released"}
+COMPARED = ("l2", "l1", "ms_ssim", "mix", "ms_ssim+l2")
+SIDE = 128  # pixels of the middles of the pictures that networks are measured on
+
+
+@dataclass(frozen=True)
+class Run:
+    """A network to train."""
+
+    loss: str
+    optimizer: str
+    rate: float
+    steps: int = STEPS
+    batch: int = 16
+    size: int = PATCH  # of a patch; larger ones give every position of the window, reflected at the border
+    start: str = "correction"  # or "plain": no skip connection, the usual initialisation
+    seed: int = 0
+    task: str = "super_resolution"
+
+    @property
+    def name(self) -> str:
+        values = asdict(self)
+        values["rate"] = f"{self.rate:g}"
+        return "-".join(map(str, values.values()))
+
+
+def loss_of(run: Run) -> nn.Module:
+    if run.loss.startswith("alpha="):
+        return MixLoss(alpha=float(run.loss.removeprefix("alpha=")), l1_range=255, window_size=PATCH)
+    if run.loss == "mix" and run.size > PATCH:
+        return MixLoss(alpha=ALPHA, l1_range=255, window_size=PATCH, padding="reflect")
+    return LOSSES[run.loss]
+
+
+# ---- The questions: each gives its networks, some of which depend on what others have shown.
+
+
+class Finished:
+    """What is known of the networks that are trained: {run: its line of runs.csv}."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.lines: dict[Run, dict] = {}
+
+    def file(self, run: Run) -> Path:
+        return self.folder / "networks" / f"{run.name}.json"
+
+    def read(self, run: Run) -> dict | None:
+        if run not in self.lines and self.file(run).exists():
+            self.lines[run] = json.loads(self.file(run).read_text())
+        return self.lines.get(run)
+
+    def rate(self, loss: str, optimizer: str, task: str = "super_resolution", **options) -> float:
+        """The best by the PSNR of the validation pictures."""
+        runs = [
+            replace(run, **options) for run in rates(self) if (run.loss, run.optimizer) == (loss, optimizer)
+        ]
+        found = [(self.read(run)["validation_psnr"], run.rate) for run in runs if self.read(run)]
+        if not found:
+            raise SystemExit(f"study.py: the rates of {loss} with {optimizer} come first: --only rates")
+        return max(found)[1]
+
+
+def rates(finished: Finished) -> list[Run]:
+    """Which optimiser, which rate?"""
+    adam = [Run(loss, "adam", rate) for rate in ADAM for loss in COMPARED]
+    sgd = [
+        Run(RELEASED.get(loss, loss), "sgd", rate)
+        for loss in COMPARED
+        for rate in (SGD_255 if loss == "ms_ssim+l2" else SGD)
+    ]
+    return adam + sgd
+
+
+def length(finished: Finished) -> list[Run]:
+    """Does the order change with longer training?"""
+    return [
+        Run(loss, "adam", finished.rate(loss, "adam"), steps)
+        for steps in (STEPS // 2, 2 * STEPS, 8 * STEPS)
+        for loss in COMPARED
+    ]
+
+
+def start(finished: Finished) -> list[Run]:
+    """Does the order hang on where training starts?"""
+    return [
+        Run(loss, "adam", factor * finished.rate(loss, "adam"), start="plain")
+        for loss in COMPARED[:4]
+        for factor in (1 / 4, 1 / 2, 1)
+    ]
+
+
+def sample(finished: Finished) -> list[Run]:
+    """Does the noise of a small batch cost some losses more than others?"""
+    found = []
+    for loss in ("l2", "l1", "mix"):
+        run = Run(loss, "adam", finished.rate(loss, "adam"))
+        found += [
+            replace(run, batch=64, steps=STEPS),  # four times the patches a step
+            replace(run, batch=16, steps=4 * STEPS),  # as many patches, in small batches
+            replace(run, batch=4, size=2 * PATCH),  # as many pixels as 16 patches, every position
+        ]
+    return found
+
+
+def alpha(finished: Finished) -> list[Run]:
+    """What does Mix's weight do?"""
+    rate = finished.rate("mix", "adam")
+    return [Run(f"alpha={value}", "adam", rate) for value in (0.5, 0.84, 0.95, 1)]
+
+
+QUESTIONS: dict[str, Callable[[Finished], list[Run]]] = {
+    question.__name__: question for question in (rates, length, start, sample, alpha)
+}
+
+# ---- A network, in a process of its own
+
+
+@cache
+def photographs(folder: Path) -> list[Photograph]:
+    return read_folder(folder, 160, verbose=False)
+
+
+@cache
+def patches(folder: Path, task: str, size: int) -> Patches:
+    return Patches(photographs(folder), TASKS[task].degradation, torch.device("cpu"), size)
+
+
+@cache
+def pictures(folder: Path, task: str, side: int) -> tuple[Tensor, Tensor]:
+    """(degraded, truth), [N, 3, side, side]: the middles of at most 24 photographs."""
+    degradation = TASKS[task].degradation
+    pairs = [
+        (middle(degrade(degradation, pixels, number), side), middle(as_float(pixels), side))
+        for number, (_, pixels) in enumerate(photographs(folder)[:24])
+    ]
+    degraded, truth = zip(*pairs, strict=True)
+    return torch.stack(degraded), torch.stack(truth)
+
+
+def trained(run: Run, options: argparse.Namespace) -> dict:
+    """The line of runs.csv, which is written with the curve beside the network."""
+    torch.set_num_threads(1)
+    fabric = Fabric(accelerator="cpu", devices=1, precision=options.precision)
+    fabric.seed_everything(run.seed, verbose=False)
+    network = Network(**TASKS[run.task].network, correction=run.start == "correction")
+    network.to(memory_format=torch.channels_last)
+    finished = Finished(options.out)
+    file = finished.file(run)
+    curve: list[CurvePoint] = []
+    clock = time.perf_counter()
+    diverged = False
+    try:
+        train(
+            fabric, network, [loss_of(run)], patches(options.data, run.task, run.size),
+            pictures(options.validation, run.task, SIDE // 2), file.with_suffix(".ckpt"),
+            Job(run.task, run.loss, run.seed), Recipe(run.optimizer, run.rate),
+            steps=run.steps, batch_size=run.batch, deadline=math.inf, watch=curve.append,
+        )  # fmt: skip
+    except Diverged:
+        diverged = True
+    line = {**asdict(run), "diverged": diverged}
+    for name, folder in (("validation", options.validation), ("test", options.test)):
+        line |= {
+            f"{name}_{key}": value
+            for key, value in measured(network, *pictures(folder, run.task, SIDE)).items()
+        }
+    line["seconds"] = round(time.perf_counter() - clock, 1)
+    save_network(file.with_suffix(".safetensors"), network, {"task": run.task, "loss": run.loss})
+    write_text(file, json.dumps({**line, "curve": [(p.step, p.test_psnr) for p in curve]}))
+    file.with_suffix(".ckpt").unlink(missing_ok=True)
+    return line
+
+
+@torch.inference_mode()
+def measured(network: nn.Module, degraded: Tensor, truth: Tensor) -> dict[str, float]:
+    """NaN if the network gives no finite numbers."""
+    restored = network(degraded).clamp(0, 1)
+    error = restored - truth
+    values = {
+        "psnr": -10 * error.square().mean((1, 2, 3)).log10().mean(),
+        "l1": 1000 * error.abs().mean(),
+        "ssim": ssim(restored, truth),
+        "ms_ssim": ms_ssim_gaussian(restored, truth),
+    }
+    return {name: round(value.item(), 5) for name, value in values.items()}
+
+
+# ---- The size of a step
+
+
+def gradients(options: argparse.Namespace) -> list[dict]:
+    """The norm of each loss's gradient with respect to the weights, from the same weights and patches,
+    at some steps of a training with l2 and Adam. mean_norm: of the mean over BATCHES batches, what a
+    step aims at; batch_norm: the mean norm of one batch's, what a step takes."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    steps, batches = (3, 2) if options.smoke else (STEPS, 16)
+    wanted = [step for step in (0, 10, 30, 100, 300, 1000, 2999) if step < steps]
+    network = Network(**TASKS["super_resolution"].network).to(memory_format=torch.channels_last)
+    source = patches(options.data, "super_resolution", PATCH)
+    recipe = Recipe("adam", 2e-3)
+    optimizer = recipe.optimizer_of(network)
+    names = ("l2_released", "l1", "ssim5", "ssim9", "ms_ssim", "mix_released", "l2", "mix", "ms_ssim+l2")
+    lines = []
+
+    def gradient(loss: nn.Module, *numbers: int) -> Tensor:
+        degraded, truth = source.batch(16, *numbers)
+        found = torch.autograd.grad(loss(network(degraded), truth), list(network.parameters()))
+        return torch.cat([part.flatten() for part in found])
+
+    for step in tqdm(range(steps), "gradients", unit="step", disable=None):
+        if step in wanted:
+            for name in names:
+                each = torch.stack([gradient(LOSSES[name], 1, step, batch) for batch in range(batches)])
+                mean, norm = each.mean(0).norm().item(), each.norm(dim=1).mean().item()
+                lines.append({"step": step, "loss": name, "mean_norm": mean, "batch_norm": norm})
+        optimizer.param_groups[0]["lr"] = recipe.rate * course(step, steps)
+        degraded, truth = source.batch(16, 0, step)
+        optimizer.zero_grad()
+        LOSSES["l2"](network(degraded), truth).backward()
+        optimizer.step()
+    return lines
+
+
+# ---- The whole study
+
+
+def write_csv(path: Path, lines: Sequence[dict]) -> None:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, lines[0])
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def write_runs(finished: Finished, runs: Sequence[Run]) -> None:
+    """runs.csv and curves.csv of the networks that are trained."""
+    lines = [line for run in dict.fromkeys(runs) if (line := finished.read(run))]
+    if not lines:
+        return
+    write_csv(
+        finished.folder / "runs.csv", [{k: v for k, v in line.items() if k != "curve"} for line in lines]
+    )
+    keys = [field.name for field in fields(Run)]
+    points = [
+        {key: line[key] for key in keys} | {"at": step, "psnr": round(psnr, 4)}
+        for line in lines
+        for step, psnr in line["curve"]
+    ]
+    write_csv(finished.folder / "curves.csv", points or [dict.fromkeys([*keys, "at", "psnr"])])
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = arguments.add_argument
+    folder = {"type": Path, "metavar": "DIR"}
+    add(
+        "--data",
+        **folder,
+        default=PHOTOS / "train",
+        help="photographs to train on; default: the embedded ones",
+    )
+    add("--validation", **folder, default=PHOTOS / "train", help="to choose rates by; default: the same")
+    add("--test", **folder, default=PHOTOS / "eval", help="to report on; default: the embedded ones")
+    add("--out", **folder, default=Path("runs/study"), help="default: %(default)s")
+    add("--only", nargs="+", choices=["gradients", *QUESTIONS], default=["gradients", *QUESTIONS])
+    add("--workers", type=int, default=os.cpu_count(), help="networks at a time; default here: %(default)s")
+    add("--precision", choices=["32-true", "bf16-mixed"], default=default_precision())
+    add("--smoke", action="store_true", help="2 steps, few networks: does everything run?")
+    options = arguments.parse_args()
+    options.out = options.out.resolve()
+    finished = Finished(options.out)
+    runs: list[Run] = []
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        try:
+            if "gradients" in options.only and not (options.out / "gradients.csv").exists():
+                sizes = pool.submit(gradients, options)
+                write_csv(options.out / "gradients.csv", sizes.result())
+            for name in QUESTIONS:
+                if name not in options.only:
+                    continue
+                asked = (
+                    [replace(run, steps=2) for run in QUESTIONS[name](finished)[:2]]
+                    if options.smoke
+                    else QUESTIONS[name](finished)
+                )
+                missing = [run for run in dict.fromkeys(asked) if not finished.read(run)]
+                runs += asked
+                futures = {pool.submit(trained, run, options): run for run in missing}
+                bar = tqdm(as_completed(futures), name, total=len(missing), unit="network", disable=None)
+                for future in bar:
+                    line = future.result()
+                    tqdm.write(
+                        f"{futures[future].name}: {line['validation_psnr']:.2f} dB, {line['seconds']:.0f} s"
+                    )
+                    write_runs(finished, runs)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            print(
+                f"\nstopped; {options.out} has what was finished, the same command goes on", file=sys.stderr
+            )
+            return 130
+    write_runs(finished, runs)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
