@@ -16,6 +16,7 @@ TASK = Task(
     name="denoise_demosaic",
     title="Denoising and demosaicking",
     degradation=NoisyBayer(),
+    rates=dict.fromkeys(LOSSES, 1e-3),
     losses=tuple(LOSSES),
 )
 

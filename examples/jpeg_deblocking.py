@@ -10,6 +10,7 @@ and index.html, which shows them. Needs: pip install 'ssimloss[examples]'
 import sys
 
 from restoration.degrade import Jpeg
+from restoration.losses import LOSSES
 from restoration.run import main, parser
 from restoration.task import Task
 
@@ -17,6 +18,7 @@ TASK = Task(
     name="jpeg_deblocking",
     title="JPEG de-blocking",
     degradation=Jpeg(),
+    rates=dict.fromkeys(LOSSES, 1e-3),
     losses=("l2", "l1", "ms_ssim", "mix", "mix_l1_range1", "mix_released", "ms_ssim+l2"),
 )
 

@@ -10,15 +10,12 @@ study that was stopped goes on where it was. Rates are chosen by the validation 
 import argparse
 import csv
 import json
-import math
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
-from multiprocessing import get_context
+from functools import cache, partial
 from pathlib import Path
 
 import denoise_demosaic
@@ -26,14 +23,16 @@ import jpeg_deblocking
 import super_resolution
 import torch
 from lightning.fabric import Fabric
+from restoration import workers
 from restoration.data import PATCH, Photograph, as_float, read_folder
 from restoration.files import replacing, write_text
-from restoration.losses import ALPHA, LOSSES
+from restoration.losses import ALPHA, LOSSES, RELEASED
 from restoration.network import Network, save_network
 from restoration.patches import Patches, degrade
 from restoration.run import PHOTOS, default_precision
 from restoration.task import middle
-from restoration.train import CurvePoint, Diverged, Job, Recipe, course, train
+from restoration.train import CurvePoint, Diverged, Job, Stage, course, optimizer_of, train
+from restoration.workers import Workers
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -41,11 +40,14 @@ from ssimloss import MixLoss, ms_ssim_gaussian, ssim
 
 TASKS = {m.TASK.name: m.TASK for m in (super_resolution, jpeg_deblocking, denoise_demosaic)}
 STEPS = 3000  # of every question but that of length
-ADAM = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
-SGD = (0.007, 0.02, 0.06, 0.2, 0.6, 2, 6, 20)
-SGD_255 = (7e-6, 2e-5, 6e-5, 2e-4, 6e-4, 2e-3)  # for ms_ssim+l2, whose l2 is in 0..255
-# Under SGD the size of a loss counts: there the losses are as the paper's authors released them.
-RELEASED = {"l2": "l2_released", "mix": "mix_released"}
+ADAM = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+SGD = {  # each loss has its own range, and all but the last have 0.02 to 0.6 in common
+    "l2": (0.02, 0.06, 0.2, 0.6, 2, 6, 20),
+    "l1": (0.02, 0.06, 0.2, 0.6, 2),
+    "ms_ssim": (0.007, 0.02, 0.06, 0.2, 0.6),
+    "mix": (0.02, 0.06, 0.2, 0.6, 2),
+    "ms_ssim+l2": (7e-6, 2e-5, 6e-5, 2e-4, 6e-4, 2e-3),  # its l2 is in 0..255
+}
 COMPARED = ("l2", "l1", "ms_ssim", "mix", "ms_ssim+l2")
 SIDE = 128  # pixels of the middles of the pictures that networks are measured on
 
@@ -76,7 +78,7 @@ def loss_of(run: Run) -> nn.Module:
         return MixLoss(alpha=float(run.loss.removeprefix("alpha=")), l1_range=255, window_size=PATCH)
     if run.loss == "mix" and run.size > PATCH:
         return MixLoss(alpha=ALPHA, l1_range=255, window_size=PATCH, padding="reflect")
-    return LOSSES[run.loss]
+    return (RELEASED if run.optimizer == "sgd" else LOSSES)[run.loss]
 
 
 # ---- The questions: each gives its networks, some of which depend on what others have shown.
@@ -97,12 +99,10 @@ class Finished:
             self.lines[run] = json.loads(self.file(run).read_text())
         return self.lines.get(run)
 
-    def rate(self, loss: str, optimizer: str, task: str = "super_resolution", **options) -> float:
+    def rate(self, loss: str, optimizer: str = "adam") -> float:
         """The best by the PSNR of the validation pictures."""
-        runs = [
-            replace(run, **options) for run in rates(self) if (run.loss, run.optimizer) == (loss, optimizer)
-        ]
-        found = [(self.read(run)["validation_psnr"], run.rate) for run in runs if self.read(run)]
+        tried = [run for run in rates(self) if (run.loss, run.optimizer) == (loss, optimizer)]
+        found = [(line["validation_psnr"], run.rate) for run in tried if (line := self.read(run))]
         if not found:
             raise SystemExit(f"study.py: the rates of {loss} with {optimizer} come first: --only rates")
         return max(found)[1]
@@ -111,18 +111,24 @@ class Finished:
 def rates(finished: Finished) -> list[Run]:
     """Which optimiser, which rate?"""
     adam = [Run(loss, "adam", rate) for rate in ADAM for loss in COMPARED]
-    sgd = [
-        Run(RELEASED.get(loss, loss), "sgd", rate)
-        for loss in COMPARED
-        for rate in (SGD_255 if loss == "ms_ssim+l2" else SGD)
-    ]
+    sgd = [Run(loss, "sgd", rate) for loss in COMPARED for rate in SGD[loss]]
     return adam + sgd
+
+
+def tasks(finished: Finished) -> list[Run]:
+    """Which rate for the larger network of the other tasks?"""
+    return [
+        Run(loss, "adam", rate, steps=800, task=task)
+        for task in ("jpeg_deblocking", "denoise_demosaic")
+        for rate in (2.5e-4, 5e-4, 1e-3, 2e-3)
+        for loss in COMPARED[:4]
+    ]
 
 
 def length(finished: Finished) -> list[Run]:
     """Does the order change with longer training?"""
     return [
-        Run(loss, "adam", finished.rate(loss, "adam"), steps)
+        Run(loss, "adam", finished.rate(loss), steps)
         for steps in (STEPS // 2, 2 * STEPS, 8 * STEPS)
         for loss in COMPARED
     ]
@@ -131,7 +137,7 @@ def length(finished: Finished) -> list[Run]:
 def start(finished: Finished) -> list[Run]:
     """Does the order hang on where training starts?"""
     return [
-        Run(loss, "adam", factor * finished.rate(loss, "adam"), start="plain")
+        Run(loss, "adam", factor * finished.rate(loss), start="plain")
         for loss in COMPARED[:4]
         for factor in (1 / 4, 1 / 2, 1)
     ]
@@ -141,7 +147,7 @@ def sample(finished: Finished) -> list[Run]:
     """Does the noise of a small batch cost some losses more than others?"""
     found = []
     for loss in ("l2", "l1", "mix"):
-        run = Run(loss, "adam", finished.rate(loss, "adam"))
+        run = Run(loss, "adam", finished.rate(loss))
         found += [
             replace(run, batch=64, steps=STEPS),  # four times the patches a step
             replace(run, batch=16, steps=4 * STEPS),  # as many patches, in small batches
@@ -152,12 +158,22 @@ def sample(finished: Finished) -> list[Run]:
 
 def alpha(finished: Finished) -> list[Run]:
     """What does Mix's weight do?"""
-    rate = finished.rate("mix", "adam")
+    rate = finished.rate("mix")
     return [Run(f"alpha={value}", "adam", rate) for value in (0.5, 0.84, 0.95, 1)]
 
 
+def smoke(question: Callable[[Finished], list[Run]]) -> list[Run]:
+    """Two networks of a question and two steps of each, whatever its rates."""
+
+    class Known(Finished):
+        def rate(self, loss: str, optimizer: str = "adam") -> float:
+            return 1e-3
+
+    return [replace(run, steps=2) for run in question(Known(Path()))[:2]]
+
+
 QUESTIONS: dict[str, Callable[[Finished], list[Run]]] = {
-    question.__name__: question for question in (rates, length, start, sample, alpha)
+    question.__name__: question for question in (rates, tasks, length, start, sample, alpha)
 }
 
 # ---- A network, in a process of its own
@@ -185,9 +201,8 @@ def pictures(folder: Path, task: str, side: int) -> tuple[Tensor, Tensor]:
     return torch.stack(degraded), torch.stack(truth)
 
 
-def trained(run: Run, options: argparse.Namespace) -> dict:
-    """The line of runs.csv, which is written with the curve beside the network."""
-    torch.set_num_threads(1)
+def trained(run: Run, options: argparse.Namespace) -> dict | None:
+    """The line of runs.csv, which is written with the curve beside the network; None when stopped."""
     fabric = Fabric(accelerator="cpu", devices=1, precision=options.precision)
     fabric.seed_everything(run.seed, verbose=False)
     network = Network(**TASKS[run.task].network, correction=run.start == "correction")
@@ -198,14 +213,16 @@ def trained(run: Run, options: argparse.Namespace) -> dict:
     clock = time.perf_counter()
     diverged = False
     try:
-        train(
-            fabric, network, [loss_of(run)], patches(options.data, run.task, run.size),
+        ended = train(
+            fabric, network, [Stage(loss_of(run), run.rate)], patches(options.data, run.task, run.size),
             pictures(options.validation, run.task, SIDE // 2), file.with_suffix(".ckpt"),
-            Job(run.task, run.loss, run.seed), Recipe(run.optimizer, run.rate),
-            steps=run.steps, batch_size=run.batch, deadline=math.inf, watch=curve.append,
+            Job(run.task, run.loss, run.seed), optimizer=run.optimizer,
+            steps=run.steps, batch_size=run.batch, stop=workers.stopped, watch=curve.append,
         )  # fmt: skip
     except Diverged:
-        diverged = True
+        ended = diverged = True
+    if not ended:
+        return None
     line = {**asdict(run), "diverged": diverged}
     for name, folder in (("validation", options.validation), ("test", options.test)):
         line |= {
@@ -240,15 +257,16 @@ def gradients(options: argparse.Namespace) -> list[dict]:
     """The norm of each loss's gradient with respect to the weights, from the same weights and patches,
     at some steps of a training with l2 and Adam. mean_norm: of the mean over BATCHES batches, what a
     step aims at; batch_norm: the mean norm of one batch's, what a step takes."""
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     steps, batches = (3, 2) if options.smoke else (STEPS, 16)
     wanted = [step for step in (0, 10, 30, 100, 300, 1000, 2999) if step < steps]
     network = Network(**TASKS["super_resolution"].network).to(memory_format=torch.channels_last)
     source = patches(options.data, "super_resolution", PATCH)
-    recipe = Recipe("adam", 2e-3)
-    optimizer = recipe.optimizer_of(network)
-    names = ("l2_released", "l1", "ssim5", "ssim9", "ms_ssim", "mix_released", "l2", "mix", "ms_ssim+l2")
+    optimizer = optimizer_of("adam", network)
+    measured = {"l2_released": RELEASED["l2"]} | {
+        name: LOSSES[name]
+        for name in ("l1", "ssim5", "ssim9", "ms_ssim", "mix_released", "l2", "mix", "ms_ssim+l2")
+    }
     lines = []
 
     def gradient(loss: nn.Module, *numbers: int) -> Tensor:
@@ -258,11 +276,11 @@ def gradients(options: argparse.Namespace) -> list[dict]:
 
     for step in tqdm(range(steps), "gradients", unit="step", disable=None):
         if step in wanted:
-            for name in names:
-                each = torch.stack([gradient(LOSSES[name], 1, step, batch) for batch in range(batches)])
+            for name, loss in measured.items():
+                each = torch.stack([gradient(loss, 1, step, batch) for batch in range(batches)])
                 mean, norm = each.mean(0).norm().item(), each.norm(dim=1).mean().item()
                 lines.append({"step": step, "loss": name, "mean_norm": mean, "batch_norm": norm})
-        optimizer.param_groups[0]["lr"] = recipe.rate * course(step, steps)
+        optimizer.param_groups[0]["lr"] = 2e-3 * course(step, steps)
         degraded, truth = source.batch(16, 0, step)
         optimizer.zero_grad()
         LOSSES["l2"](network(degraded), truth).backward()
@@ -320,35 +338,26 @@ def main() -> int:
     options.out = options.out.resolve()
     finished = Finished(options.out)
     runs: list[Run] = []
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        try:
+    try:
+        with Workers(options.workers, lambda point: None) as pool:
             if "gradients" in options.only and not (options.out / "gradients.csv").exists():
-                sizes = pool.submit(gradients, options)
-                write_csv(options.out / "gradients.csv", sizes.result())
-            for name in QUESTIONS:
-                if name not in options.only:
+                for _, lines in pool.map(gradients, [options]):
+                    write_csv(options.out / "gradients.csv", lines)
+            for name in options.only:
+                if name == "gradients":
                     continue
-                asked = (
-                    [replace(run, steps=2) for run in QUESTIONS[name](finished)[:2]]
-                    if options.smoke
-                    else QUESTIONS[name](finished)
-                )
-                missing = [run for run in dict.fromkeys(asked) if not finished.read(run)]
+                asked = smoke(QUESTIONS[name]) if options.smoke else QUESTIONS[name](finished)
                 runs += asked
-                futures = {pool.submit(trained, run, options): run for run in missing}
-                bar = tqdm(as_completed(futures), name, total=len(missing), unit="network", disable=None)
-                for future in bar:
-                    line = future.result()
-                    tqdm.write(
-                        f"{futures[future].name}: {line['validation_psnr']:.2f} dB, {line['seconds']:.0f} s"
-                    )
+                missing = [run for run in dict.fromkeys(asked) if not finished.read(run)]
+                ended = pool.map(partial(trained, options=options), missing)
+                for run, line in tqdm(ended, name, len(missing), unit="network", disable=None):
+                    if line is None:
+                        continue
+                    tqdm.write(f"{run.name}: {line['validation_psnr']:.2f} dB, {line['seconds']:.0f} s")
                     write_runs(finished, runs)
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            print(
-                f"\nstopped; {options.out} has what was finished, the same command goes on", file=sys.stderr
-            )
-            return 130
+    except KeyboardInterrupt:
+        print(f"\nstopped; {options.out} has what was finished, the same command goes on", file=sys.stderr)
+        return 130
     write_runs(finished, runs)
     return 0
 

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 
 from restoration.degrade import LowResolution
+from restoration.losses import LOSSES
 from restoration.run import main, parser
 from restoration.task import Task
 
@@ -16,6 +17,7 @@ TASK = Task(
     name="super_resolution",
     title="Super-resolution",
     degradation=LowResolution(),
+    rates=dict.fromkeys(LOSSES, 1e-3),
     losses=("l2", "l1", "ms_ssim", "mix", "mix_l1_range1", "mix_released", "ms_ssim+l2"),
     network={"kernels": (9, 1, 5), "widths": (64, 32)},  # SRCNN's: a sixth of the others' cost
     pace=3,

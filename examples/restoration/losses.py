@@ -47,7 +47,6 @@ class MSSSIML2Loss(nn.Module):
 
 LOSSES = {
     "l2": nn.MSELoss(),
-    "l2_released": HalfMSELoss(),
     "l1": nn.L1Loss(),
     "ssim5": SSIMLoss(sigma=5, window_size=PATCH),
     "ssim9": SSIMLoss(sigma=9, window_size=PATCH),
@@ -57,6 +56,9 @@ LOSSES = {
     "mix_released": MixLoss(alpha=0.025, l1_range=1, window_size=PATCH),
     "ms_ssim+l2": MSSSIML2Loss(),
 }
+
+# Of the size that the paper's authors gave them: under SGD a step is as long as the gradient.
+RELEASED = LOSSES | {"l2": HalfMSELoss(), "mix": LOSSES["mix_released"]}
 
 # A network may change its loss half-way: {variant: the losses in their order}.
 SCHEDULES = {"l2_then_l1": ("l2", "l1"), "l1_then_l2": ("l1", "l2")}

@@ -3,23 +3,25 @@
 import argparse
 import json
 import math
+import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
 
-from .data import NoPhotographs, digest, train_and_test
-from .evaluate import read_rows, save_picture, write_rows
+from . import workers
+from .data import NoPhotographs, Photograph, digest, train_and_test
+from .evaluate import Row, read_rows, save_picture, write_rows
 from .files import write_text
 from .progress import Progress
 from .report import write_report
 from .task import Study, Task
+from .train import Diverged, Job
 
 PHOTOS = Path(__file__).parent.parent / "photos"
 
@@ -55,6 +57,9 @@ def parser(tasks: Sequence[Task], description: str, out: str) -> argparse.Argume
     add("--steps", type=positive, default=400, help=f"for each network{more}; default: %(default)s")
     add("--batch-size", type=positive, default=16, help="patches a step; default: %(default)s")
     add("--seeds", nargs="+", type=int, default=[0], help="a network for each; default: 0")
+    add("--optimizer", choices=["adam", "sgd"], default="adam",
+        help="adam, each loss at its own best rate, or as the paper seems to have it: sgd, one rate for all "
+        "(default: %(default)s)")  # fmt: skip
     add("--minutes", type=float, default=math.inf, help="train no longer; --resume goes on")
     add("--train-only", action="store_true", help="do not evaluate; --resume without it does")
     # Not Fabric's "auto": it would choose Apple's GPU, for which ssimloss has no kernels.
@@ -63,8 +68,40 @@ def parser(tasks: Sequence[Task], description: str, out: str) -> argparse.Argume
     add("--devices", type=positive, default=1, help="processes, a GPU each; default: %(default)s")
     add("--nodes", type=positive, default=1, help="machines, started by torchrun; default: %(default)s")
     precisions = ["32-true", "bf16-mixed", "16-mixed"]
-    add("--precision", choices=precisions, default="32-true", help="default: %(default)s")
+    add("--precision", choices=precisions, default=default_precision(), help="default here: %(default)s")
+    add("--workers", type=positive, default=os.cpu_count(),
+        help="networks trained at a time on a CPU; default here: %(default)s")  # fmt: skip
     return result
+
+
+def read_photographs(options: argparse.Namespace, verbose: bool) -> tuple[list[Photograph], list[Photograph]]:
+    """Those to train on and those to test on."""
+    test = PHOTOS / "eval" if is_embedded(options) else options.test
+    return train_and_test(options.data or PHOTOS / "train", test, verbose)
+
+
+def is_embedded(options: argparse.Namespace) -> bool:
+    """Whether all photographs are the project's own."""
+    return options.data is None and options.test is None
+
+
+studies: dict[str, Study]  # of a worker, which prepares them once
+done: Container[tuple]
+stop: Callable[[], bool]
+
+
+def prepare(
+    tasks: Sequence[Task], options: argparse.Namespace, known: Container[tuple], deadline: float
+) -> None:
+    global studies, done, stop
+    fabric = Fabric(accelerator="cpu", devices=1, precision=options.precision)
+    photographs = read_photographs(options, verbose=False)
+    studies = {task.name: Study(task, fabric, options, photographs) for task in tasks}
+    done, stop = known, lambda: workers.stopped() or time.monotonic() > deadline
+
+
+def finish(job: Job) -> list[Row]:
+    return studies[job.task].finished(job, done, workers.watch, stop)
 
 
 def claim(folder: Path, settings: Mapping[str, object], resume: bool) -> str | None:
@@ -84,10 +121,10 @@ def claim(folder: Path, settings: Mapping[str, object], resume: bool) -> str | N
 
 def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namespace) -> None:
     """Everything is written as soon as it is known, so a stopped run is readable as it lies."""
+    deadline = time.monotonic() + 60 * options.minutes
     processes = options.devices * options.nodes
     if options.batch_size % processes:
         raise Refused(f"--batch-size {options.batch_size} does not divide among {processes} processes")
-    deadline = time.monotonic() + 60 * options.minutes
     fabric = Fabric(
         accelerator=options.accelerator, devices=options.devices, num_nodes=options.nodes,
         precision=options.precision,
@@ -98,10 +135,7 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
         raise Refused(
             f"--batch-size {options.batch_size} does not divide among {fabric.world_size} processes"
         )
-    embedded = options.data is None and options.test is None
-    photographs = train_and_test(
-        options.data or PHOTOS / "train", PHOTOS / "eval" if embedded else options.test, verbose=first
-    )
+    photographs = read_photographs(options, verbose=first)
     settings = {
         "tasks": {task.name: task.degradation.note for task in tasks},
         "train": digest(photographs[0]),
@@ -109,11 +143,12 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
         "steps": options.steps,
         "batch_size": options.batch_size,
         "precision": options.precision,
+        "optimizer": options.optimizer,
     }  # neither the losses nor the seeds: each network stands alone, so --resume may add some
     refusal = claim(options.out, settings, options.resume) if first else None
     if refusal := fabric.broadcast(refusal):
         raise Refused(refusal)
-    if embedded and first:
+    if is_embedded(options) and first:
         shutil.copyfile(PHOTOS / "CREDITS.md", options.out / "CREDITS.md")
 
     studies = {task.name: Study(task, fabric, options, photographs) for task in tasks}
@@ -128,27 +163,39 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
     rows = read_rows(options.out / "rows.csv")
     order = {test: study.order for study in studies.values() for test in study.tests}
 
-    def evaluate(study: Study, test: str, variant: str, seed: int, pictures: Iterator[Tensor | None]) -> None:
-        known = (test, variant, seed) in {row[:3] for row in rows}
-        if known or options.train_only or not first:
+    def out_of_time() -> bool:
+        return time.monotonic() > deadline
+
+    def known(test: str, variant: str, seed: int) -> bool:
+        return (test, variant, seed) in {row[:3] for row in rows}
+
+    def keep(more: Iterable[Row]) -> None:
+        if not first:
             return
-        rows.extend(study.evaluated(test, variant, seed, pictures))
+        rows.extend(more)
         rows.sort(key=lambda row: (list(order).index(row.task), order[row.task].index(row.variant), row.seed))
         write_rows(options.out / "rows.csv", rows)
 
     try:
-        for study in studies.values():
-            for pair in study.pairs if first else ():
-                save_picture(study.picture_file(pair, "truth"), pair.truth)
-            for test, variant, pictures in study.baselines():
-                evaluate(study, test, variant, 0, pictures)
+        if first and not options.train_only:
+            for study in studies.values():
+                for pair in study.pairs:
+                    save_picture(study.picture_file(pair, "truth"), pair.truth)
+                for test, variant, pictures in study.baselines():
+                    if not known(test, variant, 0):
+                        keep(study.evaluated(test, variant, 0, pictures))
         steps = {job: studies[job.task].steps for job in jobs}
         with Progress(options.out, steps, active=first) as progress:
-            for job in jobs:
-                study = studies[job.task]
-                network = study.trained(job, progress, deadline)
-                for test, pictures in study.restored(network) if network else ():
-                    evaluate(study, test, job.variant, job.seed, pictures)
+            done = {row[:3] for row in rows}
+            if options.accelerator == "cpu" and processes == 1 and min(options.workers, len(jobs)) > 1:
+                with workers.Workers(
+                    options.workers, progress.watch, prepare, tasks, options, done, deadline
+                ) as pool:
+                    for _, more in pool.map(finish, jobs):
+                        keep(more)
+            else:
+                for job in jobs:
+                    keep(studies[job.task].finished(job, done, progress.watch, out_of_time))
     finally:
         if first and rows:
             write_report(title, list(studies.values()), rows, settings)
@@ -158,7 +205,7 @@ def main(title: str, tasks: Sequence[Task], options: argparse.Namespace) -> int:
     """The whole script; returns its exit status."""
     try:
         train_and_report(title, tasks, options)
-    except (Refused, NoPhotographs) as error:
+    except (Refused, NoPhotographs, Diverged) as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

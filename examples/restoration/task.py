@@ -2,8 +2,7 @@
 
 import argparse
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +15,14 @@ from .baseline import bm3d
 from .data import Photograph, to_uint8
 from .degrade import Degradation, NoisyBayer
 from .evaluate import Pair, Row, restore, rows_of, save_picture
-from .losses import LOSSES, PLANS
+from .losses import LOSSES, PLANS, RELEASED
 from .network import Network, load_network, save_network
 from .patches import Patches, degrade, whole
-from .progress import Progress
-from .train import Job, train
+from .train import CurvePoint, Job, Stage, train
 
 PROBE = 64  # pixels a side, from the middle of each of at most 24 test pictures
 BM3D = "BM3D"
+SGD_RATE = 0.06  # of all losses: results/study/README.md
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class Task:
     losses: Sequence[str]  # names in losses.PLANS
     default: Sequence[str] = ("l2", "l1", "mix")  # those trained unless --losses names others
     network: Mapping[str, Sequence[int]] = field(default_factory=dict)  # options of Network
+    rates: Mapping[str, float] = field(default_factory=dict)  # each loss's best under Adam
     pace: int = 1  # steps for each of --steps: a cheaper network has time for more
     # Other degradations to test the networks on, by the name of their rows' task.
     also: Mapping[str, Degradation] = field(default_factory=dict)
@@ -77,21 +77,24 @@ class Study:
     def file(self, job: Job) -> Path:
         return self.options.out / "checkpoints" / f"{job.name}.safetensors"
 
-    def trained(self, job: Job, progress: Progress, deadline: float) -> Network | None:
-        """From its file or trained now; None when the time is up."""
+    def trained(
+        self, job: Job, watch: Callable[[CurvePoint], None], stop: Callable[[], bool]
+    ) -> Network | None:
+        """From its file or trained now; None where `stop` said so."""
         file, fabric = self.file(job), self.fabric
         unfinished = file.with_suffix(".ckpt")
         if file.exists():
             return load_network(file)[0].to(fabric.device, memory_format=torch.channels_last)
-        if fabric.broadcast(time.monotonic() > deadline):
+        if fabric.broadcast(stop()):
             return None
         fabric.seed_everything(job.seed, verbose=False)  # the same initial weights for every loss
         # channels_last: 60 instead of 80 ms a step on 2 cores.
         network = Network(**self.task.network).to(fabric.device, memory_format=torch.channels_last)
-        losses = [LOSSES[name].to(fabric.device) for name in PLANS[job.variant]]
+        stages = [self.stage(name) for name in PLANS[job.variant]]
         ended = train(
-            fabric, network, losses, self.patches, self.probe, unfinished, job,
-            steps=self.steps, batch_size=self.options.batch_size, deadline=deadline, watch=progress.watch,
+            fabric, network, stages, self.patches, self.probe, unfinished, job,
+            optimizer=self.options.optimizer, steps=self.steps, batch_size=self.options.batch_size,
+            stop=stop, watch=watch,
         )  # fmt: skip
         if not ended:
             return None
@@ -102,6 +105,12 @@ class Study:
             unfinished.unlink(missing_ok=True)
         fabric.barrier()
         return network
+
+    def stage(self, name: str) -> Stage:
+        """Under Adam each loss has its own rate; under SGD all have the same, and their released sizes."""
+        if self.options.optimizer == "sgd":
+            return Stage(RELEASED[name].to(self.fabric.device), SGD_RATE)
+        return Stage(LOSSES[name].to(self.fabric.device), self.task.rates[name])
 
     def baselines(self) -> Iterator[tuple[str, str, Iterator[Tensor | None]]]:
         """(test, variant, its pictures) of what needs no training; None: its package is missing."""
@@ -115,6 +124,18 @@ class Study:
         """(test, its pictures)."""
         for name, pairs in self.tests.items():
             yield name, (restore(network, pair.degraded) for pair in pairs)
+
+    def finished(
+        self, job: Job, known: Container[tuple], watch: Callable[[CurvePoint], None], stop: Callable[[], bool]
+    ) -> list[Row]:
+        """Rows of a network, trained if need be, in the tests that are not known of it yet."""
+        network = self.trained(job, watch, stop)
+        return [
+            row
+            for test, pictures in (self.restored(network) if network else ())
+            if (test, job.variant, job.seed) not in known
+            for row in self.evaluated(test, job.variant, job.seed, pictures)
+        ]
 
     def evaluated(self, test: str, variant: str, seed: int, pictures: Iterator[Tensor | None]) -> list[Row]:
         """Rows of every picture of a test; the pictures of the task's own and the first seed are saved."""

@@ -23,16 +23,18 @@ POINTS = 20  # of a learning curve
 COMPILE_FROM = 1000  # steps on a CPU: compiling takes about 15 s and saves 3 to 6 ms of each
 
 
-class Recipe(NamedTuple):
-    """How weights follow from gradients."""
+class Stage(NamedTuple):
+    """What a part of the steps descends."""
 
-    optimizer: str  # "adam", or "sgd" with a momentum of 0.9
-    rate: float  # the highest of the course
+    loss: nn.Module
+    rate: float  # the highest learning rate of the course
 
-    def optimizer_of(self, network: nn.Module) -> optim.Optimizer:
-        if self.optimizer == "sgd":
-            return optim.SGD(network.parameters(), lr=self.rate, momentum=0.9, fused=True)
-        return optim.Adam(network.parameters(), lr=self.rate, fused=True)
+
+def optimizer_of(kind: str, network: nn.Module) -> optim.Optimizer:
+    """kind: "adam", or "sgd" with a momentum of 0.9. The rate is set at every step."""
+    if kind == "sgd":
+        return optim.SGD(network.parameters(), momentum=0.9, fused=True)
+    return optim.Adam(network.parameters(), fused=True)
 
 
 class Diverged(Exception):
@@ -79,23 +81,23 @@ def course(step: int, steps: int) -> float:
 def train(
     fabric: Fabric,
     network: nn.Module,
-    losses: Sequence[nn.Module],
+    stages: Sequence[Stage],
     patches: Patches,
     probe: tuple[Tensor, Tensor],
     checkpoint: Path,
     job: Job,
-    recipe: Recipe,
     *,
+    optimizer: str,
     steps: int,
     batch_size: int,
-    deadline: float,
+    stop: Callable[[], bool],
     watch: Callable[[CurvePoint], None],
 ) -> bool:
     """Train the network in place; go on from the checkpoint if there is one.
 
-    losses    each takes an equal share of the steps, one after the other.
+    stages    each takes an equal share of the steps, one after the other.
     probe     (degraded, truth), each [N, 3, H, W]: the test of the learning curve.
-    deadline  of time.monotonic(); past it training stops at a checkpoint and False is returned.
+    stop      asked at every checkpoint; where it is True, training stops and False is returned.
     watch     called in the first process with every point of the learning curve.
 
     Diverged is raised at the first point of the curve whose loss is not finite.
@@ -105,8 +107,8 @@ def train(
     """
     compiled = fabric.device.type == "cpu" and steps >= COMPILE_FROM
     runs = torch.compile(network) if compiled else network
-    model, optimizer = fabric.setup(runs, recipe.optimizer_of(network))
-    state = {"model": model, "optimizer": optimizer, "step": 0}
+    model, descent = fabric.setup(runs, optimizer_of(optimizer, network))
+    state = {"model": model, "optimizer": descent, "step": 0}
     if checkpoint.exists():
         fabric.load(checkpoint, state, weights_only=True)
     share = batch_size // fabric.world_size
@@ -115,17 +117,17 @@ def train(
     total, since, clock = 0.0, 0, time.perf_counter()
 
     for step in range(state["step"], steps):
-        turn = step * len(losses) // steps
-        if step > 0 and turn != (step - 1) * len(losses) // steps:
-            optimizer.optimizer.state.clear()  # its moments are of the other loss's size
-        loss_function = losses[turn]
-        optimizer.param_groups[0]["lr"] = recipe.rate * course(step, steps)
+        turn = step * len(stages) // steps
+        if step > 0 and turn != (step - 1) * len(stages) // steps:
+            descent.optimizer.state.clear()  # its moments are of the other loss's size
+        loss_function, rate = stages[turn]
+        descent.param_groups[0]["lr"] = rate * course(step, steps)
         degraded, truth = (half[own] for half in patches.batch(batch_size, job.seed, step))
         restored = model(degraded)
         loss = loss_function(restored, truth)
-        optimizer.zero_grad()
+        descent.zero_grad()
         fabric.backward(loss)
-        optimizer.step()
+        descent.step()
 
         state["step"] = step + 1
         total, since = total + loss.detach(), since + 1
@@ -140,7 +142,7 @@ def train(
             total, since, clock = 0.0, 0, time.perf_counter()
         if state["step"] % CHECKPOINT_EVERY == 0 and state["step"] < steps:
             save(fabric, checkpoint, state)
-            if fabric.broadcast(time.monotonic() > deadline):
+            if fabric.broadcast(stop()):
                 return False
     return True
 
