@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -34,8 +35,8 @@ NAME = SMALL.name
 
 
 def script(*options: object) -> int:
-    """The script with a small network, in this process."""
-    few = ["--steps", "6", "--batch-size", "2", "--accelerator", "cpu"]
+    """The script with a small network, in this process unless --workers says otherwise."""
+    few = ["--steps", "6", "--batch-size", "2", "--accelerator", "cpu", "--workers", "1"]
     parser = run.parser([SMALL], SMALL.title, NAME)
     return run.main(SMALL.title, [SMALL], parser.parse_args([*few, *map(str, options)]))
 
@@ -142,7 +143,7 @@ def test_losses_start_alike_and_end_apart(finished):
     first = [weights(finished, loss)["layers.0.weight"] for loss in LOSSES]
     assert not torch.equal(first[0], first[1]) and not torch.equal(first[1], first[2])
     # Adam moves a weight by about the learning rate a step, however large the loss.
-    assert (first[0] - first[2]).abs().max() < 2 * 6 * train.LEARNING_RATE
+    assert (first[0] - first[2]).abs().max() < 2 * 6 * max(SMALL.rates.values())
 
 
 def test_nothing_unfinished_is_left(finished):
@@ -224,6 +225,64 @@ def test_killed_run_loses_at_most_one_interval(tmp_path):
     assert not (out / "rows.csv").exists()
 
 
+def test_networks_side_by_side_are_those_one_after_the_other(finished, tmp_path):
+    assert script("--out", tmp_path / "run", "--workers", 3) == 0
+    for name in LOSSES:
+        one, two = weights(finished, name), weights(tmp_path / "run", name)
+        # The first process may add in another order, with more than one thread.
+        assert all(torch.allclose(one[key], two[key], rtol=0, atol=1e-4) for key in one), name
+    keys = [row["variant"] for row in read_csv(tmp_path / "run" / "rows.csv")]
+    assert keys == [row["variant"] for row in read_csv(finished / "rows.csv")]
+    assert len(read_csv(tmp_path / "run" / "curves.csv")) == len(LOSSES) * 6
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
+def test_workers_stop_with_the_first_process(tmp_path, signal_number):
+    out = tmp_path / "run"
+    command = [sys.executable, EXAMPLES / "super_resolution.py", "--out", out, "--losses", "l1", "l2",
+               "--steps", "999", "--batch-size", "256", "--train-only", "--accelerator", "cpu", "--workers",
+               "2"]  # fmt: skip
+    folder = out / "checkpoints" / "super_resolution"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                          start_new_session=True) as process:  # fmt: skip
+        limit = time.monotonic() + 90
+        while not [*folder.glob("*.ckpt")] and time.monotonic() < limit and process.poll() is None:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal_number) if signal_number == signal.SIGINT else process.kill()
+        errors = process.communicate(timeout=60)[1]  # ends when no process holds the pipe any more
+    assert [*folder.glob("*.ckpt")], errors
+    if signal_number == signal.SIGINT:
+        assert process.returncode == 130 and "--resume goes on" in errors and "Traceback" not in errors
+
+
+def test_compiled_steps_are_the_plain_ones(finished, tmp_path, monkeypatch):
+    """And a checkpoint of compiled training goes on."""
+    monkeypatch.setattr(train, "COMPILE_FROM", 1)
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 2)
+    clock = iter([0.0, 0.0, 1e9])  # the start, the first network, its first checkpoint
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: next(clock, 1e9))
+        assert script("--out", tmp_path / "run", "--losses", "mix", "--train-only", "--minutes", 1) == 0
+    assert [*(tmp_path / "run").rglob("*.ckpt")]
+    assert script("--out", tmp_path / "run", "--losses", "mix", "--train-only", "--resume") == 0
+    plain, compiled = weights(finished, "mix"), weights(tmp_path / "run", "mix")
+    assert plain.keys() == compiled.keys()
+    for key in plain:
+        assert torch.allclose(plain[key], compiled[key], rtol=0, atol=6 * 0.1 * SMALL.rates["mix"]), key
+
+
+def test_diverged_network_is_named_and_not_kept(tmp_path, photos, monkeypatch, capsys):
+    class Endless(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return (x - y).mean() * float("inf")
+
+    monkeypatch.setitem(losses.LOSSES, "l1", Endless())
+    assert script("--data", photos, "--out", tmp_path / "run") == 2
+    assert "l1-0 diverged" in capsys.readouterr().err
+    assert variants(tmp_path / "run") == ["jpeg", "l2"]
+    assert not [*(tmp_path / "run").rglob("l1-0.safetensors")]
+
+
 def test_time_limit_stops_at_a_checkpoint(tmp_path, photos, monkeypatch):
     monkeypatch.setattr(train, "CHECKPOINT_EVERY", 2)
     out = tmp_path / "run"
@@ -301,7 +360,8 @@ def test_two_processes_give_the_network_of_one(tmp_path):
     for processes in (1, 2):
         command = [sys.executable, EXAMPLES / "denoise_demosaic.py", "--out", tmp_path / str(processes),
                    "--losses", "mix", "--steps", "5", "--batch-size", "4", "--train-only",
-                   "--accelerator", "cpu", "--devices", str(processes)]  # fmt: skip
+                   "--accelerator", "cpu", "--devices", str(processes), "--precision", "32-true",
+                   "--workers", "1"]  # fmt: skip
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, timeout=150, env=environment, capture_output=True)
     one, two = (
@@ -329,10 +389,10 @@ def test_replacing_keeps_the_old_file_on_error(tmp_path):
 
 
 def test_learning_rate_rises_a_tenth_and_falls_to_zero():
-    rates = [train.learning_rate(step, 100) for step in range(100)]
-    assert rates.index(max(rates)) == 9 and rates[0] < 0.11 * rates[9]
-    assert 0 < rates[99] < 1e-3 * rates[9]
-    assert train.learning_rate(0, 1) == train.LEARNING_RATE
+    shares = [train.course(step, 100) for step in range(100)]
+    assert shares.index(max(shares)) == 9 and shares[0] < 0.11 * shares[9]
+    assert 0 < shares[99] < 1e-3 * shares[9]
+    assert train.course(0, 1) == 1
 
 
 def test_network_starts_as_the_identity_and_keeps_the_size():
@@ -341,6 +401,12 @@ def test_network_starts_as_the_identity_and_keeps_the_size():
     assert torch.equal(network(image), image)
     shapes = [tuple(p.shape) for p in network.parameters() if p.dim() == 4]
     assert shapes == [(64, 3, 9, 9), (64, 64, 5, 5), (3, 64, 5, 5)]
+
+
+def test_plain_network_starts_from_the_usual_weights():
+    image = torch.rand(1, 3, 33, 41)
+    plain = Network(correction=False)
+    assert plain.layers[-1].weight.abs().max() > 0 and torch.equal(plain(image), plain.layers(image))
 
 
 def test_verdicts_name_what_is_worse_in_its_own_direction():

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -169,8 +169,8 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
     def known(test: str, variant: str, seed: int) -> bool:
         return (test, variant, seed) in {row[:3] for row in rows}
 
-    def keep(more: Iterable[Row]) -> None:
-        if not first:
+    def keep(more: Sequence[Row]) -> None:
+        if not first or not more:
             return
         rows.extend(more)
         rows.sort(key=lambda row: (list(order).index(row.task), order[row.task].index(row.variant), row.seed))

@@ -130,9 +130,11 @@ class Study:
     ) -> list[Row]:
         """Rows of a network, trained if need be, in the tests that are not known of it yet."""
         network = self.trained(job, watch, stop)
+        if network is None or self.options.train_only:
+            return []
         return [
             row
-            for test, pictures in (self.restored(network) if network else ())
+            for test, pictures in self.restored(network)
             if (test, job.variant, job.seed) not in known
             for row in self.evaluated(test, job.variant, job.seed, pictures)
         ]

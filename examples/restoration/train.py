@@ -134,7 +134,7 @@ def train(
         if state["step"] % point_every == 0 or state["step"] == steps:
             loss_mean = (total / since).item()  # waits for the device
             if not math.isfinite(loss_mean):
-                raise Diverged(f"{job.name} at step {step + 1}")
+                raise Diverged(f"{job.name} diverged: its loss is {loss_mean} at step {step + 1}")
             seconds = (time.perf_counter() - clock) / since
             if fabric.is_global_zero:
                 cost = loss_seconds(loss_function, restored, truth)
