@@ -16,7 +16,7 @@ TASK = Task(
     name="denoise_demosaic",
     title="Denoising and demosaicking",
     degradation=NoisyBayer(),
-    rates=dict.fromkeys(LOSSES, 1e-3),
+    rates=dict.fromkeys(LOSSES, 5e-4) | dict.fromkeys(("l2", "mix", "mix_released", "ms_ssim+l2"), 1e-3),
     losses=tuple(LOSSES),
 )
 

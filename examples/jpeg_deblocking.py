@@ -18,7 +18,7 @@ TASK = Task(
     name="jpeg_deblocking",
     title="JPEG de-blocking",
     degradation=Jpeg(),
-    rates=dict.fromkeys(LOSSES, 1e-3),
+    rates=dict.fromkeys(LOSSES, 5e-4) | dict.fromkeys(("ms_ssim", "mix_l1_range1"), 2.5e-4),
     losses=("l2", "l1", "ms_ssim", "mix", "mix_l1_range1", "mix_released", "ms_ssim+l2"),
 )
 

@@ -120,8 +120,9 @@ def tasks(finished: Finished) -> list[Run]:
     return [
         Run(loss, "adam", rate, steps=800, task=task)
         for task in ("jpeg_deblocking", "denoise_demosaic")
-        for rate in (5e-4, 1e-3, 2e-3)
+        for rate in (1.25e-4, 2.5e-4, 5e-4, 1e-3, 2e-3)
         for loss in COMPARED[:4]
+        if rate > 2e-4 or loss == "ms_ssim"  # the others are best above it
     ]
 
 

@@ -40,8 +40,15 @@ def test_tables_bold_the_best_and_show_intervals(folder):
 
 def test_claims_keep_their_numbers_and_verdicts():
     html = tables.claims([Claim(3, "<i>a", "cannot tell", "b & c"), Claim(7, "d", "holds", "e")])
-    assert '<li class="open" value="3"><p>&lt;i&gt;a <b class="verdict">cannot tell</b></p>' in html
-    assert '<li class="yes" value="7">' in html and "b &amp; c" in html
+    assert '<li value="3"><p>&lt;i&gt;a</p><p class="open"><b class="verdict">cannot tell</b></p>' in html
+    assert '<li value="7"><p>d</p><p class="yes">' in html and "b &amp; c" in html
+    both = tables.claims([Claim(3, "a", "holds", "b")], [Claim(3, "a", "does not hold", "c")])
+    assert (
+        both.index("One rate for all")
+        < both.index("does not hold")
+        < both.index("best rate")
+        < both.index("holds<")
+    )
 
 
 def test_curves_are_labelled_and_to_scale(folder):

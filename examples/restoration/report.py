@@ -2,11 +2,12 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
-from .claims import Claim, judge
+from .claims import CONVERGED, Claim, Gain, judge, last_quarters
 from .data import printable
-from .evaluate import Row, markdown, verdicts
+from .evaluate import Row, markdown, read_rows, verdicts
 from .files import replacing, write_text
 from .metrics import DIGITS
 from .page import Page, PictureView, TaskView, write_page
@@ -40,12 +41,16 @@ CAPTIONS = {
 
 
 def write_report(title: str, studies: Sequence[Study], rows: Sequence[Row], settings: Mapping) -> None:
-    folder = studies[0].options.out
+    options = studies[0].options
+    folder = options.out
     note = note_of(studies, settings)
     curves = read_curves(folder / "curves.csv")
     cells = [cell for cell in summary(rows) if cell.metric in DIGITS]
     write_cells(folder / "table.csv", cells)
     judged = judge(rows, curves)
+    beside = options.beside and judge(
+        read_rows(options.beside / "rows.csv"), read_curves(options.beside / "curves.csv")
+    )
     text = [f"# {title}\n\n{note}\n"]
     for study in studies:
         for test, degradation in {study.task.name: study.task.degradation, **study.task.also}.items():
@@ -57,7 +62,8 @@ def write_report(title: str, studies: Sequence[Study], rows: Sequence[Row], sett
             )
             print(f"\n{test}\n{markdown(own)}" + "\n".join(lines))
     write_text(folder / "table.md", "\n".join(text))
-    write_text(folder / "claims.md", claims_text(title, note, judged))
+    gains = last_quarters(curves)
+    write_text(folder / "claims.md", claims_text(title, note, judged, beside or (), gains))
     views = [
         TaskView(
             study.task.name,
@@ -70,7 +76,7 @@ def write_report(title: str, studies: Sequence[Study], rows: Sequence[Row], sett
         for study in studies
     ]
     write_plots(folder, curves)
-    write_page(folder, Page(title, note, views, judged, curves))
+    write_page(folder, Page(title, note, views, judged, curves, beside or ()))
     print(f"The pictures: {folder / 'index.html'}")
 
 
@@ -115,11 +121,32 @@ def write_plots(folder: Path, curves: Sequence[CurvePoint]) -> None:
             write_text(folder / f"curves-{task}.svg", head + plot + "</svg>\n")
 
 
-def claims_text(title: str, note: str, judged: Sequence[Claim]) -> str:
+BEST = "Each loss at its best rate (Adam)"
+PAPER = "As the paper seems to have it (SGD with momentum, one rate for all losses)"
+
+
+def claims_text(
+    title: str, note: str, judged: Sequence[Claim], beside: Sequence[Claim], gains: Sequence[Gain]
+) -> str:
+    """judged, beside: the claims by this run and by the one beside it, if there is one."""
     lines = [f"# {title}: the paper's claims\n", f"{note}\n"]
-    for claim in judged:
-        lines += [f"## {claim.number}. {claim.text}\n", f"**{claim.verdict}**\n", f"{claim.evidence}\n"]
-    return "\n".join(lines)
+    for claim, other in zip_longest(judged, beside):
+        lines.append(f"## {claim.number}. {claim.text}\n")
+        if other is None:
+            lines.append(f"**{claim.verdict}**. {claim.evidence}\n")
+        else:
+            lines.append(f"- {PAPER}: **{other.verdict}**. {other.evidence}")
+            lines.append(f"- {BEST}: **{claim.verdict}**. {claim.evidence}\n")
+    if gains:
+        lines.append(
+            "## Convergence\n\nConverged: in the last quarter of the steps the PSNR in the middles of the "
+            f"test pictures gained at most {CONVERGED} dB.\n\n"
+            "| task | loss | seed | steps | gain, dB | converged |\n|---|---|---|---|---|---|"
+        )
+        for *network, gain in gains:
+            verdict = "yes" if gain <= CONVERGED else "no"
+            lines.append(f"| {' | '.join(map(str, network))} | {gain:+.3f} | {verdict} |")
+    return "\n".join(lines) + "\n"
 
 
 def variants_of(study: Study, rows: Sequence[Row]) -> list[str]:

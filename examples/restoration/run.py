@@ -60,6 +60,7 @@ def parser(tasks: Sequence[Task], description: str, out: str) -> argparse.Argume
     add("--optimizer", choices=["adam", "sgd"], default="adam",
         help="adam, each loss at its own best rate, or as the paper seems to have it: sgd, one rate for all "
         "(default: %(default)s)")  # fmt: skip
+    add("--beside", **folder, help="a finished run with the other optimizer: its verdicts on the claims, too")
     add("--minutes", type=float, default=math.inf, help="train no longer; --resume goes on")
     add("--train-only", action="store_true", help="do not evaluate; --resume without it does")
     # Not Fabric's "auto": it would choose Apple's GPU, for which ssimloss has no kernels.

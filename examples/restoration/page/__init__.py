@@ -56,6 +56,7 @@ class Page(NamedTuple):
     tasks: Sequence[TaskView]
     claims: Sequence[Claim] = ()
     curves: Sequence[CurvePoint] = ()
+    beside: Sequence[Claim] = ()  # the same claims by the run with the paper's optimiser
 
 
 def address(file: str) -> str:
@@ -122,7 +123,7 @@ def sections(folder: Path, page: Page) -> dict[str, tuple[str, str]]:
     if any("<svg" in charts for _, charts in drawn):
         found["curves"] = "Curves", "".join(f"<h3>{escape(titles.get(t, t))}</h3>\n{c}" for t, c in drawn)
     if page.claims:
-        found["claims"] = "Claims", tables.claims(page.claims)
+        found["claims"] = "Claims", tables.claims(page.claims, page.beside)
     notes = "".join(f"<h3>{escape(task.title)}</h3>\n<p>{escape(task.note)}</p>\n" for task in page.tasks)
     credit = (folder / "CREDITS.md").exists()
     link = '<p><a href="CREDITS.md">The photographs and their licences</a></p>\n' if credit else ""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from html import escape
+from itertools import zip_longest
 
 from ..metrics import DIGITS, LOWER_IS_BETTER
 from . import names
@@ -56,11 +57,20 @@ def emphasised(text: str, top: str) -> str:
     return f"<strong>{text}</strong>" if text == top else text
 
 
-def claims(listed: Sequence) -> str:
-    items = "".join(
-        f'<li class="{names.VERDICTS[claim.verdict]}" value="{claim.number}">'
-        f'<p>{escape(claim.text)} <b class="verdict">{escape(claim.verdict)}</b></p>'
-        f'<p class="evidence">{escape(claim.evidence)}</p></li>\n'
-        for claim in listed
-    )
-    return f'<ol class="claims">\n{items}</ol>\n'
+def claims(listed: Sequence, beside: Sequence = ()) -> str:
+    """beside: the same claims judged by a run with the paper's optimiser, or none."""
+
+    def judged(claim, by: str) -> str:
+        verdict = f'<b class="verdict">{escape(claim.verdict)}</b>'
+        return (
+            f'<p class="{names.VERDICTS[claim.verdict]}">{by}{verdict}</p>'
+            f'<p class="evidence">{escape(claim.evidence)}</p>'
+        )
+
+    items = []
+    for claim, other in zip_longest(listed, beside):
+        parts = judged(claim, "Each loss at its best rate: " if other else "")
+        if other:
+            parts = judged(other, "One rate for all, by SGD: ") + parts
+        items.append(f'<li value="{claim.number}"><p>{escape(claim.text)}</p>{parts}</li>\n')
+    return f'<ol class="claims">\n{"".join(items)}</ol>\n'
