@@ -279,7 +279,7 @@ def test_diverged_network_is_named_and_not_kept(tmp_path, photos, monkeypatch, c
     monkeypatch.setitem(losses.LOSSES, "l1", Endless())
     assert script("--data", photos, "--out", tmp_path / "run") == 2
     assert "l1-0 diverged" in capsys.readouterr().err
-    assert variants(tmp_path / "run") == ["jpeg", "l2"]
+    assert variants(tmp_path / "run") == ["jpeg", "l2", "mix"]
     assert not [*(tmp_path / "run").rglob("l1-0.safetensors")]
 
 

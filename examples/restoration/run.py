@@ -101,7 +101,7 @@ def prepare(
     done, stop = known, lambda: workers.stopped() or time.monotonic() > deadline
 
 
-def finish(job: Job) -> list[Row]:
+def finish(job: Job) -> list[Row] | Diverged:
     return studies[job.task].finished(job, done, workers.watch, stop)
 
 
@@ -170,7 +170,12 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
     def known(test: str, variant: str, seed: int) -> bool:
         return (test, variant, seed) in {row[:3] for row in rows}
 
-    def keep(more: Sequence[Row]) -> None:
+    diverged: list[str] = []
+
+    def keep(more: Sequence[Row] | Diverged) -> None:
+        if isinstance(more, Diverged):
+            diverged.append(str(more))
+            return
         if not first or not more:
             return
         rows.extend(more)
@@ -200,6 +205,8 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
     finally:
         if first and rows:
             write_report(title, list(studies.values()), rows, settings)
+    if diverged:
+        raise Diverged("; ".join(diverged))
 
 
 def main(title: str, tasks: Sequence[Task], options: argparse.Namespace) -> int:

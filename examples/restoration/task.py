@@ -18,7 +18,7 @@ from .evaluate import Pair, Row, restore, rows_of, save_picture
 from .losses import LOSSES, PLANS, RELEASED
 from .network import Network, load_network, save_network
 from .patches import Patches, degrade, whole
-from .train import CurvePoint, Job, Stage, train
+from .train import CurvePoint, Diverged, Job, Stage, train
 
 PROBE = 64  # pixels a side, from the middle of each of at most 24 test pictures
 BM3D = "BM3D"
@@ -127,9 +127,12 @@ class Study:
 
     def finished(
         self, job: Job, known: Container[tuple], watch: Callable[[CurvePoint], None], stop: Callable[[], bool]
-    ) -> list[Row]:
+    ) -> list[Row] | Diverged:
         """Rows of a network, trained if need be, in the tests that are not known of it yet."""
-        network = self.trained(job, watch, stop)
+        try:
+            network = self.trained(job, watch, stop)
+        except Diverged as error:  # the other networks are trained all the same
+            return error
         if network is None or self.options.train_only:
             return []
         return [

@@ -19,6 +19,8 @@ class Chart(NamedTuple):
     value: Callable  # of a point and of the first point of its run
     log: bool
     digits: int
+    across: str = "training step"
+    log_across: bool = False
 
 
 CHARTS = (
@@ -106,19 +108,20 @@ def svg(chart: Chart, drawn: Sequence[Line], label: str) -> str:
     xs = [x for line in drawn for x, _ in line.points]
     ys = [y for line in drawn for _, y in line.points]
     low, high = limits(ys, chart.log)
-    across = Scale(min(0, *xs), max(xs) or 1, LEFT, WIDTH - RIGHT)
+    ends = limits(xs, True) if chart.log_across else (min(0, *xs), max(xs) or 1)
+    across = Scale(*ends, LEFT, WIDTH - RIGHT, chart.log_across)
     up = Scale(low, high, HEIGHT - BOTTOM, TOP, chart.log)
     parts = []
     for value in ticks(low, high, chart.log):
         y = up(value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>')
-    for value in ticks(across.low, across.high, False):
+    for value in ticks(across.low, across.high, chart.log_across):
         parts.append(
             f'<text x="{across(value):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{value:g}</text>'
         )
     parts.append(
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">training step</text>'
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{chart.across}</text>'
     )
     last: dict[str, Line] = {}
     for line in drawn:
