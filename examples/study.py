@@ -299,21 +299,22 @@ def write_csv(path: Path, lines: Sequence[dict]) -> None:
         writer.writerows(lines)
 
 
-def write_runs(finished: Finished, runs: Sequence[Run]) -> None:
-    """runs.csv and curves.csv of the networks that are trained."""
-    lines = [line for run in dict.fromkeys(runs) if (line := finished.read(run))]
+def write_runs(finished: Finished) -> None:
+    """runs.csv and curves.csv of all networks that are trained."""
+    lines = [json.loads(file.read_text()) for file in sorted((finished.folder / "networks").glob("*.json"))]
     if not lines:
         return
+    keys = [field.name for field in fields(Run)]
+    lines.sort(key=lambda line: [line[key] for key in ("task", "steps", "optimizer", "loss", "rate")])
     write_csv(
         finished.folder / "runs.csv", [{k: v for k, v in line.items() if k != "curve"} for line in lines]
     )
-    keys = [field.name for field in fields(Run)]
     points = [
         {key: line[key] for key in keys} | {"at": step, "psnr": round(psnr, 4)}
         for line in lines
         for step, psnr in line["curve"]
     ]
-    write_csv(finished.folder / "curves.csv", points or [dict.fromkeys([*keys, "at", "psnr"])])
+    write_csv(finished.folder / "curves.csv", points)
 
 
 def main() -> int:
@@ -338,7 +339,6 @@ def main() -> int:
     options = arguments.parse_args()
     options.out = options.out.resolve()
     finished = Finished(options.out)
-    runs: list[Run] = []
     try:
         with Workers(options.workers, lambda point: None) as pool:
             if "gradients" in options.only and not (options.out / "gradients.csv").exists():
@@ -348,18 +348,17 @@ def main() -> int:
                 if name == "gradients":
                     continue
                 asked = smoke(QUESTIONS[name]) if options.smoke else QUESTIONS[name](finished)
-                runs += asked
                 missing = [run for run in dict.fromkeys(asked) if not finished.read(run)]
                 ended = pool.map(partial(trained, options=options), missing)
                 for run, line in tqdm(ended, name, len(missing), unit="network", disable=None):
                     if line is None:
                         continue
                     tqdm.write(f"{run.name}: {line['validation_psnr']:.2f} dB, {line['seconds']:.0f} s")
-                    write_runs(finished, runs)
+                    write_runs(finished)
     except KeyboardInterrupt:
         print(f"\nstopped; {options.out} has what was finished, the same command goes on", file=sys.stderr)
         return 130
-    write_runs(finished, runs)
+    write_runs(finished)
     return 0
 
 

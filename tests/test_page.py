@@ -322,7 +322,7 @@ def test_links_open_a_view(chromium, folder):
 
 def test_tables_curves_and_claims_have_their_own_places(reader):
     reader.press("ArrowRight", "3")
-    for name in ("Tables", "Curves", "Claims", "About"):
+    for name in ("Tables", "Curves", "Claims", "Study", "About"):
         reader.follow(name)
         assert reader.tab.get_by_role("heading", name=name, level=2).is_visible()
         assert not reader.tab.locator("#stage").is_visible()
@@ -427,7 +427,7 @@ def test_phone(chromium, folder):
     touch("touchEnd")
     reader.settle()
     assert reader.box()["x"] == pytest.approx(after["x"] + 40, abs=1)
-    for name in ("Tables", "Curves", "Claims", "About"):
+    for name in ("Tables", "Curves", "Claims", "Study", "About"):
         reader.tab.get_by_role("link", name=name, exact=True).tap()
         assert reader.tab.evaluate(width) <= 360
     reader.close()

@@ -106,7 +106,8 @@ def write_cells(path: Path, cells: Sequence[Cell]) -> None:
 
 # The page's own colours are in its style sheet.
 PLOT_STYLE = """svg { background: white; font: 12px sans-serif; fill: #555; } .grid { stroke: #ddd; }
-polyline, path { fill: none; stroke: currentColor; stroke-width: 1.75; } g text { fill: currentColor; }
+polyline, path { fill: none; stroke: currentColor; stroke-width: 1.75; }
+g text, circle { fill: currentColor; }
 .blue { color: #0072b2; } .red { color: #d55e00; } .green { color: #009e73; } .purple { color: #a0568a; }
 .orange { color: #b87800; } .sky { color: #3a94c9; } .grey { color: #777; }"""
 

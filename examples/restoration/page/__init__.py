@@ -17,7 +17,7 @@ from urllib.parse import quote
 from ..data import printable
 from ..files import write_text
 from ..metrics import DIGITS, LOWER_IS_BETTER
-from . import curves, names, overlays, tables
+from . import curves, names, overlays, study, tables
 
 if TYPE_CHECKING:  # a page is tested without what training needs
     from ..claims import Claim
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # a page is tested without what training needs
     from ..train import CurvePoint
 
 ASSETS = Path(__file__).parent
+STUDY = ASSETS.parents[1] / "results" / "study"  # of examples/study.py, committed
 TRUTH = "truth"
 
 
@@ -124,6 +125,9 @@ def sections(folder: Path, page: Page) -> dict[str, tuple[str, str]]:
         found["curves"] = "Curves", "".join(f"<h3>{escape(titles.get(t, t))}</h3>\n{c}" for t, c in drawn)
     if page.claims:
         found["claims"] = "Claims", tables.claims(page.claims, page.beside)
+    if drawn := study.figures(STUDY):
+        text = "Why the losses rank as they do: examples/results/study has the tables and the verdicts."
+        found["study"] = "Study", f"<p>{text}</p>\n{drawn}"
     notes = "".join(f"<h3>{escape(task.title)}</h3>\n<p>{escape(task.note)}</p>\n" for task in page.tasks)
     credit = (folder / "CREDITS.md").exists()
     link = '<p><a href="CREDITS.md">The photographs and their licences</a></p>\n' if credit else ""

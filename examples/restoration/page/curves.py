@@ -12,6 +12,7 @@ from .tables import plural
 WIDTH, HEIGHT = 620, 330  # of the drawing, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 58, 116, 14, 40  # margins around the plot
 LABEL_STEP = 15  # least distance of two labels
+FEW = 10  # points of a line that are marked
 
 
 class Chart(NamedTuple):
@@ -128,9 +129,11 @@ def svg(chart: Chart, drawn: Sequence[Line], label: str) -> str:
         colour, dashes = names.LINES.get(line.variant, ("grey", ""))
         path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line.points)
         title = f"{names.variant(line.variant)}, seed {line.seed}"
+        few = line.points if len(line.points) <= FEW else []
+        marks = "".join(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="3"/>' for x, y in few)
         parts.append(
             f'<g class="{colour}"><title>{escape(title)}</title>'
-            f'<polyline points="{path}" stroke-dasharray="{dashes}"/></g>'
+            f'<polyline points="{path}" stroke-dasharray="{dashes}"/>{marks}</g>'
         )
         last.setdefault(line.variant, line)
     ends = [(across(line.points[-1][0]), up(line.points[-1][1])) for line in last.values()]
@@ -139,7 +142,7 @@ def svg(chart: Chart, drawn: Sequence[Line], label: str) -> str:
         colour, dashes = names.LINES.get(variant, ("grey", ""))
         edge = WIDTH - RIGHT
         parts.append(
-            f'<g class="{colour}"><path d="M{x:.1f} {y:.1f}L{edge + 6} {at:.1f}h10"'
+            f'<g class="{colour}"><path opacity=".35" d="M{x:.1f} {y:.1f}L{edge + 6} {at:.1f}h10"'
             f' stroke-dasharray="{dashes}"/>'
             f'<text x="{edge + 20}" y="{at + 4:.1f}">{escape(names.variant(variant))}</text></g>'
         )

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -40,7 +40,9 @@ def lines(rows: Iterable[Row], across: str, up: str) -> list[Line]:
 
 
 def plots(folder: Path) -> list[Plot]:
-    """Of the tables in the study's folder, as far as they are there."""
+    """Of the tables in the study's folder; none where there is no such folder."""
+    if not folder.exists():
+        return []
 
     def psnr(title: str, across: str) -> Chart:
         return Chart(title, lambda *_: math.nan, False, 2, across, True)
@@ -53,11 +55,11 @@ def plots(folder: Path) -> list[Plot]:
         and row["loss"] in SHOWN
     ]
     short = min((int(row["steps"]) for row in plain if row["optimizer"] == "sgd"), default=0)
-    rates: Callable[[str], list[Line]] = lambda optimizer: lines(  # noqa: E731
-        (r for r in plain if r["optimizer"] == optimizer and r["steps"] == str(short)),
-        "rate",
-        "validation_psnr",
-    )
+
+    def rates(optimizer: str) -> list[Line]:
+        tried = [row for row in plain if row["optimizer"] == optimizer and row["steps"] == str(short)]
+        return lines(tried, "rate", "validation_psnr")
+
     best: dict[tuple[str, str], Row] = {}
     for row in plain:
         key = row["loss"], row["steps"]
@@ -69,8 +71,9 @@ def plots(folder: Path) -> list[Plot]:
         r for r in read(folder / "gradients.csv") if r["loss"] in (*SHOWN[1:3], "l2_released", "mix_released")
     ]
     found = [
-        Plot("rates-sgd", psnr("SGD: validation PSNR, dB", "learning rate"), rates("sgd"),
-             f"Super-resolution, {short} steps of SGD with momentum 0.9, the losses of their released sizes."),
+        Plot("rates-sgd", psnr("SGD: validation PSNR, dB", "learning rate"),
+             [line for line in rates("sgd") if line.variant != "ms_ssim+l2"],  # it has a range of its own
+             f"Super-resolution, {short} steps of SGD, momentum 0.9, the losses of their released sizes."),
         Plot("rates-adam", psnr("Adam: validation PSNR, dB", "learning rate"), rates("adam"),
              f"Super-resolution, {short} steps of Adam."),
         Plot("length", psnr("Validation PSNR, dB, each loss at its best rate", "training steps"),
@@ -95,4 +98,4 @@ def figures(folder: Path) -> str:
         f"{svg(plot.chart, plot.lines, ends(plot))}</figure>\n"
         for plot in plots(folder)
     ]
-    return f'<div class="charts">\n{"".join(parts)}</div>\n'
+    return f'<div class="charts">\n{"".join(parts)}</div>\n' if parts else ""
