@@ -9,13 +9,16 @@ from .claims import CONVERGED, Claim, Gain, judge, last_quarters
 from .data import printable
 from .evaluate import Row, markdown, read_rows, verdicts
 from .files import replacing, write_text
-from .metrics import DIGITS
+from .losses import PLANS
+from .metrics import DIGITS, LOWER_IS_BETTER
 from .page import Page, PictureView, TaskView, write_page
 from .page.curves import CHARTS, lines, svg
 from .progress import read_curves
 from .stats import Cell, summary
 from .task import BM3D, Study
 from .train import CurvePoint
+
+RESULTS = Path(__file__).parent.parent / "results"  # the largest runs so far, committed
 
 # Where to look in the embedded pictures: {kind of input: {picture: caption}}
 CAPTIONS = {
@@ -76,6 +79,8 @@ def write_report(title: str, studies: Sequence[Study], rows: Sequence[Row], sett
         for study in studies
     ]
     write_plots(folder, curves)
+    for study in studies:
+        print(in_short(cells, read_cells(RESULTS / "table.csv"), study.task.name))
     write_page(folder, Page(title, note, views, judged, curves, beside or ()))
     print(f"The pictures: {folder / 'index.html'}")
 
@@ -93,6 +98,41 @@ def note_on(study: Study, rows: Sequence[Row], note: str) -> str:
     """What was done to the pictures, and whether BM3D is missing."""
     missing = BM3D in study.order and BM3D not in {row.variant for row in rows}
     return f"{note}.{' No BM3D: its optional packages are not installed.' if missing else ''}"
+
+
+def in_short(cells: Sequence[Cell], longer: Sequence[Cell], task: str) -> str:
+    """What a run shows of a task, and what the committed results say of longer training."""
+
+    def by(found: Sequence[Cell], metric: str) -> dict[str, float]:
+        return {
+            c.variant: c.mean for c in found if c.task == task and c.metric == metric and c.variant in PLANS
+        }
+
+    def told(metric: str, values: Mapping[str, float]) -> str:
+        ranked = sorted(values.items(), key=lambda item: item[1], reverse=metric not in LOWER_IS_BETTER)
+        return ", ".join(f"{variant} {value:.{DIGITS[metric]}f}" for variant, value in ranked)
+
+    shown = ("PSNR", "SSIM")
+    lines = [
+        f"In {metric} from best to worst: {told(metric, by(cells, metric))}."
+        for metric in shown
+        if by(cells, metric)
+    ]
+    known = {v: x for v, x in by(longer, "PSNR").items() if v in by(cells, "PSNR")}
+    if known:
+        lines.append(
+            f"After a longer training on more photographs (examples/results): PSNR {told('PSNR', known)}."
+        )
+    return "\n".join(lines)
+
+
+def read_cells(path: Path) -> list[Cell]:
+    """What write_cells wrote."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Cell(task, variant, metric, *map(float, interval), int(pictures), int(seeds))
+            for task, variant, metric, *interval, pictures, seeds in list(csv.reader(file))[1:]
+        ]
 
 
 def write_cells(path: Path, cells: Sequence[Cell]) -> None:
