@@ -1,5 +1,6 @@
 """Intervals and verdicts on rows made so that each is known by construction."""
 
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -187,6 +188,17 @@ def test_two_verdicts_stand_side_by_side() -> None:
     assert second.startswith("2. l1 beats l2")
     assert f"- {report.PAPER}: **does not hold**" in second and f"- {report.BEST}: **holds**" in second
     assert f"| {BAYER} | l2 | 0 | 400 | +0.300 | no |" in text
+
+
+def test_a_run_ends_by_saying_what_it_shows() -> None:
+    cells = summary(rows_of({JPEG: RANKS[JPEG]}, metrics=("PSNR", "SSIM")))
+    longer = summary(rows_of({JPEG: ("jpeg", "mix", "l1", "l2"), SUPER: ("l2",)}, metrics=("PSNR",)))
+    short, _, more = report.in_short(cells, longer, JPEG).splitlines()
+    assert re.fullmatch(
+        r"In PSNR from best to worst: mix [\d.]+, l1 [\d.]+, l2 [\d.]+, ms_ssim [\d.]+\.", short
+    )
+    assert re.search(r"longer training .*: PSNR l2 [\d.]+, l1 [\d.]+, mix [\d.]+\.$", more)
+    assert "longer" not in report.in_short(cells, [], JPEG)
 
 
 # ---- The statistics

@@ -1,5 +1,6 @@
 """The parts of the page of examples/restoration that need no browser."""
 
+import csv
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import pytest
 import torch
 from page_views import NASTY, Claim, Point, pixels, save, write_example
 from PIL import Image
-from restoration.page import curves, overlays, tables
+from restoration.page import curves, overlays, study, tables
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +99,33 @@ def test_maps_are_made_once_and_again_after_a_change(tmp_path):
     Image.fromarray(pixels("truth", 0)).save(tmp_path / files["l1"])
     os.utime(tmp_path / files["l1"], ns=(time + 1, time + 1))
     assert made()[1].min() == 255
+
+
+def test_study_plots_show_each_loss_at_its_rates(tmp_path):
+    keys = ("loss", "optimizer", "rate", "steps", "batch", "size", "start", "seed", "task")
+    plain = ("16", "31", "correction", "0", "super_resolution")
+    runs = [
+        dict(zip(keys, (loss, optimizer, rate, "3000", *plain), strict=True)) | {"validation_psnr": psnr}
+        for loss, optimizer, rate, psnr in [
+            ("l2", "sgd", "0.2", "25"), ("l2", "sgd", "2", "27"), ("l2", "sgd", "20", "nan"),
+            ("mix", "sgd", "0.02", "26"), ("mix", "sgd", "0.2", "20"), ("mix", "sgd", "0.06", "26.5"),
+            ("l2", "adam", "0.001", "27"), ("l2", "adam", "0.002", "27.5"),
+        ]
+    ]  # fmt: skip
+    for name, lines in (
+        ("runs", runs),
+        ("gradients", [{"loss": "l1", "step": s, "batch_norm": 1} for s in (0, 9)]),
+    ):
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, lines[0])
+            writer.writeheader()
+            writer.writerows(lines)
+    plots = {plot.name: plot for plot in study.plots(tmp_path)}
+    assert plots.keys() == {"rates-sgd", "rates-adam", "gradients"}  # one length is no line
+    # Neither a network that diverged nor one that is far below the best.
+    points = {line.variant: line.points for line in plots["rates-sgd"].lines}
+    assert points == {"l2": [(0.2, 25), (2, 27)], "mix": [(0.02, 26), (0.06, 26.5)]}
+    html = study.figures(tmp_path)
+    assert html.count("<svg") == 3 and "Highest: l2 27.00, Mix 26.50" in html
+    assert html.count("<circle") == 2 + 2 + 2 + 2
+    assert study.figures(tmp_path / "nowhere") == ""
