@@ -16,7 +16,8 @@ TASK = Task(
     name="denoise_demosaic",
     title="Denoising and demosaicking",
     degradation=NoisyBayer(),
-    rates=dict.fromkeys(LOSSES, 5e-4) | dict.fromkeys(("l2", "mix", "mix_released", "ms_ssim+l2"), 1e-3),
+    # l2 and Mix are best at 1e-3 after 800 steps; within 4000 l2's loss exploded there.
+    rates=dict.fromkeys(LOSSES, 5e-4),
     losses=tuple(LOSSES),
 )
 

@@ -100,7 +100,13 @@ class Study:
             return None
         if fabric.is_global_zero:
             degradation = {"kind": self.task.degradation.input, **vars(self.task.degradation)}
-            about = {"task": job.task, "loss": job.variant, "input": json.dumps(degradation)}
+            about = {
+                "task": job.task,
+                "loss": job.variant,
+                "input": json.dumps(degradation),
+                "trained": f"{self.steps} steps of {self.options.batch_size} patches, "
+                f"{self.options.optimizer}, rate {', '.join(f'{stage.rate:g}' for stage in stages)}",
+            }
             save_network(file, network, about)
             unfinished.unlink(missing_ok=True)
         fabric.barrier()
