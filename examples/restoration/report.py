@@ -13,6 +13,7 @@ from .losses import PLANS
 from .metrics import DIGITS, LOWER_IS_BETTER
 from .page import Page, PictureView, TaskView, write_page
 from .page.curves import CHARTS, lines, svg
+from .paper import beside_paper
 from .progress import read_curves
 from .stats import Cell, summary
 from .task import BM3D, Study
@@ -63,6 +64,8 @@ def write_report(title: str, studies: Sequence[Study], rows: Sequence[Row], sett
                 f"## {study.task.title}{'' if test == study.task.name else f': {test}'}\n\n"
                 f"{note_on(study, own, degradation.note)}\n\n{markdown(own)}\n- " + "\n- ".join(lines) + "\n"
             )
+            if both := beside_paper(cells, test):
+                text.append(f"Beside the paper, whose photographs are others:\n\n{both}")
             print(f"\n{test}\n{markdown(own)}" + "\n".join(lines))
     write_text(folder / "table.md", "\n".join(text))
     gains = last_quarters(curves)
@@ -86,11 +89,12 @@ def write_report(title: str, studies: Sequence[Study], rows: Sequence[Row], sett
 
 
 def note_of(studies: Sequence[Study], settings: Mapping) -> str:
+    paces = [f", {s.task.pace} times as many in {s.task.name}" for s in studies if s.task.pace > 1]
+    seeds = ", ".join(map(str, studies[0].options.seeds))
     return (
         f"Trained on {settings['train']}; tested on {settings['test']}. {settings['steps']} steps of "
-        f"{settings['batch_size']} patches for each network"
-        + "".join(f", {s.task.pace} times as many in {s.task.name}" for s in studies if s.task.pace > 1)
-        + f"; {settings['precision']}; seeds {', '.join(map(str, studies[0].options.seeds))}."
+        f"{settings['batch_size']} patches for each network{''.join(paces)}; "
+        f"{BEST if settings['optimizer'] == 'adam' else PAPER}; {settings['precision']}; seeds {seeds}."
     )
 
 
@@ -162,8 +166,8 @@ def write_plots(folder: Path, curves: Sequence[CurvePoint]) -> None:
             write_text(folder / f"curves-{task}.svg", head + plot + "</svg>\n")
 
 
-BEST = "Each loss at its best rate (Adam)"
-PAPER = "As the paper seems to have it (SGD with momentum, one rate for all losses)"
+BEST = "each loss at its best rate (Adam)"
+PAPER = "as the paper seems to have it (SGD with momentum, one rate for all losses)"
 
 
 def claims_text(
