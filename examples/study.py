@@ -131,7 +131,7 @@ def length(finished: Finished) -> list[Run]:
     return [
         Run(loss, "adam", finished.rate(loss), steps)
         for steps in (STEPS // 2, 2 * STEPS, 8 * STEPS)
-        for loss in COMPARED
+        for loss in (COMPARED if steps < 8 * STEPS else ("l2", "l1", "mix"))
     ]
 
 
@@ -140,7 +140,7 @@ def start(finished: Finished) -> list[Run]:
     return [
         Run(loss, "adam", factor * finished.rate(loss), start="plain")
         for loss in COMPARED[:4]
-        for factor in (1 / 4, 1 / 2, 1)
+        for factor in (1 / 2, 1)
     ]
 
 
