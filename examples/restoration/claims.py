@@ -167,8 +167,8 @@ def behind_in_its_own_loss(results: Results) -> str:
     if not behind:
         return ""
     return (
-        f"In {', '.join(behind)} the networks of l1 are behind in l1 itself: l1 trains them less well than "
-        "l2 does, whatever is measured."
+        f"In {', '.join(behind)} the networks of l1 are behind in l1 itself, which they would not be at the "
+        "end of their training."
     )
 
 
