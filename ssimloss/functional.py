@@ -88,9 +88,13 @@ def ms_ssim(
     any size into which the window fits at the coarsest level; fewer weights, fewer levels. There is
     no "map".
 
-    A fractional power of a negative m_j does not exist: below m_j = 0.05 its logarithm goes on along
-    its tangent, so on anti-correlated images the value stays positive and finite and the gradient
-    finite and non-zero (pytorch-msssim clamps there: its gradient is dead or NaN).
+    A fractional power of a negative m_j does not exist: below m_j = 0.05 its place is taken by
+    0.05**2 / (0.1 - m_j), which has the same value and slope at 0.05 and is 0.0023 at m_j = -1. So on
+    anti-correlated images the value stays positive and the gradient large enough to train with
+    (pytorch-msssim clamps there: its gradient is dead or NaN).
+
+    The similarity is one minus the loss that is computed: in float32 it is right to 2e-7, the least of
+    them to four digits; take float64 images where the logarithm of a small one must have more.
 
     Shapes, options and errors: see ssimloss.functional. By default images of 161x161 pixels and more.
     """

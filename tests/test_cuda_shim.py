@@ -14,6 +14,7 @@ from pathlib import Path
 import exact
 import pytest
 import test_accuracy
+import test_inverted
 import test_kernels
 import test_semantics
 import torch
@@ -270,6 +271,8 @@ def test_never_above_one(name: str, condition: str, crop: Callable) -> None:
     test_accuracy.test_never_above_one(name, condition, crop(CASES[name]))
 
 
+test_digits_of_a_small_similarity = test_inverted.test_digits_of_a_small_similarity
+test_adam_recovers = test_inverted.test_adam_recovers
 test_huge_images = test_semantics.test_huge_images
 test_one_huge_pixel_stays_in_its_windows = test_semantics.test_one_huge_pixel_stays_in_its_windows
 test_nan_in_a_pyramid_reaches_its_plane = test_semantics.test_nan_in_a_pyramid_reaches_its_plane
