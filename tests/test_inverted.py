@@ -5,7 +5,9 @@ from collections.abc import Callable
 import exact
 import pytest
 import torch
+import torch.nn.functional as F
 from cases import CASES, relative_error, values_and_gradients
+from skimage import data
 from torch import Tensor
 
 from ssimloss import MSSSIMLoss, ms_ssim, reference
@@ -21,15 +23,19 @@ def grey(photo: Callable[[str], Tensor], side: int = 176) -> Tensor:
     return photo("astronaut").mean(1, keepdim=True)[..., :side, :side].contiguous()
 
 
-def loss_after(loss: Callable[[Tensor, Tensor], Tensor], y: Tensor, t: float, steps: int = 200) -> float:
-    """Of Adam, rate 0.02, from y mixed with its negative."""
+def losses_of_adam(loss: Callable[[Tensor, Tensor], Tensor], t: float) -> tuple[float, float]:
+    """After 60 and 200 steps of rate 0.02, from a picture mixed with its negative."""
+    whole = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None].float() / 255
+    y = F.interpolate(whole, (176, 176), mode="area").mean(1, keepdim=True)
     x = mixed_with_its_negative(y, t).requires_grad_()
     adam = torch.optim.Adam([x], lr=0.02)
-    for _ in range(steps):
+    values = []
+    for _ in range(201):
         adam.zero_grad()
-        loss(x, y).backward()
+        values.append(loss(x, y))
+        values[-1].backward()
         adam.step()
-    return loss(x, y).item()
+    return values[60].item(), values[200].item()
 
 
 def test_continuation() -> None:
@@ -65,9 +71,12 @@ def test_digits_of_a_small_similarity(name: str, t: float, photo: Callable[[str]
 
 
 @pytest.mark.parametrize("t", [0.8, 1.0])
-def test_adam_recovers(t: float, photo: Callable[[str], Tensor]) -> None:
-    assert loss_after(MSSSIMLoss("dyadic"), grey(photo), t) < 0.005
+def test_adam_recovers(t: float) -> None:
+    """With log m's tangent in the hyperbola's place it was still at 1.0000 after 60 steps."""
+    early, late = losses_of_adam(MSSSIMLoss("dyadic"), t)
+    assert early < 0.2 and late < 0.002
 
 
-def test_adam_recovers_under_the_reference(photo: Callable[[str], Tensor]) -> None:
-    assert loss_after(lambda x, y: 1 - reference.ms_ssim(x, y), grey(photo), 1.0) < 0.005
+def test_adam_recovers_under_the_reference() -> None:
+    early, late = losses_of_adam(lambda x, y: 1 - reference.ms_ssim(x, y), 1.0)
+    assert early < 0.2 and late < 0.002
