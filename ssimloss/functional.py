@@ -15,8 +15,7 @@ The result is float32 for 16-bit images; gradients have the images' dtype. Value
 range are computed as they are; NaN gives NaN. Bad arguments raise ValueError, other dtypes TypeError,
 a device without kernels RuntimeError.
 
-On the CPU a gradient's memory is malloc's, and of 1 MiB and more at most two of sizes that come again are
-kept for the next step; it cannot be resized in place, and torch's profiler does not count it.
+On the CPU at most two gradients whose shapes come again are held for the next step: see ssimloss.memory.
 """
 
 import math

@@ -19,7 +19,7 @@ from torch import Tensor, func
 import ssimloss
 from ssimloss import L1SSIMLoss, MixLoss, SSIMLoss, ops
 
-ALL_OPS = ("gaussian", "gaussian_backward", "dyadic", "dyadic_backward", "scale_")
+ALL_OPS = ("gaussian", "gaussian_backward", "dyadic", "dyadic_backward", "scale_", "gradient_like")
 
 
 def tiny_pair(case: Case, dtype: torch.dtype = torch.float64, grow: int = 2) -> tuple[Tensor, Tensor]:
@@ -179,6 +179,14 @@ def test_opcheck(form: str, reduction: str) -> None:
 
 def test_opcheck_scale() -> None:
     torch.library.opcheck(ops.scale_, (torch.rand(2, 3, 4, 5), torch.rand(2), 0.5))
+
+
+def test_opcheck_gradient_like() -> None:
+    """But for its values, of which there are none yet."""
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(
+        torch.ops.ssimloss.gradient_like.default, (torch.rand(2, 3, 4, 5),), test_utils=checks
+    )
 
 
 def test_no_op_is_unchecked() -> None:
