@@ -5,6 +5,7 @@
 #include <tuple>
 #include <utility>
 
+#include "cpu_range.h"
 #include "gradient_memory.h"
 #include "ops.h"
 
@@ -72,6 +73,7 @@ struct CpuCall : Call {
   template <class... Args>
   explicit CpuCall(const Args&... args) : Call(args...), swapped(want_y && !want_x) {
     check(x.is_cpu() && y.is_cpu(), "x and y: expected tensors on the CPU");
+    check_range(*this);
     if (swapped) std::swap(x, y), std::swap(want_x, want_y);
   }
 

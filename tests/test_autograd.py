@@ -19,7 +19,8 @@ from torch import Tensor, func
 import ssimloss
 from ssimloss import L1SSIMLoss, MixLoss, SSIMLoss, ops
 
-ALL_OPS = ("gaussian", "gaussian_backward", "dyadic", "dyadic_backward", "scale_", "gradient_like")
+FORMS = ("gaussian", "gaussian_backward", "dyadic", "dyadic_backward")
+ALL_OPS = (*FORMS, "scale_", "gradient_like", "warn_once")
 
 
 def tiny_pair(case: Case, dtype: torch.dtype = torch.float64, grow: int = 2) -> tuple[Tensor, Tensor]:
@@ -187,6 +188,11 @@ def test_opcheck_gradient_like() -> None:
     torch.library.opcheck(
         torch.ops.ssimloss.gradient_like.default, (torch.rand(2, 3, 4, 5),), test_utils=checks
     )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_opcheck_warn_once() -> None:
+    torch.library.opcheck(torch.ops.ssimloss.warn_once.default, (torch.rand(2, 3, 4, 5), "said"))
 
 
 def test_no_op_is_unchecked() -> None:

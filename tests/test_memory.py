@@ -103,6 +103,17 @@ def test_no_two_gradients_in_the_same_memory(name: str, dtype: torch.dtype) -> N
     assert len(set(steps[2:])) == 1
 
 
+def test_what_was_freed_is_not_handed_out_again() -> None:
+    """Frameworks free a gradient so, to have its memory before the tensor goes."""
+    x, y = pair(1, 1, 200, 200)
+    for _ in range(6):
+        leaf = x.clone().requires_grad_()
+        SSIMLoss()(leaf, y).backward()
+        assert leaf.grad is not None and leaf.grad.untyped_storage().nbytes() == 4 * 200 * 200
+        assert leaf.grad.isfinite().all()
+        leaf.grad.untyped_storage().resize_(0)
+
+
 def test_what_another_process_may_see_is_not_handed_out_again() -> None:
     """Sent through a queue, a gradient is shared memory; it is overwritten by nobody here."""
     x, y = pair(1, 1, 200, 200)
