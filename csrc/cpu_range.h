@@ -12,44 +12,46 @@
 
 namespace ssimloss {
 
-inline double element(const Tensor& t, int64_t offset) {
-  switch (t.scalar_type()) {
-    case ScalarType::Double: return static_cast<const double*>(t.data_ptr())[offset];
-    case ScalarType::Half: return float(static_cast<const torch::headeronly::Half*>(t.data_ptr())[offset]);
-    case ScalarType::BFloat16:
-      return float(static_cast<const torch::headeronly::BFloat16*>(t.data_ptr())[offset]);
-    default: return static_cast<const float*>(t.data_ptr())[offset];
+inline double magnitude_at(const Images& t, int64_t offset) {
+  using torch::headeronly::BFloat16, torch::headeronly::Half;
+  switch (t.dtype) {
+    case DType::float64: return std::abs(static_cast<const double*>(t.data)[offset]);
+    case DType::float16: return std::abs(float(static_cast<const Half*>(t.data)[offset]));
+    case DType::bfloat16: return std::abs(float(static_cast<const BFloat16*>(t.data)[offset]));
+    default: return std::abs(static_cast<const float*>(t.data)[offset]);
   }
 }
 
 // Warns once a process where most of 16 pixels, spread over the images, lie beyond twice the data range in
-// both: highlights and a network that has not learned yet do not. All pixels would be another pass over them.
+// both: neither highlights nor a network that has not learned yet are meant. It stops where that is decided,
+// after 8 pixels as a rule, which is not measurable; all pixels would be another pass over them.
 inline void check_range(const Call& call) {
   static std::atomic<bool> warned{false};
-  if (warned.load(std::memory_order_relaxed) || call.planes() == 0) return;
+  if (warned.load(std::memory_order_relaxed)) return;
+  if (call.planes() == 0 || call.height == 0 || call.width == 0) return;
+  const Images x = images(call.x), y = images(call.y);
   constexpr int pixels = 16;
-  int beyond = 0;
-  for (int i = 0; i < pixels; ++i) {
-    // Powers of the root of z^5 = z + 1: no two of the points share a row or column by a pattern.
+  for (int i = 0, beyond = 0; i < pixels; ++i) {
+    // The powers of the root of z^5 = z + 1: points that are evenly spread, and in no pattern of rows.
     const auto at = [i](double step, int64_t size) {
-      const double turn = (i + 0.5) * step;
-      return int64_t((turn - std::floor(turn)) * double(size));
+      const double turns = (i + 0.5) * step;
+      return int64_t((turns - double(int(turns))) * double(size));
     };
-    const int64_t where[4] = {at(0.5436890126920763, call.batch), at(0.6294, call.channels),
-                              at(0.8566748838545029, call.height), at(0.7338918566271260, call.width)};
-    int64_t of_x = 0, of_y = 0;
-    for (int k = 0; k < 4; ++k) of_x += where[k] * call.x.stride(k), of_y += where[k] * call.y.stride(k);
+    const int64_t n = at(0.5385972572, call.batch), c = at(0.6287067210, call.channels);
+    const int64_t row = at(0.7338918566, call.height), col = at(0.8566748839, call.width);
+    const auto offset = [&](const Images& t) {
+      return n * t.stride_n + c * t.stride_c + row * t.stride_h + col * t.stride_w;
+    };
     const double least = 2 * call.data_range;
-    beyond += std::abs(element(call.x, of_x)) > least && std::abs(element(call.y, of_y)) > least;
+    beyond += magnitude_at(x, offset(x)) > least && magnitude_at(y, offset(y)) > least;
+    if (2 * (i + 1 - beyond) >= pixels) return;
   }
-  if (2 * beyond <= pixels || warned.exchange(true)) return;
+  if (warned.exchange(true)) return;
   char range[32];
   std::snprintf(range, sizeof(range), "%g", call.data_range);
   const std::string message =
-      std::string(
-          "data_range: expected the difference between the largest and the smallest possible value, "
-          "got ") +
-      range + ", and most values of x and y lie beyond twice that (255 is for images in 0..255)";
+      "data_range: expected the difference between the largest and the smallest possible value, got " +
+      std::string(range) + ", and most values of x and y lie beyond twice that (255 is for images in 0..255)";
   std::array<StableIValue, 2> stack{torch::stable::detail::from(call.x),
                                     torch::stable::detail::from(message)};
   const auto failed = torch_call_dispatcher("ssimloss::warn_once", "", stack.data(), TORCH_ABI_VERSION);

@@ -232,6 +232,7 @@ def test_raw_ops_check_their_arguments_too(name: str) -> None:
         ((A, A.double()), {}, "same dtype"),
         ((A[0], A[0]), {}, "four dimensions"),
         ((A[..., :5], A[..., :5]), {}, "window does not fit"),
+        ((A[..., :0], A[..., :0]), {}, "window does not fit"),
         ((A, A), dict(padding="same"), "got same"),
         ((A, A), dict(reduction="sum"), "got sum"),
         ((A, A), dict(data_range=-1.0), "data_range"),
