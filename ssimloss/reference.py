@@ -114,7 +114,8 @@ def halve(image: Tensor) -> Tensor:
 
 def continued(m: Tensor) -> Tensor:
     """m, and below KNEE the hyperbola of the same value and slope there: positive however negative m is."""
-    return torch.where(m > KNEE, m, KNEE**2 / (2 * KNEE - m.clamp(max=KNEE)))
+    above = m > KNEE
+    return torch.where(above, m, KNEE**2 / (2 * KNEE - m.masked_fill(above, KNEE)))
 
 
 def ms_ssim(

@@ -154,6 +154,17 @@ def test_float16_gradients_survive_the_mean(name: str) -> None:
     assert_same(scaled, x, y, value=1e-6, gradient=5e-4, **options)
 
 
+@pytest.mark.parametrize("data_range", [255.0, 1e6])
+def test_float16_gradients_of_a_large_l1(data_range: float) -> None:
+    """Kept in units of the mean and the data range, l1's own gradient was beyond float16's largest number."""
+    x, y = pair(2, 3, 40, 41, dtype=torch.float16)
+    scaled = CASES["l1_ssim"]._replace(
+        make=lambda **o: lambda x, y: CASES["l1_ssim"].fused(x, y, **o) * 1024,
+        spec=lambda x, y, **o: CASES["l1_ssim"].spec(x, y, **o) * 1024,
+    )
+    assert_same(scaled, x, y, value=1e-6, gradient=1e-3, data_range=data_range)
+
+
 # ---- torch.library
 
 

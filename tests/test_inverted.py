@@ -1,5 +1,6 @@
 """The dyadic MS-SSIM where structure is inverted: m_j goes on below 0.05, and training finds its way back."""
 
+import math
 from collections.abc import Callable
 
 import exact
@@ -49,6 +50,13 @@ def test_continuation() -> None:
     torch.testing.assert_close(values.detach(), expected, rtol=1e-7, atol=0)
     expected = torch.tensor([1, 1, 0.0025 / 1.1**2], dtype=torch.float64)
     torch.testing.assert_close(slopes, expected, rtol=1e-7, atol=0)
+
+
+def test_nan_is_continued_as_nan() -> None:
+    m = torch.tensor([math.nan, 0.5, -0.5], requires_grad=True)
+    values = reference.continued(m)
+    (slopes,) = torch.autograd.grad(values.sum(), m)
+    assert values.isnan().tolist() == slopes.isnan().tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("t", TS)
