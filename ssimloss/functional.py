@@ -15,10 +15,14 @@ The result is float32 for 16-bit images; gradients have the images' dtype. Value
 range are computed as they are; NaN gives NaN. Bad arguments raise ValueError, other dtypes, layouts and
 DTensors TypeError, a device without kernels RuntimeError.
 
-Black must be 0: SSIM compares means, so images in [-1, 1] are another pair under data_range=2 than they are
-as x + 1, y + 1, which is what others mean. Two mistakes warn (UserWarning, each once a process): sides that
-look like [N, H, W, C]; and on the CPU values of which most lie beyond twice the data range (a few are
-looked at; on CUDA that would have to wait for the device).
+Beyond some hundred data ranges float32's gradient is not exact where flat regions meet contrasts.
+
+Black must be 0, as SSIM compares means: of images in [-1, 1] take x + 1 and y + 1 with data_range=2, or the
+value is another one.
+
+Two mistakes warn, with a UserWarning each, once a process: sides that look like [N, H, W, C], and values of
+which most lie beyond twice the data range. For the latter 16 pixels are looked at, on the CPU alone: on
+CUDA that would have to wait for the device.
 
 On the CPU at most two gradients whose shapes come again are held for the next step: see ssimloss.memory.
 """

@@ -21,6 +21,14 @@ from torch import Tensor
 from ssimloss import SSIMLoss, reference
 
 ASKED = os.environ.get("SSIMLOSS_FUZZ")
+CASES_ASKED = int(ASKED or 300)
+SETTINGS = settings(
+    max_examples=CASES_ASKED,
+    derandomize=not ASKED,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SPECIAL = (math.nan, math.inf, -math.inf, 1e-40, 5e-324, 0.0)
 
@@ -253,13 +261,7 @@ def check(d: Drawn) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:ssimloss:UserWarning")
-@settings(
-    max_examples=int(ASKED or 300),
-    derandomize=not ASKED,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+@SETTINGS
 @given(drawn())
 def test_any_tensors_and_arguments(d: Drawn) -> None:
     check(d)
