@@ -227,7 +227,7 @@ def limits_of(d: Drawn) -> Limits:
     value = 1e-4 if one_row else 5e-6 if d.scale <= 1 else 2e-5
     gradient = 1e-3 if one_row else 1e-5 if d.scale <= 1 else 1e-3
     rounding = 0 if d.dtype == torch.float32 else torch.finfo(d.dtype).eps
-    return Limits(value, gradient + rounding, 1e-5 if d.scale > 1 else 0)
+    return Limits(value, gradient + rounding, 1e-4 if d.scale > 1 else 0)
 
 
 def check(d: Drawn) -> None:
