@@ -1,11 +1,13 @@
-"""We beside our peers, in one run: `python benchmarks/peers.py [--out FILE]`.
+"""We beside our peers, in one run: `python benchmarks/peers.py [--out FILE] [--only ROW]`.
 
 Every row's contenders run in turn, round after round, so that whatever else the machine does hits
 all of them; the figures are medians, and only the ratios should be read across machines. Memory is
-the peak of a fresh process beyond the images (Linux). Peers that are not installed are named.
+the peak of a fresh process beyond the images (Linux). Peers that are not installed are named. Every row is
+printed, and written, when it is measured: what was stopped keeps what it has.
 """
 
 import argparse
+import contextlib
 import datetime
 import importlib
 import multiprocessing
@@ -14,8 +16,9 @@ import platform
 import random
 import statistics
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +31,7 @@ import ssimloss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 SHAPES = [(1, 3, 1080, 1920), (16, 3, 128, 128), (1, 3, 256, 256)]
+DTYPES = "dtypes"  # the row that has no peers
 PACKAGES = {
     "frame-analytics": "frame_analytics",
     "pytorch-msssim": "pytorch_msssim",
@@ -43,7 +47,7 @@ def peers() -> dict[str, object]:
         try:
             found[name] = importlib.import_module(module)
         except ImportError:
-            print(f"{name} is not installed: its rows are left out (pip install '.[bench]')")
+            progress(f"{name} is not installed: its rows are left out (pip install '.[bench]')")
     return found
 
 
@@ -134,30 +138,38 @@ def resident(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith(key))
 
 
-def times_table(found: dict, shape: tuple[int, ...], seconds: float) -> list[str]:
+def progress(what: str) -> None:
+    print(f"... {what}", file=sys.stderr, flush=True)
+
+
+def times_table(found: dict, shape: tuple[int, ...], seconds: float, only: list[str]) -> Iterator[str]:
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.rand(shape, generator=generator) for _ in range(2))
     size = "x".join(map(str, shape))
-    lines = [
-        f"### {size}, float32",
-        "",
-        "| loss | contender | forward ms | ratio | forward + backward ms | ratio |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
-    for task, losses in contenders(found, shape).items():
+    rows = {task: losses for task, losses in contenders(found, shape).items() if task in only}
+    if not rows:
+        return
+    yield f"### {size}, float32"
+    yield ""
+    yield "| loss | contender | forward ms | ratio | forward + backward ms | ratio |"
+    yield "|---|---|---:|---:|---:|---:|"
+    for task, losses in rows.items():
+        progress(f"{task}, {size}: {', '.join(losses)}")
         with torch.no_grad():
             forward = medians({k: lambda f=f: f(x, y) for k, f in losses.items()}, seconds)
         leaf = x.clone().requires_grad_()
         both = medians({k: backward(f, leaf, y) for k, f in losses.items()}, seconds)
         for name in losses:
-            lines.append(
+            yield (
                 f"| {task} | {name} | {forward[name]:.2f} | {forward[name] / forward['ssimloss']:.2f} "
                 f"| {both[name]:.2f} | {both[name] / both['ssimloss']:.2f} |"
             )
-    return [*lines, ""]
+    yield ""
 
 
-def dtypes_table(seconds: float) -> list[str]:
+def dtypes_table(seconds: float, only: list[str]) -> Iterator[str]:
+    if DTYPES not in only:
+        return
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.rand(1, 3, 1080, 1920, generator=generator) for _ in range(2))
     loss = ssimloss.SSIMLoss()
@@ -169,33 +181,39 @@ def dtypes_table(seconds: float) -> list[str]:
         "float32, channels_last": tuple(t.contiguous(memory_format=torch.channels_last) for t in (x, y)),
     }
     runs = {name: backward(loss, a.detach().requires_grad_(), b) for name, (a, b) in variants.items()}
+    progress(f"{DTYPES}: {', '.join(runs)}")
     result = medians(runs, seconds)
-    lines = [
-        "### SSIM at 1x3x1080x1920, forward + backward",
-        "",
-        "| images | ms | to float32 |",
-        "|---|---:|---:|",
-    ]
-    lines += [f"| {k} | {v:.2f} | {v / result['float32']:.2f} |" for k, v in result.items()]
-    return [*lines, ""]
+    yield "### SSIM at 1x3x1080x1920, forward + backward"
+    yield ""
+    yield "| images | ms | to float32 |"
+    yield "|---|---:|---:|"
+    for name, value in result.items():
+        yield f"| {name} | {value:.2f} | {value / result['float32']:.2f} |"
+    yield ""
 
 
-def memory_table(found: dict) -> list[str]:
-    lines = [
-        "### Peak resident memory of forward + backward, float32, in sizes of the gradient",
-        "",
-        "| shape | loss | contender | one step | ten steps |",
-        "|---|---|---|---:|---:|",
+def memory_table(found: dict, only: list[str]) -> Iterator[str]:
+    rows = [
+        (shape, task, name)
+        for shape in SHAPES[:2]
+        for task, losses in contenders(found, shape).items()
+        for name in losses
+        if task in only
     ]
+    if not rows:
+        return
+    yield "### Peak resident memory of forward + backward, float32, in sizes of the gradient"
+    yield ""
+    yield "| shape | loss | contender | one step | ten steps |"
+    yield "|---|---|---|---:|---:|"
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as fresh_processes:
-        for shape in SHAPES[:2]:
+        for shape, task, name in rows:
             size = "x".join(map(str, shape))
-            for task, losses in contenders(found, shape).items():
-                for name in losses:
-                    run = fresh_processes.submit(peak_memory, shape, task, name, torch.get_num_threads())
-                    lines.append("| {} | {} | {} | {:.2f} | {:.2f} |".format(size, task, name, *run.result()))
-    return [*lines, ""]
+            progress(f"memory of {task}, {size}: {name}")
+            run = fresh_processes.submit(peak_memory, shape, task, name, torch.get_num_threads())
+            yield "| {} | {} | {} | {:.2f} | {:.2f} |".format(size, task, name, *run.result())
+    yield ""
 
 
 def header() -> list[str]:
@@ -225,23 +243,40 @@ def _installed(name: str) -> bool:
         return False
 
 
-def main() -> None:
+def lines(found: dict, seconds: float, only: list[str]) -> Iterator[str]:
+    yield from header()
+    for shape in SHAPES:
+        yield from times_table(found, shape, seconds, only)
+    yield from dtypes_table(seconds, only)
+    yield from memory_table(found, only)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    found = peers()
+    tasks = dict.fromkeys(task for shape in SHAPES for task in contenders(found, shape))
+    rows = [*tasks, DTYPES]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="also write the tables to this Markdown file")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=rows,
+        metavar="ROW",
+        help=f"measure this one, at every size it is at; may be repeated; of {', '.join(map(repr, rows))}",
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="for each row and direction")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    found = peers()
-    lines = header()
-    for shape in SHAPES:
-        lines += times_table(found, shape, args.seconds)
-    lines += dtypes_table(args.seconds) + memory_table(found)
-    text = "\n".join(lines)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+    with args.out.open("w") if args.out else contextlib.nullcontext() as file:
+        for line in lines(found, args.seconds, args.only or rows):
+            if file:
+                print(line, file=file, flush=True)
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -5,6 +5,7 @@
 #include <tuple>
 #include <utility>
 
+#include "cpu_range.h"
 #include "gradient_memory.h"
 #include "ops.h"
 
@@ -28,16 +29,19 @@ void set_value(const Tensor& t, int64_t i, double value) {
   }
 }
 
-// A dense tensor without values, in memory that `take` gets and `give_back` takes.
-Tensor fresh(const Tensor& like, const Sizes& sizes, const Sizes& strides, ScalarType dtype,
-             void* (*take)(size_t) = take_memory, void (*give_back)(void*, size_t) = give_memory_back) {
+size_t bytes_of(const Sizes& sizes, ScalarType dtype) {
   size_t bytes = dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2;
   for (const int64_t size : sizes) bytes *= size_t(size);
-  void* const memory = take(bytes);
+  return bytes;
+}
+
+// A dense tensor without values that never leaves the call: torch cannot resize it.
+Tensor fresh(const Tensor& like, const Sizes& sizes, const Sizes& strides, ScalarType dtype) {
+  const size_t bytes = bytes_of(sizes, dtype);
+  void* const memory = take_memory(bytes);
   if (!memory) throw std::runtime_error("ssimloss: no memory for " + std::to_string(bytes) + " bytes");
   return torch::stable::from_blob(memory, {sizes.data(), sizes.size()}, {strides.data(), strides.size()},
-                                  like.device(), dtype,
-                                  [give_back, bytes](void* memory) { give_back(memory, bytes); });
+                                  like.device(), dtype, give_memory_back);
 }
 
 // A gradient of `like`, with the strides of torch's empty_like, of which only the common ones are known here:
@@ -46,9 +50,15 @@ Tensor fresh_gradient(const Tensor& like) {
   const Sizes sizes{like.size(0), like.size(1), like.size(2), like.size(3)};
   const Sizes strides{like.stride(0), like.stride(1), like.stride(2), like.stride(3)};
   const auto [n, c, h, w] = sizes;
-  if (strides == Sizes{c * h * w, h * w, w, 1} || strides == Sizes{h * w * c, 1, w * c, c})
-    return fresh(like, sizes, strides, like.scalar_type(), take_gradient, give_gradient_back);
-  return torch::stable::empty_like(like);
+  const bool dense = strides == Sizes{c * h * w, h * w, w, 1} || strides == Sizes{h * w * c, 1, w * c, c};
+  const size_t bytes = bytes_of(sizes, like.scalar_type());
+  if (!dense || bytes < least_held_gradient) return torch::stable::empty_like(like);
+  std::array<StableIValue, 1> stack{torch::stable::detail::from(like)};
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("ssimloss::gradient_like", "", stack.data(), TORCH_ABI_VERSION));
+  const Tensor gradient = torch::stable::detail::to<Tensor>(stack[0]);
+  prefer_huge_pages(gradient.data_ptr(), bytes);
+  return gradient;
 }
 
 template <class F>
@@ -63,6 +73,7 @@ struct CpuCall : Call {
   template <class... Args>
   explicit CpuCall(const Args&... args) : Call(args...), swapped(want_y && !want_x) {
     check(x.is_cpu() && y.is_cpu(), "x and y: expected tensors on the CPU");
+    check_range(*this);
     if (swapped) std::swap(x, y), std::swap(want_x, want_y);
   }
 

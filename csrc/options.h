@@ -62,8 +62,8 @@ class Windows {
   std::vector<Window> windows_;
 };
 
-// The dyadic form's product in logarithms; below 0.05 the logarithm goes on along its tangent, so
-// that value and gradient stay finite, positive and alive where cs is negative.
+// The dyadic form's product in logarithms. Below 0.05 m goes on along the hyperbola of the same value and
+// slope there, so that the value stays positive and the gradient alive where cs is negative.
 struct LogMean {
   double value, slope;  // of log(m) in m, for m = 1 - e
 };
@@ -71,7 +71,8 @@ inline LogMean log_mean(double e) {
   constexpr double knee = 0.05;
   const double m = 1 - e;
   if (m > knee) return {std::log1p(-e), 1 / m};
-  return {std::log(knee) + (m - knee) / knee, m <= knee ? 1 / knee : m};  // m if NaN
+  const double slope = 1 / (2 * knee - m);
+  return {std::log(knee * knee * slope), slope};
 }
 
 }  // namespace ssimloss

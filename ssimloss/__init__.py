@@ -16,6 +16,7 @@ except ImportError as _error:
             "start Python in another folder to use an installed one"
         ) from _error
     raise
+from . import memory as _memory  # noqa: F401  (the operators call it)
 from .functional import ms_ssim, ms_ssim_gaussian, ssim
 from .modules import L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss
 

@@ -12,11 +12,19 @@ reduction    "mean": a scalar; "none": one value an image, [N], a scalar for [C,
              value a position and channel, [N, C, H', W'].
 
 The result is float32 for 16-bit images; gradients have the images' dtype. Values outside the data
-range are computed as they are; NaN gives NaN. Bad arguments raise ValueError, other dtypes TypeError,
-a device without kernels RuntimeError.
+range are computed as they are; NaN gives NaN. Bad arguments raise ValueError, other dtypes, layouts and
+DTensors TypeError, a device without kernels RuntimeError.
 
-On the CPU a gradient's memory is malloc's, and of 1 MiB and more at most two of sizes that come again are
-kept for the next step; it cannot be resized in place, and torch's profiler does not count it.
+Beyond some hundred data ranges float32's gradient is not exact where flat regions meet contrasts.
+
+Black must be 0, as SSIM compares means: of images in [-1, 1] take x + 1 and y + 1 with data_range=2, or the
+value is another one.
+
+Two mistakes warn, with a UserWarning each, once a process: sides that look like [N, H, W, C], and values of
+which most lie beyond twice the data range. For the latter 16 pixels are looked at, on the CPU alone: on
+CUDA that would have to wait for the device.
+
+On the CPU at most two gradients whose shapes come again are held for the next step: see ssimloss.memory.
 """
 
 import math
@@ -30,6 +38,7 @@ from . import _C
 from .autograd import fused_loss
 from .ops import Dyadic, Gaussian, Options
 from .reference import WANG_WEIGHTS, ZHAO_SIGMAS, radius_of
+from .warn import warn_once
 
 __all__ = ["ms_ssim", "ms_ssim_gaussian", "ssim"]
 
@@ -88,9 +97,13 @@ def ms_ssim(
     any size into which the window fits at the coarsest level; fewer weights, fewer levels. There is
     no "map".
 
-    A fractional power of a negative m_j does not exist: below m_j = 0.05 its logarithm goes on along
-    its tangent, so on anti-correlated images the value stays positive and finite and the gradient
-    finite and non-zero (pytorch-msssim clamps there: its gradient is dead or NaN).
+    A fractional power of a negative m_j does not exist: below m_j = 0.05 its place is taken by
+    0.05**2 / (0.1 - m_j), which has the same value and slope at 0.05 and is 0.0023 at m_j = -1. So on
+    anti-correlated images the value stays positive and the gradient large enough to train with
+    (pytorch-msssim clamps there: its gradient is dead or NaN).
+
+    The similarity is one minus the loss that is computed: in float32 it is right to 2e-7, the least of
+    them to four digits; take float64 images where the logarithm of a small one must have more.
 
     Shapes, options and errors: see ssimloss.functional. By default images of 161x161 pixels and more.
     """
@@ -120,6 +133,14 @@ def ms_ssim_gaussian(
     """
     options = gaussian_options(sigmas, window_size, padding, data_range, k1, k2, reduction=reduction)
     return 1 - loss_of(x, y, options)
+
+
+NO_SCRIPT = (
+    "ssimloss: torch.jit.script is not supported; torch.compile and torch.export are, or leave the loss out "
+    "of what is scripted"
+)
+for _function in (ssim, ms_ssim, ms_ssim_gaussian):
+    vars(_function)["__script_unsupported"] = NO_SCRIPT  # torch.jit.script looks for it, and raises it
 
 
 def gaussian_options(
@@ -202,6 +223,13 @@ def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor
     for name, image in (("x", x), ("y", y)):
         if not isinstance(image, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(image).__name__}")
+        if type(image) is not Tensor and hasattr(image, "to_local"):
+            raise TypeError(
+                f"{name}: expected a tensor of this process, got a {type(image).__name__}; "
+                f"{name}.to_local() is its part here"
+            )
+        if image.layout != torch.strided:
+            raise TypeError(f"{name}: expected layout torch.strided, got {image.layout}")
         if image.dim() not in (3, 4):
             raise ValueError(f"{name}: expected shape [N, C, H, W] or [C, H, W], got {list(image.shape)}")
         if image.dtype not in DTYPES:
@@ -212,12 +240,12 @@ def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor
         raise ValueError(f"y: expected the shape of x, {list(x.shape)}, got {list(y.shape)}")
     if x.device != y.device:
         raise ValueError(f"y: expected the device of x, {x.device}, got {y.device}")
+    check_device(x.device)
     if x.dtype != y.dtype:
-        if not torch.is_autocast_enabled(x.device.type):
+        if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"y: expected the dtype of x, {x.dtype}, got {y.dtype}")
         dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
         x, y = x.to(dtype), y.to(dtype)
-    check_device(x.device)
     if x.device.type == "cuda":
         check_cuda_limits(options)
     check_size(x, options)
@@ -232,7 +260,7 @@ def check_device(device: torch.device) -> None:
     reason = (
         "this build has no CUDA kernels; rebuild from source where nvcc is on the PATH"
         if device.type == "cuda"
-        else "there are kernels for cpu"
+        else f"this build has kernels for {'cpu and cuda' if CUDA_INSIDE else 'cpu'}"
     )
     raise RuntimeError(f"x: no ssimloss kernels for a tensor on {device}: {reason}")
 
@@ -254,13 +282,24 @@ def check_size(x: Tensor, options: Options) -> None:
     least = (coarsest - 1) * 2 ** (levels - 1) + 1  # a level is half the one before, rounded up
     if min(height, width) < least:
         at = f" at the coarsest of {levels} levels" if levels > 1 else ""
-        smaller = "a smaller window_size or padding='zeros' takes smaller images"
+        advice = ""
+        if width <= 4 < x.shape[-3]:
+            advice = f"; {channels_last_question(x)}"
+        elif options.padding != "zeros":
+            advice = "; a smaller window_size or padding='zeros' takes smaller images"
+            advice += "; so do fewer weights" if levels > 1 else ""
         raise ValueError(
             f"x: expected height and width of at least {least} for padding={options.padding!r} and a window "
-            f"of {window} taps{at}, got {height}x{width}"
-            + ("" if options.padding == "zeros" else f"; {smaller}")
-            + ("; so do fewer weights" if levels > 1 and options.padding != "zeros" else "")
+            f"of {window} taps{at}, got {height}x{width}{advice}"
         )
+    if not torch.compiler.is_compiling() and width <= 4 < x.shape[-3]:
+        taken_for = f"images taken for {x.shape[-3]} channels of {height}x{width} pixels"
+        warn_once(f"{taken_for}: {channels_last_question(x)}")
+
+
+def channels_last_question(x: Tensor) -> str:
+    order = "0, 3, 1, 2" if x.dim() == 4 else "2, 0, 1"
+    return f"channels last? permute({order}) costs nothing here"
 
 
 def window_of(sigma: float, window_size: int | None) -> int:

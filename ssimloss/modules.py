@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from .functional import (
     MULTISCALES,
+    NO_SCRIPT,
     dyadic_options,
     fraction,
     gaussian_options,
@@ -30,6 +31,9 @@ class _Loss(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of x (restored) and y (truth), [N, C, H, W] or [C, H, W]."""
         return loss_of(x, y, self.options)
+
+    def __prepare_scriptable__(self) -> None:
+        raise RuntimeError(NO_SCRIPT)
 
     def extra_repr(self) -> str:
         hidden = {"ssim_weight", "l1_weight", "l1_windowed"}

@@ -91,13 +91,15 @@ def output_size(x: Tensor, options: Options) -> tuple[int, int]:
 def unit_scale(x: Tensor, options: Options) -> float:
     """How many times its size a gradient is kept in: 1, but for 16-bit images what undoes the mean.
 
-    A gradient of 1/N underflows in float16; times N and the data range it is of the order of 1.
+    A gradient of 1/N underflows in float16; times N and the data range it is of the order of 1, or of
+    l1_weight, which may be too much for float16.
     """
     if x.dtype in (torch.float32, torch.float64):
         return 1.0
     height, width = output_size(x, options)
     images = x.shape[0] if options.reduction == "mean" else 1
-    return max(images * x.shape[1] * height * width, 1) * options.data_range
+    positions = max(images * x.shape[1] * height * width, 1)
+    return positions * options.data_range / max(1.0, options.l1_weight / 4096)
 
 
 def loss_dtype(x: Tensor) -> torch.dtype:

@@ -9,7 +9,6 @@ formulas (csrc/ssim_math.h). x is the restored image, y the truth, both [N, C, H
     doi:10.1109/TCI.2016.2644865
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 WANG_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # [2], section 3.2
 ZHAO_SIGMAS = (0.5, 1.0, 2.0, 4.0, 8.0)  # [3], section III.C
-LOG_KNEE = 0.05  # below it ms_ssim continues log(m) along its tangent
+KNEE = 0.05  # below it ms_ssim continues m along a hyperbola
 
 
 def radius_of(sigma: float, window_size: int | None) -> int:
@@ -113,10 +112,10 @@ def halve(image: Tensor) -> Tensor:
     return F.avg_pool2d(image, 2, padding=(height % 2, width % 2))
 
 
-def log_continued(m: Tensor) -> Tensor:
-    """log(m), and below LOG_KNEE its tangent there: finite and alive where cs is negative."""
-    tangent = math.log(LOG_KNEE) + (m - LOG_KNEE) / LOG_KNEE
-    return torch.where(m > LOG_KNEE, m.clamp(min=LOG_KNEE).log(), tangent)
+def continued(m: Tensor) -> Tensor:
+    """m, and below KNEE the hyperbola of the same value and slope there: positive however negative m is."""
+    above = m > KNEE
+    return torch.where(above, m, KNEE**2 / (2 * KNEE - m.masked_fill(above, KNEE)))
 
 
 def ms_ssim(
@@ -140,7 +139,7 @@ def ms_ssim(
         l_map, cs_map = luminance_and_contrast_structure(x, y, sigma, radius, c1, c2, padding, radius)
         last = level == len(weights) - 1
         m = (l_map * cs_map if last else cs_map).mean((-2, -1))  # [N, C]
-        log_similarity = log_similarity + weight * log_continued(m)
+        log_similarity = log_similarity + weight * continued(m).log()
         if not last:
             x, y = halve(x), halve(y)
     assert isinstance(log_similarity, Tensor)

@@ -9,7 +9,6 @@ test_accuracy.py holds it against ssimloss.reference, and against 40 digits of m
 """
 
 import functools
-import math
 
 import torch
 from torch import Tensor
@@ -81,7 +80,8 @@ def loss(
         if level == len(weights) - 1:
             e = e_l + e - e_l * e
         e = e.mean((-2, -1))
-        log_m = torch.where(e < 0.95, torch.log1p(-e.clamp(max=0.95)), math.log(0.05) + (0.95 - e) / 0.05)
+        hyperbola = 0.05**2 / (e.clamp(min=0.95) - 0.9)  # m = 1 - e below 0.05
+        log_m = torch.where(e < 0.95, torch.log1p(-e.clamp(max=0.95)), hyperbola.log())
         log_similarity = log_similarity + weight * log_m
         x, y = reference.halve(x), reference.halve(y)
     return reference.reduce(ssim_weight * -torch.expm1(log_similarity) + l1_weight * l1, reduction)

@@ -19,7 +19,8 @@ from torch import Tensor, func
 import ssimloss
 from ssimloss import L1SSIMLoss, MixLoss, SSIMLoss, ops
 
-ALL_OPS = ("gaussian", "gaussian_backward", "dyadic", "dyadic_backward", "scale_")
+FORMS = ("gaussian", "gaussian_backward", "dyadic", "dyadic_backward")
+ALL_OPS = (*FORMS, "scale_", "gradient_like", "warn_once")
 
 
 def tiny_pair(case: Case, dtype: torch.dtype = torch.float64, grow: int = 2) -> tuple[Tensor, Tensor]:
@@ -153,6 +154,17 @@ def test_float16_gradients_survive_the_mean(name: str) -> None:
     assert_same(scaled, x, y, value=1e-6, gradient=5e-4, **options)
 
 
+@pytest.mark.parametrize("data_range", [255.0, 1e6])
+def test_float16_gradients_of_a_large_l1(data_range: float) -> None:
+    """Kept in units of the mean and the data range, l1's own gradient was beyond float16's largest number."""
+    x, y = pair(2, 3, 40, 41, dtype=torch.float16)
+    scaled = CASES["l1_ssim"]._replace(
+        make=lambda **o: lambda x, y: CASES["l1_ssim"].fused(x, y, **o) * 1024,
+        spec=lambda x, y, **o: CASES["l1_ssim"].spec(x, y, **o) * 1024,
+    )
+    assert_same(scaled, x, y, value=1e-6, gradient=1e-3, data_range=data_range)
+
+
 # ---- torch.library
 
 
@@ -179,6 +191,19 @@ def test_opcheck(form: str, reduction: str) -> None:
 
 def test_opcheck_scale() -> None:
     torch.library.opcheck(ops.scale_, (torch.rand(2, 3, 4, 5), torch.rand(2), 0.5))
+
+
+def test_opcheck_gradient_like() -> None:
+    """But for its values, of which there are none yet."""
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(
+        torch.ops.ssimloss.gradient_like.default, (torch.rand(2, 3, 4, 5),), test_utils=checks
+    )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_opcheck_warn_once() -> None:
+    torch.library.opcheck(torch.ops.ssimloss.warn_once.default, (torch.rand(2, 3, 4, 5), "said"))
 
 
 def test_no_op_is_unchecked() -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import exact
 import pytest
 import test_accuracy
+import test_fuzz
+import test_inverted
 import test_kernels
 import test_semantics
 import torch
@@ -29,6 +31,7 @@ from cases import (
     value_and_gradients,
     wanted_by,
 )
+from hypothesis import given, settings
 
 from ssimloss import SSIMLoss, autograd, ops
 
@@ -270,6 +273,8 @@ def test_never_above_one(name: str, condition: str, crop: Callable) -> None:
     test_accuracy.test_never_above_one(name, condition, crop(CASES[name]))
 
 
+test_digits_of_a_small_similarity = test_inverted.test_digits_of_a_small_similarity
+test_adam_recovers = test_inverted.test_adam_recovers
 test_huge_images = test_semantics.test_huge_images
 test_one_huge_pixel_stays_in_its_windows = test_semantics.test_one_huge_pixel_stays_in_its_windows
 test_nan_in_a_pyramid_reaches_its_plane = test_semantics.test_nan_in_a_pyramid_reaches_its_plane
@@ -289,6 +294,13 @@ def test_nan_and_inf_among_11_taps(padding: str, bad: float) -> None:
     """The window that the strips' kernels are for."""
     case = CASES["l1_ssim"]._replace(tiny=dict(window_size=11))
     test_semantics.test_nan_and_inf_reach_exactly_their_windows(case, torch.float32, padding, "x", bad)
+
+
+@pytest.mark.filterwarnings("ignore:ssimloss:UserWarning")
+@settings(test_fuzz.SETTINGS, max_examples=test_fuzz.CASES_ASKED // 3)
+@given(test_fuzz.drawn())
+def test_any_tensors_and_arguments(d: test_fuzz.Drawn) -> None:
+    test_fuzz.check(d)
 
 
 # ---- What is CUDA's own

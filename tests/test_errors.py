@@ -186,6 +186,33 @@ def test_arguments_are_keywords() -> None:
             function(A, A, 1.0)
 
 
+# Images laid out as [N, H, W, C], or [H, W, C], of sides too small for the window.
+CHANNELS_LAST = {
+    "rgb": ((1, 64, 96, 3), r"permute\(0, 3, 1, 2\)"),
+    "grey": ((2, 64, 64, 1), r"permute\(0, 3, 1, 2\)"),
+    "rgba": ((1, 5, 200, 4), r"permute\(0, 3, 1, 2\)"),
+    "one image": ((64, 96, 3), r"permute\(2, 0, 1\)"),
+}
+
+
+@pytest.mark.parametrize(("shape", "order"), CHANNELS_LAST.values(), ids=CHANNELS_LAST)
+@pytest.mark.parametrize("padding", ["valid", "reflect"])
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+def test_channels_last_is_asked_about(function: Callable, padding: str, shape: tuple, order: str) -> None:
+    """And padding='zeros' is not advised, which would compute something else."""
+    image = torch.rand(shape)
+    with pytest.raises(ValueError, match=rf"x: expected height .*; channels last\? {order}.* here$") as error:
+        function(image, image, padding=padding)
+    assert "zeros" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 64, 4), (1, 4, 3, 3), (64, 5, 5)], ids=str)
+def test_small_images_are_not_asked_about(shape: tuple) -> None:
+    image = torch.rand(shape)
+    with pytest.raises(ValueError, match="padding='zeros' takes smaller images"):
+        ssim(image, image)
+
+
 @pytest.mark.skipif(bool(ssimloss.info()["cuda_architectures"]), reason="the build has CUDA")
 def test_no_kernels_for_a_device() -> None:
     """A fake CUDA tensor: refused with the way out, never copied to the CPU in silence."""
@@ -205,6 +232,7 @@ def test_raw_ops_check_their_arguments_too(name: str) -> None:
         ((A, A.double()), {}, "same dtype"),
         ((A[0], A[0]), {}, "four dimensions"),
         ((A[..., :5], A[..., :5]), {}, "window does not fit"),
+        ((A[..., :0], A[..., :0]), {}, "window does not fit"),
         ((A, A), dict(padding="same"), "got same"),
         ((A, A), dict(reduction="sum"), "got sum"),
         ((A, A), dict(data_range=-1.0), "data_range"),

@@ -276,9 +276,8 @@ print((status("VmHWM") - before) / (4 * x.numel()))
 
 
 def peak_memory(python, loss: str, height: int, width: int, steps: int, gradient: bool = True) -> float:
-    """Of a fresh process, in sizes of x: what the loss makes and the kernels' scratch memory.
-
-    Both are malloc's, which torch's profiler does not see.
+    """Of a fresh process, in sizes of x: what the loss makes, and the kernels' scratch memory, which torch's
+    profiler does not see.
     """
     run = dict(loss=f"ssimloss.{loss}", height=height, width=width, steps=steps, gradient=gradient)
     done = python(MEMORY.format(**run))

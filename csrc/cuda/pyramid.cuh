@@ -124,7 +124,8 @@ __device__ inline LogMeanOf log_mean_of(double e) {
   constexpr double knee = 0.05;
   const double m = 1 - e;
   if (m > knee) return {log1p(-e), 1 / m};
-  return {log(knee) + (m - knee) / knee, m <= knee ? 1 / knee : m};  // m if NaN
+  const double slope = 1 / (2 * knee - m);
+  return {log(knee * knee * slope), slope};
 }
 
 __device__ inline double log_product(const CombineParams& p, const double* ssim) {  // [levels]
