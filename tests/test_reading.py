@@ -78,7 +78,7 @@ def test_same_name_twice_stays_two_pictures(tmp_path):
 
 def test_every_tenth_is_held_out(tmp_path):
     for number in range(12):
-        save(tmp_path / f"{number:02}.png", 162, 40 if number == 0 else 161)
+        save(tmp_path / f"{number:02}.png", 162, 40 if number == 0 else 161, seed=number)
     train_set, test_set = data.train_and_test(tmp_path, None)
     assert [photograph.name for photograph in test_set] == ["01", "11"]
     assert [photograph.name for photograph in train_set] == [f"{n:02}" for n in (0, *range(2, 11))]

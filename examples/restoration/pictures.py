@@ -79,14 +79,17 @@ class Plan(NamedTuple):
 def read(path: Path) -> Picture:
     """Upright; Refused for what is no picture or one of another kind of colour."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
-            raise Refused(f"{printable(path)}: not a file")
-        with path.open("rb") as file:
-            return read_file(file)
-    except OSError as error:
-        raise Refused(f"{printable(path)}: {one_line(error.strerror or error)}") from error
-    except ValueError as error:  # a name with a zero byte, for one
+        return opened(path)
+    except (OSError, ValueError) as error:
         raise Refused(f"{printable(path)}: {one_line(error)}") from error
+
+
+def opened(path: Path) -> Picture:
+    """As read; OSError or ValueError says why not."""
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
+        raise ValueError("not a file")
+    with path.open("rb") as file:
+        return read_file(file)
 
 
 def read_file(file: BinaryIO) -> Picture:
@@ -258,7 +261,7 @@ def trial(
     file = io.BytesIO()
     try:
         image, more = to_image(values, alpha)
-        image.save(file, format, **BEST.get(format, {}), **keywords(format, keep), **more)
+        save(image, file, format, **BEST.get(format, {}), **keywords(format, keep), **more)
     except Exception as error:  # Pillow's writers raise nearly anything, too
         raise ValueError(f"{format}: {one_line(error)}") from error
     if format in UNREADABLE:
@@ -286,13 +289,19 @@ def trial(
     return back.keep
 
 
+def save(image: Image.Image, file: BinaryIO, format: str, **options: Any) -> None:
+    with warnings.catch_warnings():  # said already, when the picture was read
+        warnings.simplefilter("ignore")
+        image.save(file, format, **options)
+
+
 def write(path: Path, pixels: Tensor, picture: Picture, plan: Plan) -> None:
     """pixels: [3 or 1, H, W], whole numbers of as many bits as the picture's."""
     values = to_bits(pixels.permute(1, 2, 0).contiguous().numpy(), plan.bits)
     image, more = to_image(values, picture.alpha)
     try:
         with replacing(path) as part, part.open("w+b") as file:
-            image.save(file, plan.format, **plan.options, **more)
+            save(image, file, plan.format, **plan.options, **more)
     except Exception as error:  # for one, the disk is full
         part_of(path).unlink(missing_ok=True)
         raise Refused(f"{printable(path)}: {one_line(error)}") from error
