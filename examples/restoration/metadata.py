@@ -108,8 +108,11 @@ def read_exif(image: Image.Image) -> tuple[dict[int, Any], list[str]]:
             lost.append(name_of(tag, below))
 
     try:
-        # The class's own: `image` may have been given another, see pictures.load.
-        exif = type(image).getexif(image)
+        if isinstance(raw := image.info.get("exif"), bytes):
+            Image.Exif().load(
+                raw
+            )  # raises each time; getexif only the first, which may have been Pillow's own
+        exif = type(image).getexif(image)  # not image.getexif: see pictures.load
         tags = sorted(set(exif) - STORED)
     except Exception:
         return {}, ["EXIF"]
@@ -199,7 +202,7 @@ def true_xmp(xmp: bytes, width: int, height: int) -> bytes:
         (rb"tiff:ImageWidth|exif:PixelXDimension", width),
         (rb"tiff:ImageLength|exif:PixelYDimension", height),
     ):
-        pattern = rb"\b((?:" + names + rb")\s*(?:=\s*[\"']|>))[^<\"']*"
+        pattern = rb"(?<![/\w])((?:" + names + rb")\s*(?:=\s*[\"']|>))[^<\"']*"
         xmp = re.sub(pattern, lambda match, value=value: match[1] + b"%d" % value, xmp)
     return xmp
 
@@ -209,8 +212,10 @@ def keywords(format: str, keep: Metadata) -> dict[str, Any]:
     exif = dict(keep.get("exif", {}))
     result = {name: keep[name] for name in ("icc_profile", "dpi", "xmp") if name in keep}
     text = keep.get("text", {})
-    if format == "TIFF" and "xmp" in keep:
-        exif[XMP] = keep["xmp"]
+    if format == "TIFF":  # its own tags, and the sizes are the writer's
+        exif = {tag: value for tag, value in exif.items() if tag not in (0x0100, 0x0101)}
+        if "xmp" in keep:
+            exif[XMP] = keep["xmp"]
     if exif:
         result["exif"] = exif_bytes(exif)
     if format == "PNG":

@@ -224,7 +224,7 @@ def plan(path: Path, picture: Picture, channels: int, height: int, width: int, q
     bits, kind, reason = picture.bits, (format, channels, picture.alpha is not None), ""
     while True:
         try:
-            for shape in ((TRIAL, width), (height, TRIAL)):
+            for shape in ((TRIAL, TRIAL), (TRIAL, width), (height, TRIAL)):
                 trial(*kind, bits, shape, {})
             break
         except ValueError as error:
@@ -263,7 +263,8 @@ def trial(
         image, more = to_image(values, alpha)
         save(image, file, format, **BEST.get(format, {}), **keywords(format, keep), **more)
     except Exception as error:  # Pillow's writers raise nearly anything, too
-        raise ValueError(f"{format}: {one_line(error)}") from error
+        size = f" of {max(shape)} pixels a side" if max(shape) > TRIAL else ""
+        raise ValueError(f"{format}{size}: {one_line(error)}") from error
     if format in UNREADABLE:
         return {}
     try:
