@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
-from restoration.command import Parser, Refused, one_line, printable
+from restoration.command import Parser, Refused, message, printable
 from restoration.data import LONGEST
 from restoration.files import check_writable, replacing, write_text
 
@@ -119,7 +119,7 @@ def main() -> int:
         if folder.exists() and any(folder.iterdir()):
             raise Refused(f"{printable(folder)} holds other files; name a new one")
     except (Refused, OSError, ValueError) as error:
-        print(f"data.py: {one_line(error)}", file=sys.stderr)
+        print(f"data.py: {message(error)}", file=sys.stderr)
         return 2
     lines: list[dict[str, object]] = []
     for name in PHOTOGRAPHS:  # one at a time: each may be large

@@ -34,7 +34,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from restoration.command import Parser, Refused, one_line, printable, whole
+from restoration.command import Parser, Refused, message, one_line, printable, whole
 from restoration.degrade import demosaic
 from restoration.network import load_network
 from restoration.pictures import Picture, format_of, plan, read, write
@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pairs = destinations(options)
         network, expects = load(options.checkpoint)
     except (Refused, OSError, ValueError) as error:
-        print(f"restore: {one_line(error)}", file=sys.stderr)
+        print(f"restore: {message(error)}", file=sys.stderr)
         return 2
     status = 0
     for path, out in pairs:
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write(out, restore(network, expects, picture, options.mosaic), picture, how)
             print(printable(out), flush=True)
         except (Refused, OSError) as error:  # the next picture may do
-            print(f"restore: {one_line(error)}", file=sys.stderr)
+            print(f"restore: {message(error)}", file=sys.stderr)
             status = 2
     return status
 

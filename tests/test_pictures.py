@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import json
 import os
 import struct
 import sys
@@ -15,18 +14,20 @@ import torch
 from PIL import ExifTags, Image, PngImagePlugin, TiffTags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+pytest.importorskip("lightning")
 pytest.importorskip("safetensors")
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import restore  # noqa: E402
-from restoration import network, pictures  # noqa: E402
+from fuzz_examples import save_small_network  # noqa: E402
+from restoration import pictures  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:IM image format is deprecated")
 Image.init()
 SUFFIXES: dict[str, str] = {}
 for suffix, name in Image.registered_extensions().items():
     SUFFIXES.setdefault(name, suffix)
-INPUTS = {"jpeg": {"kind": "jpeg"}, "bilinear": {"kind": "bilinear", "factor": 3}, "noisy": {"kind": "noisy"}}
 
 
 @pytest.fixture
@@ -34,11 +35,8 @@ def checkpoint(tmp_path):
     """checkpoint(kind) -> the path of a network for that kind of input."""
 
     def save(kind: str = "jpeg") -> Path:
-        torch.manual_seed(0)
-        made = network.Network(kernels=(3, 1, 3), widths=(4, 4))
-        torch.nn.init.normal_(made.layers[-1].weight, std=0.05)
         path = tmp_path / f"{kind}.safetensors"
-        network.save_network(path, made, {"task": "t", "input": json.dumps(INPUTS[kind])})
+        save_small_network(path, kind)
         return path
 
     return save

@@ -24,9 +24,17 @@ def printable(path: Path | str) -> str:
 
 
 def one_line(error: BaseException | str) -> str:
-    """The text of an error, or its name where it has none."""
+    """The text of an error, or its class's name where it has none."""
+    if isinstance(error, OSError) and error.strerror:  # without the file's name, which stands before it
+        error = error.strerror
     text = " ".join(printable(str(error)).split()) or type(error).__name__
-    return text if len(text) <= 400 else text[:400] + " ..."
+    return text if len(text) <= 600 else f"{text[:300]} ... {text[-300:]}"
+
+
+def message(error: BaseException) -> str:
+    """One line, with the file's name where the error has one."""
+    file = getattr(error, "filename", None)
+    return one_line(error) if file is None else f"{printable(file)}: {one_line(error)}"
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

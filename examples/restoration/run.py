@@ -15,7 +15,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from .command import Parser, Refused, one_line, printable, real, whole
+from .command import Parser, Refused, message, one_line, printable, real, whole
 from .data import NoPhotographs, digest, train_and_test
 from .evaluate import read_rows, save_picture, write_rows
 from .files import check_writable, write_text
@@ -61,15 +61,15 @@ def parser(tasks: Sequence[Task], description: str, out: str) -> argparse.Argume
 
 def check(options: argparse.Namespace) -> None:
     """Refused for what cannot run here, before anything is read."""
-    processes = options.devices * options.nodes
-    if options.batch_size % processes:
-        raise Refused(f"--batch-size {options.batch_size} does not divide among {processes} processes")
     cuda = options.accelerator == "cuda"
     if cuda and not torch.cuda.is_available():
         raise Refused("--accelerator cuda: torch finds no GPU here; --accelerator cpu does without")
     there = torch.cuda.device_count() if cuda else max(8, os.cpu_count() or 1)
     if options.devices > there:
         raise Refused(f"--devices {options.devices}: at most {there} here")
+    processes = options.devices * options.nodes
+    if options.batch_size % processes:
+        raise Refused(f"--batch-size {options.batch_size} does not divide among {processes} processes")
     if options.nodes > 1 and not {"WORLD_SIZE", "MASTER_ADDR", "SLURM_NTASKS"} & os.environ.keys():
         raise Refused(f"--nodes {options.nodes}: start the script by torchrun on each of them")
     if options.precision == "16-mixed" and not cuda:  # Fabric would take bf16-mixed in its place
@@ -176,7 +176,7 @@ def main(title: str, tasks: Sequence[Task], options: argparse.Namespace) -> int:
     try:
         train_and_report(title, tasks, options)
     except (Refused, NoPhotographs, OSError) as error:  # OSError: for one, the disk is full
-        print(f"{Path(sys.argv[0]).name}: {one_line(error)}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: {message(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nstopped; {printable(options.out)} has what was finished, --resume goes on", file=sys.stderr)
