@@ -93,11 +93,11 @@ def test_sound_pixels_are_not_skipped_for_what_their_exif_says(tmp_path, capsys)
     image = Image.fromarray(save(tmp_path / "plain.png", 60, 50))
     exif = bytes(40), b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04six\0\0\0\0\0", b"MM\0*\xff\xff\xff\xff"
     for number, content in enumerate(exif):
-        image.save(tmp_path / f"{number}.jpg", exif=b"Exif\0\0" + content)
-    image.save(tmp_path / "broken-list.jpg")
-    whole = (tmp_path / "broken-list.jpg").read_bytes()
-    index = b"\xff\xe2" + struct.pack(">H", 10) + b"MPF\0MM\0*"
-    (tmp_path / "broken-list.jpg").write_bytes(whole[:2] + index + whole[2:])
+        image.save(tmp_path / f"{number}.jpg", exif=b"Exif\0\0" + content, dpi=(300, 300))
+    image.save(tmp_path / "list.jpg")
+    whole = (tmp_path / "list.jpg").read_bytes()
+    index = b"\xff\xe2" + struct.pack(">H", 18) + b"MPF\0MM\0*\0\0\0\x08\0\x01"  # cut short
+    (tmp_path / "list.jpg").write_bytes(whole[:2] + index + whole[2:])
     assert len(data.read_folder(tmp_path, 31)) == 5
     assert "5 photographs, 0 skipped" in capsys.readouterr().out
 
