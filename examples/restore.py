@@ -28,6 +28,7 @@ minute on 2 cores.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -166,13 +167,14 @@ def destinations(options: argparse.Namespace) -> list[tuple[Path, Path]]:
         pairs = [(pictures[0], options.out)]
     else:
         pairs = [(p, (folder or p.parent) / f"{p.stem}-restored.png") for p in pictures]
-    of: dict[Path, Path] = {}
+    of: dict[str, Path] = {}
     for picture, out in pairs:
         format_of(out)
-        if out in of:
-            names = f"{printable(of[out])} and {printable(picture)}"
+        file = os.path.realpath(out)
+        if file in of:
+            names = f"{printable(of[file])} and {printable(picture)}"
             raise Refused(f"{names} would both be {printable(out)}; restore one of them with --out")
-        of[out] = picture
+        of[file] = picture
     return pairs
 
 

@@ -166,6 +166,19 @@ def test_16_bits_become_8_where_the_format_has_no_more(tmp_path, checkpoint, sai
     assert len(np.unique(grey)) > 100  # it came out all white
 
 
+def test_12_bits_of_a_tiff_are_not_read_as_16(tmp_path):
+    """Pillow leaves 0..4095 as they are."""
+    values = np.random.default_rng(0).integers(0, 4096, (10, 10)).astype(np.uint16)
+    bits = (values.ravel()[:, None] >> np.arange(11, -1, -1, dtype=np.uint16)) & 1
+    pixels = np.packbits(bits.astype(np.uint8).reshape(10, -1), 1).tobytes()
+    tags = {256: 10, 257: 10, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 10, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels
+    (tmp_path / "p.tif").write_bytes(head + struct.pack("<H", len(tags)) + entries + bytes(4))
+    there = restore.read(tmp_path / "p.tif").pixels
+    assert np.allclose(there[0].numpy(), values / 4095, atol=1e-6)
+
+
 def test_16_bit_mosaic_becomes_colours_of_8(tmp_path, checkpoint, said, works):
     image_of("I;16").save(tmp_path / "p.png")
     assert "8 bits, not 16" in said(checkpoint("noisy"), tmp_path / "p.png", "--mosaic")
@@ -235,7 +248,9 @@ def test_names_do_not_collide(tmp_path, checkpoint, refusal, said):
     good, out = checkpoint(), tmp_path / "IMG-restored.png"
     for suffix in ("png", "jpg"):
         image_of("RGB").save(tmp_path / f"IMG.{suffix}")
-    assert "would both be" in refusal(good, tmp_path / "IMG.png", tmp_path / "IMG.jpg")
+    (tmp_path / "d").mkdir()
+    for other in (tmp_path / "IMG.jpg", tmp_path / "d" / ".." / "IMG.jpg"):
+        assert "would both be" in refusal(good, tmp_path / "IMG.png", other, "--overwrite")
     said(good, tmp_path / "IMG.png")
     first = out.read_bytes()
     assert "--overwrite" in refusal(good, tmp_path / "IMG.jpg")

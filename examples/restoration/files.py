@@ -20,10 +20,14 @@ def replacing(path: Path) -> Iterator[Path]:
     part.unlink(missing_ok=True)  # left by a run that was killed, of whatever mode
     part.touch()
     mode = stat.S_IMODE(part.stat().st_mode)
-    yield part
-    if stat.S_IMODE(part.stat().st_mode) != mode:  # safetensors makes its files for their owner alone
-        part.chmod(mode)
-    os.replace(part, path)
+    try:
+        yield part
+        if stat.S_IMODE(part.stat().st_mode) != mode:  # safetensors makes its files for their owner alone
+            part.chmod(mode)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def check_writable(path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from .command import Refused, one_line, printable
-from .files import check_writable, part_of, replacing
+from .files import check_writable, replacing
 from .metadata import (
     ORIENTATION,
     Metadata,
@@ -125,7 +125,8 @@ def unpacked(file: BinaryIO) -> Picture:
     if upright.mode in MODES_16 or (upright.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(upright).astype(np.float32)
         alpha = Image.fromarray(np.uint8(255) * (values != key)) if isinstance(key, int) else None
-        return Picture(torch.from_numpy(values / 65535)[None], 16, alpha, keep, tuple(notes), frames, turn)
+        values /= 4095 if rawmode == "I;12" else 65535  # Pillow leaves 12 bits as they are
+        return Picture(torch.from_numpy(values)[None], 16, alpha, keep, tuple(notes), frames, turn)
     if upright.mode not in MODES:
         raise ValueError(f"its mode is {upright.mode}; save it as RGB or grey of 8 or 16 bits")
     if ";16" in rawmode:
@@ -304,5 +305,4 @@ def write(path: Path, pixels: Tensor, picture: Picture, plan: Plan) -> None:
         with replacing(path) as part, part.open("w+b") as file:
             save(image, file, plan.format, **plan.options, **more)
     except Exception as error:  # for one, the disk is full
-        part_of(path).unlink(missing_ok=True)
         raise Refused(f"{printable(path)}: {one_line(error)}") from error
