@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import runpy
 import stat
 import subprocess
 import sys
@@ -203,11 +204,14 @@ def test_a_part_that_a_killed_run_left_is_replaced(tmp_path):
     "options",
     [["--factor", "0"], ["--factor", "1.5"], ["--sigma", "nan"], ["--sigma=-1"], ["--sigma", "inf"]],
 )
-def test_super_resolution_refuses_what_is_no_factor(tmp_path, options):
-    command = [sys.executable, EXAMPLES / "super_resolution.py", "--out", tmp_path / "run", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
-    assert options[0].split("=")[0] in done.stderr and not (tmp_path / "run").exists()
+def test_super_resolution_refuses_what_is_no_factor(tmp_path, options, monkeypatch, capsys):
+    path = EXAMPLES / "super_resolution.py"
+    monkeypatch.setattr(sys, "argv", [str(path), "--out", str(tmp_path / "run"), *options])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(path), run_name="__main__")
+    error = capsys.readouterr().err
+    assert (end.value.code, len(error.splitlines())) == (2, 1), error
+    assert options[0].split("=")[0] in error and not (tmp_path / "run").exists()
 
 
 def test_assembling_refuses_a_file_as_its_folder(tmp_path, monkeypatch, capsys):
