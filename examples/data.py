@@ -8,7 +8,6 @@ averages squares of pixels so that at most 1000 a side remain, and writes them a
 MANIFEST.csv. The packages' copyright files, which say the licences, go to photographs/copyright.
 """
 
-import argparse
 import csv
 import hashlib
 import io
@@ -21,8 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
+from restoration.command import Parser, Refused, message, printable
 from restoration.data import LONGEST
-from restoration.files import replacing, write_text
+from restoration.files import check_writable, replacing, write_text
 
 # Chosen by eye: photographs, sharp, at least 1600 pixels wide, and none of examples/photos/eval, which
 # tests what these have trained. {package: (path, names)}
@@ -72,7 +72,7 @@ def picture(name: str, content: bytes) -> Image.Image:
     for start in starts:
         try:
             found.append(Image.open(io.BytesIO(content[start:])))
-        except OSError:  # the three bytes were something else
+        except Exception:  # the three bytes were something else, and Pillow raises nearly anything
             continue
     return max(found, key=lambda image: image.width * image.height).convert("RGB")
 
@@ -111,11 +111,15 @@ def assemble(package: Path, folder: Path) -> list[dict[str, object]]:
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = Parser(description=__doc__.splitlines()[0])
     arguments.add_argument("--from-debian", type=Path, metavar="DIR", required=True, help="where to")
     folder = arguments.parse_args().from_debian
-    if folder.exists() and any(folder.iterdir()):
-        print(f"data.py: {folder} holds other files; name a new one", file=sys.stderr)
+    try:
+        check_writable(folder / "MANIFEST.csv")
+        if folder.exists() and any(folder.iterdir()):
+            raise Refused(f"{printable(folder)} holds other files; name a new one")
+    except (Refused, OSError, ValueError) as error:
+        print(f"data.py: {message(error)}", file=sys.stderr)
         return 2
     lines: list[dict[str, object]] = []
     for name in PHOTOGRAPHS:  # one at a time: each may be large

@@ -1,105 +1,74 @@
-"""Restores a picture of yours with a network that one of the scripts has trained.
+"""Restores pictures of yours with a network that one of the scripts has trained.
 
     python examples/restore.py runs/jpeg_deblocking/checkpoints/jpeg_deblocking/mix-0.safetensors picture.jpg
-    python examples/restore.py CHECKPOINT picture.jpg --out better.png
+    python examples/restore.py CHECKPOINT picture.jpg --out better.webp
+    python examples/restore.py --task jpeg *.jpg --out restored/
 
-Writes picture-restored.png beside the picture. The checkpoint says what its network expects:
+Writes picture-restored.png beside each picture, or to --out. --task takes a network that comes with the
+examples; a checkpoint says itself what its network expects:
 
-jpeg_deblocking    a picture that was a JPEG of low quality
-super_resolution   a picture to enlarge: it is up-sampled by the network's factor first
-denoise_demosaic   a noisy picture that a camera's mosaic was interpolated to; with --mosaic a grey
-                   picture that IS the mosaic, red at its first pixel, green beside and below it
+jpeg      jpeg_deblocking    a picture that was a JPEG of low quality
+enlarge   super_resolution   a picture to enlarge: it is up-sampled by the network's factor first
+denoise   denoise_demosaic   a noisy picture that a camera's mosaic was interpolated to; with --mosaic
+                             a grey picture that IS the mosaic, red first, green beside and below it
 
-The picture is turned as its EXIF says. Grey stays grey, 16-bit grey stays 16-bit, transparency is
-kept; colours of 16 bits are read as 8, which is said. CMYK and the like are refused. It goes tile by
-tile: 12 megapixels take 0.5 GB of memory, enlarged to 48 they take 1 GB, and about a minute on 2 cores.
+Read      any picture that Pillow reads, HEIC where pillow-heif is installed: RGB, palette and grey of 8
+          bits, grey of 16; colours of 16 bits as 8; the first frame of several. CMYK and the like are
+          refused. The picture is turned as its EXIF says; damaged metadata is left out.
+Written   any format that Pillow writes and that keeps the picture, by the suffix of --out: PNG, TIFF, WebP,
+          JPEG 2000, BMP, PPM, ... to the last bit, JPEG and AVIF at their best, unless --quality says
+          otherwise. Grey stays grey, 16 bits stay where the format has them, and transparency, colour
+          profile, EXIF, XMP, resolution and text where it has a place for them; sizes in them become the
+          result's. What is not kept is said, what cannot be written is refused before the work, and no
+          file is replaced without --overwrite.
+
+It goes tile by tile: 12 megapixels take 0.5 GB of memory, enlarged to 48 they take 1 GB, and about a
+minute on 2 cores.
 """
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
-from restoration.data import MODES, MODES_16, printable
+from restoration.command import Parser, Refused, message, one_line, printable, whole
 from restoration.degrade import demosaic
-from restoration.files import replacing
 from restoration.network import load_network
+from restoration.pictures import Picture, format_of, plan, read, write
 from restoration.tiling import receptive_radius, tiled
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+NETWORKS = Path(__file__).parent / "networks"
+TASKS = {"jpeg": "jpeg_deblocking", "denoise": "denoise_demosaic", "enlarge": "super_resolution"}
 KINDS = ("jpeg", "bilinear", "noisy")
-
-
-class Refused(Exception):
-    """Nothing is written; the text says why."""
-
-
-class Picture(NamedTuple):
-    pixels: Tensor  # [3 or 1, H, W]; uint8, or float in [0, 1]
-    bits: int  # 8 or 16
-    alpha: Image.Image | None
-    keep: dict[str, object]  # colour profile and EXIF, as Image.save takes them
-
-
-def read(path: Path) -> Picture:
-    """Upright; Refused for a file that is no picture or one of another kind of colour."""
-    try:
-        with Image.open(path) as image:
-            deep = any(";16" in str(part.args) for part in image.tile)
-            upright = ImageOps.exif_transpose(image)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise Refused(f"{printable(path)}: {printable(str(error))}") from error
-    keep: dict[str, object] = {"exif": upright.getexif()}
-    if profile := upright.info.get("icc_profile"):
-        keep["icc_profile"] = profile
-    if upright.mode in MODES_16:
-        values = np.asarray(upright).astype(np.float32) / 65535
-        return Picture(torch.from_numpy(values)[None], 16, None, keep)
-    if upright.mode not in MODES:
-        raise Refused(f"{printable(path)}: its mode is {upright.mode}; save it as RGB or grey")
-    if deep:
-        print(f"{printable(path)}: its colours of 16 bits are read as 8", file=sys.stderr)
-    alpha = upright.convert("RGBA").getchannel("A") if upright.has_transparency_data else None
-    grey = upright.mode in ("1", "L", "LA")
-    values = np.array(upright.convert("L" if grey else "RGB"))
-    pixels = torch.from_numpy(values[None] if grey else values.transpose(2, 0, 1).copy())
-    return Picture(pixels, 8, alpha, keep)
-
-
-def write(path: Path, pixels: Tensor, picture: Picture) -> None:
-    """pixels: [3 or 1, H, W], whole numbers of as many bits as the picture's."""
-    values = pixels.numpy().transpose(1, 2, 0)
-    image = Image.fromarray(values.squeeze(2) if values.shape[2] == 1 else values)
-    if picture.alpha is not None:
-        image.putalpha(picture.alpha.resize(image.size, Image.Resampling.BILINEAR))
-    suffix = Image.registered_extensions().get(path.suffix.lower())
-    if suffix is None:
-        raise Refused(f"--out: no picture format has the suffix {printable(path.suffix)!r}")
-    try:
-        with replacing(path) as part:
-            image.save(part, suffix, **picture.keep)
-    except OSError as error:  # for one, JPEG knows no transparency and no 16 bits
-        raise Refused(f"{printable(path)}: {printable(str(error))}") from error
 
 
 def load(path: Path) -> tuple[nn.Module, dict]:
     """The network, and what it expects: {"kind": one of KINDS, ...}. safetensors only: no code runs."""
+    name = printable(path)
     try:
+        if path.exists() and not path.is_file():
+            raise Refused(f"{name}: not a file")
         network, about = load_network(path)
         expects = json.loads(about.get("input", "{}"))
     except SafetensorError as error:
-        raise Refused(f"{printable(path)} is no safetensors file: {error}") from error
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise Refused(f"{printable(path)}: {printable(str(error))}") from error
-    if expects.get("kind") not in KINDS:
-        raise Refused(f"{printable(path)}: its metadata names no input of {', '.join(KINDS)}")
+        raise Refused(f"{name} is no safetensors file: {one_line(error)}") from error
+    except Refused:
+        raise
+    except Exception as error:  # a damaged file has any shape and type in its metadata
+        raise Refused(f"{name}: {one_line(error)}") from error
+    if not isinstance(expects, dict) or expects.get("kind") not in KINDS:
+        raise Refused(f"{name}: its metadata names no input of {', '.join(KINDS)}")
+    factor = expects.get("factor")
+    if expects["kind"] == "bilinear" and not (isinstance(factor, int) and 1 <= factor <= 32):
+        raise Refused(f"{name}: its metadata names no factor from 1 to 32")
+    if not all(weight.isfinite().all() for weight in network.state_dict().values()):
+        raise Refused(f"{name}: its weights are not all finite numbers")
     return network.eval().to(memory_format=torch.channels_last), expects
 
 
@@ -118,19 +87,29 @@ def restorer(network: nn.Module, prepare: Callable[[Tensor], Tensor], bits: int,
     return function
 
 
-def restore(network: nn.Module, expects: dict, picture: Picture, mosaic: bool, **tiling: int) -> Tensor:
-    """[3 or 1, H, W], whole numbers; enlarged if that is the network's task. `tiling`: of tiled."""
-    radius = receptive_radius(network)
-    grey = picture.pixels.shape[0] == 1
+def result_shape(expects: dict, picture: Picture, mosaic: bool) -> tuple[int, int, int]:
+    """[3 or 1, H, W]; Refused for a picture that the network cannot take."""
+    channels, height, width = picture.pixels.shape
     if mosaic:
         if expects["kind"] != "noisy":
             raise Refused(f"--mosaic: the network expects {expects['kind']} pictures, not a camera's")
-        if not grey or min(picture.pixels.shape[1:]) < 2:
+        if channels != 1 or min(height, width) < 2:
             raise Refused("--mosaic: expected a grey picture of 2x2 pixels or more, one colour a pixel")
+        return 3, height, width
+    factor = expects["factor"] if expects["kind"] == "bilinear" else 1
+    return channels, factor * height, factor * width
+
+
+def restore(network: nn.Module, expects: dict, picture: Picture, mosaic: bool, **tiling: int) -> Tensor:
+    """[3 or 1, H, W], whole numbers; enlarged if that is the network's task. `tiling`: of tiled."""
+    _, height, _ = result_shape(expects, picture, mosaic)
+    radius = receptive_radius(network)
+    grey = picture.pixels.shape[0] == 1
+    if mosaic:
         # An even halo and an even side: every tile begins with red.
         function = restorer(network, from_mosaic, picture.bits, grey=False)
         return tiled(function, picture.pixels, halo=radius + 2 - radius % 2, **tiling)
-    factor = expects["factor"] if expects["kind"] == "bilinear" else 1
+    factor = height // picture.pixels.shape[1]
 
     def enlarge(tile: Tensor) -> Tensor:
         return F.interpolate(tile, scale_factor=factor, mode="bilinear") if factor > 1 else tile
@@ -144,29 +123,97 @@ def from_mosaic(tile: Tensor) -> Tensor:
     return demosaic(tile, torch.zeros(1, 2, dtype=torch.long))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """With `checkpoint` and `pictures`, whichever of the two forms was used."""
+    parser = Parser(
+        usage="%(prog)s [options] (CHECKPOINT | --task TASK) PICTURE...",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("checkpoint", type=Path, help="a .safetensors file of a run")
-    add("picture", type=Path)
-    add("--out", type=Path, help="default: PICTURE-restored.png, beside the picture")
+    add(
+        "pictures",
+        type=Path,
+        nargs="+",
+        metavar="PICTURE",
+        help="after a .safetensors file of a run, or --task",
+    )
+    add("--task", choices=TASKS, help="the network that comes with the examples for it")
+    add(
+        "--out", type=Path, help="a file, or a folder that is there; default: PICTURE-restored.png, beside it"
+    )
+    add("--overwrite", action="store_true", help="replace a file that is there")
+    add("--quality", type=whole(1, 100), help="of .jpg, .avif, .webp; default: as exact as the format can be")
     add("--mosaic", action="store_true", help="the picture is a grey RGGB mosaic")
     options = parser.parse_args(arguments)
-    out = options.out or options.picture.with_name(options.picture.stem + "-restored.png")
+    if options.task:
+        options.checkpoint = NETWORKS / f"{TASKS[options.task]}.safetensors"
+    else:
+        options.checkpoint = options.pictures.pop(0)
+        if not options.pictures:
+            parser.error("expected CHECKPOINT PICTURE or --task TASK PICTURE, got one name")
+    return options
+
+
+def destinations(options: argparse.Namespace) -> list[tuple[Path, Path]]:
+    """(picture, where its result goes); Refused where one would take the place of another."""
+    pictures = list(dict.fromkeys(options.pictures))
+    folder = options.out if options.out is not None and options.out.is_dir() else None
+    if options.out is not None and folder is None:
+        if len(pictures) > 1:
+            raise Refused(
+                f"--out: expected a folder for {len(pictures)} pictures; none is {printable(options.out)}"
+            )
+        pairs = [(pictures[0], options.out)]
+    else:
+        pairs = [(p, (folder or p.parent) / f"{p.stem}-restored.png") for p in pictures]
+    of: dict[str, Path] = {}
+    for picture, out in pairs:
+        format_of(out)
+        file = os.path.realpath(out)
+        if file in of:
+            names = f"{printable(of[file])} and {printable(picture)}"
+            raise Refused(f"{names} would both be {printable(out)}; restore one of them with --out")
+        of[file] = picture
+    return pairs
+
+
+def check_free(out: Path, pictures: Sequence[Path], overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if any(picture.exists() and out.samefile(picture) for picture in pictures):
+        raise Refused(f"--out: {printable(out)} is the picture itself")
+    if not overwrite:
+        raise Refused(f"{printable(out)} is there; --overwrite replaces it, --out names another")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
     try:
-        if out.exists() and options.picture.exists() and out.samefile(options.picture):
-            raise Refused(f"--out: {printable(out)} is the picture itself")
+        pairs = destinations(options)
         network, expects = load(options.checkpoint)
-        picture = read(options.picture)
-        write(out, restore(network, expects, picture, options.mosaic), picture)
-    except Refused as error:
-        print(f"restore: {error}", file=sys.stderr)
+    except (Refused, OSError, ValueError) as error:
+        print(f"restore: {message(error)}", file=sys.stderr)
         return 2
-    print(printable(out))
-    return 0
+    status = 0
+    for path, out in pairs:
+        try:
+            check_free(out, options.pictures, options.overwrite)
+            picture = read(path)
+            shape = result_shape(expects, picture, options.mosaic)
+            how = plan(out, picture, *shape, options.quality)
+            for note in (*picture.notes, *how.notes):
+                print(f"restore: {printable(path)}: {note}", file=sys.stderr)
+            write(out, restore(network, expects, picture, options.mosaic), picture, how)
+            print(printable(out), flush=True)
+        except (Refused, OSError) as error:  # the next picture may do
+            print(f"restore: {message(error)}", file=sys.stderr)
+            status = 2
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell reports Ctrl-C

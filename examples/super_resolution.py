@@ -8,6 +8,7 @@ Writes runs/super_resolution, as jpeg_deblocking.py its folder.
 import sys
 from dataclasses import replace
 
+from restoration.command import real, whole
 from restoration.degrade import LowResolution
 from restoration.losses import LOSSES
 from restoration.run import main, parser
@@ -27,9 +28,12 @@ TASK = Task(
 if __name__ == "__main__":
     arguments = parser([TASK], TASK.title, TASK.name)
     default = LowResolution()
-    arguments.add_argument("--factor", type=int, default=default.factor, help="default: %(default)s")
+    arguments.add_argument("--factor", type=whole(1, 32), default=default.factor, help="default: %(default)s")
     arguments.add_argument(
-        "--sigma", type=float, default=default.sigma, help="of the blur, in pixels; default: %(default)s"
+        "--sigma",
+        type=real(0, 100),
+        default=default.sigma,
+        help="of the blur, in pixels; default: %(default)s",
     )
     options = arguments.parse_args()
     task = replace(TASK, degradation=LowResolution(options.factor, options.sigma), also={})

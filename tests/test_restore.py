@@ -70,7 +70,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> int:
 
 
 def run(checkpoint: Path, picture: Path, *options: object) -> np.ndarray:
-    assert restore.main([str(checkpoint), str(picture), *map(str, options)]) == 0
+    assert restore.main([str(checkpoint), str(picture), "--overwrite", *map(str, options)]) == 0
     with Image.open(picture.with_name(picture.stem + "-restored.png")) as image:
         return np.array(image)
 

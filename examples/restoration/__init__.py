@@ -2,6 +2,9 @@
 
 run       from the command line to the folder: the options and the order of things
 task      a task, and its part of a run
+command   what is wrong, in one line
+pictures  pictures of any format, read and written
+metadata  what a picture says beside its pixels
 data      photographs from a folder tree
 degrade   JPEG; a noisy Bayer mosaic; low resolution
 patches   31x31 patches at stride 7, drawn, cut and degraded on the training device

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from itertools import zip_longest
 from pathlib import Path
 
@@ -15,15 +16,22 @@ import torch
 from lightning.fabric import Fabric
 
 from . import workers
+from .command import Parser, Refused, message, one_line, printable, real, whole
 from .data import NoPhotographs, Photograph, digest, train_and_test
 from .evaluate import Row, read_rows, save_picture, write_rows
-from .files import write_text
+from .files import check_writable, write_text
 from .progress import Progress
 from .report import write_report
 from .task import Study, Task
 from .train import Diverged, Job
 
 PHOTOS = Path(__file__).parent.parent / "photos"
+MANY = 2**31 - 1
+READ_AND_WRITTEN = (
+    "--data and --test read PNG, JPEG, JFIF, MPO, WebP, AVIF, TIFF, BMP, PPM and JPEG 2000, HEIC where "
+    "pillow-heif is installed, of RGB or grey; not what is hidden or transparent, nor the results of these "
+    "scripts. What is not read is named or counted. --out gets PNG, CSV, SVG, HTML, Markdown and safetensors."
+)
 
 
 def default_precision() -> str:
@@ -33,17 +41,8 @@ def default_precision() -> str:
     return "bf16-mixed" if fast and not torch.cuda.is_available() else "32-true"
 
 
-class Refused(Exception):
-    """The run cannot start; the text says what to do."""
-
-
 def parser(tasks: Sequence[Task], description: str, out: str) -> argparse.ArgumentParser:
-    def positive(text: str) -> int:
-        if int(text) < 1:
-            raise ValueError
-        return int(text)
-
-    result = argparse.ArgumentParser(description=description)
+    result = Parser(description=description, epilog=READ_AND_WRITTEN)
     add = result.add_argument
     folder = {"type": Path, "metavar": "DIR"}
     add("--data", **folder, help="your photographs, any tree; default: the embedded ones")
@@ -54,23 +53,23 @@ def parser(tasks: Sequence[Task], description: str, out: str) -> argparse.Argume
     default = "; ".join(f"{task.name}: {' '.join(task.default)}" for task in tasks)
     add("--losses", nargs="+", choices=every, help=f"default: {default}")
     more = "".join(f" ({task.pace} times as many for {task.name})" for task in tasks if task.pace > 1)
-    add("--steps", type=positive, default=400, help=f"for each network{more}; default: %(default)s")
-    add("--batch-size", type=positive, default=16, help="patches a step; default: %(default)s")
-    add("--seeds", nargs="+", type=int, default=[0], help="a network for each; default: 0")
+    add("--steps", type=whole(1, MANY), default=400, help=f"for each network{more}; default: %(default)s")
+    add("--batch-size", type=whole(1, 2**16), default=16, help="patches a step; default: %(default)s")
+    add("--seeds", nargs="+", type=whole(0, 2**32 - 1), default=[0], help="a network for each; default: 0")
     add("--optimizer", choices=["adam", "sgd"], default="adam",
         help="adam, each loss at its own best rate, or as the paper seems to have it: sgd, one rate for all "
         "(default: %(default)s)")  # fmt: skip
     add("--beside", **folder, help="a finished run with the other optimizer: its verdicts on the claims, too")
-    add("--minutes", type=float, default=math.inf, help="train no longer; --resume goes on")
+    add("--minutes", type=real(0, math.inf), default=math.inf, help="train no longer; --resume goes on")
     add("--train-only", action="store_true", help="do not evaluate; --resume without it does")
     # Not Fabric's "auto": it would choose Apple's GPU, for which ssimloss has no kernels.
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--accelerator", default=device, choices=["cpu", "cuda"], help="default here: %(default)s")
-    add("--devices", type=positive, default=1, help="processes, a GPU each; default: %(default)s")
-    add("--nodes", type=positive, default=1, help="machines, started by torchrun; default: %(default)s")
+    add("--devices", type=whole(1, MANY), default=1, help="processes, a GPU each; default: %(default)s")
+    add("--nodes", type=whole(1, MANY), default=1, help="machines, started by torchrun; default: %(default)s")
     precisions = ["32-true", "bf16-mixed", "16-mixed"]
     add("--precision", choices=precisions, default=default_precision(), help="default here: %(default)s")
-    add("--workers", type=positive, default=os.cpu_count(),
+    add("--workers", type=whole(1, 256), default=os.cpu_count(),
         help="networks trained at a time on a CPU; default here: %(default)s")  # fmt: skip
     return result
 
@@ -78,7 +77,7 @@ def parser(tasks: Sequence[Task], description: str, out: str) -> argparse.Argume
 def read_photographs(options: argparse.Namespace, verbose: bool) -> tuple[list[Photograph], list[Photograph]]:
     """Those to train on and those to test on."""
     test = PHOTOS / "eval" if is_embedded(options) else options.test
-    return train_and_test(options.data or PHOTOS / "train", test, verbose)
+    return train_and_test(options.data or PHOTOS / "train", test, verbose, options.out)
 
 
 def is_embedded(options: argparse.Namespace) -> bool:
@@ -105,27 +104,57 @@ def finish(job: Job) -> list[Row] | Diverged:
     return studies[job.task].finished(job, done, workers.watch, stop)
 
 
+def check(options: argparse.Namespace) -> None:
+    """Refused for what cannot run here, before anything is read."""
+    cuda = options.accelerator == "cuda"
+    if cuda and not torch.cuda.is_available():
+        raise Refused("--accelerator cuda: torch finds no GPU here; --accelerator cpu does without")
+    there = torch.cuda.device_count() if cuda else max(8, os.cpu_count() or 1)
+    if options.devices > there:
+        raise Refused(f"--devices {options.devices}: at most {there} here")
+    processes = options.devices * options.nodes
+    if options.batch_size % processes:
+        raise Refused(f"--batch-size {options.batch_size} does not divide among {processes} processes")
+    if options.nodes > 1 and not {"WORLD_SIZE", "MASTER_ADDR", "SLURM_NTASKS"} & os.environ.keys():
+        raise Refused(f"--nodes {options.nodes}: start the script by torchrun on each of them")
+    if options.precision == "16-mixed" and not cuda:  # Fabric would take bf16-mixed in its place
+        raise Refused("--precision 16-mixed needs a GPU; bf16-mixed runs on a CPU")
+    if options.beside and not (options.beside / "rows.csv").is_file():
+        raise Refused(
+            f"--beside {printable(options.beside)}: expected a finished run's folder, with rows.csv"
+        )
+    try:
+        check_writable(options.out / "settings.json")
+    except (OSError, ValueError) as error:
+        raise Refused(f"--out {printable(options.out)}: {one_line(error)}") from error
+
+
 def claim(folder: Path, settings: Mapping[str, object], resume: bool) -> str | None:
     """Make the folder this run's own, or say why not."""
-    file = folder / "settings.json"
-    if not file.exists():
-        if folder.exists() and any(folder.iterdir()):
-            return f"{folder} holds other files; choose another --out"
-        write_text(file, json.dumps(settings, indent=2) + "\n")
-        return None
-    if not resume:
-        return f"{folder} holds a run; --resume goes on with it, or choose another --out"
-    there = json.loads(file.read_text())
+    file, name = folder / "settings.json", printable(folder)
+    try:
+        if not file.exists():
+            if folder.exists() and any(folder.iterdir()):
+                return f"{name} holds other files; choose another --out"
+            write_text(file, json.dumps(settings, indent=2) + "\n")
+            return None
+        if not resume:
+            return f"{name} holds a run; --resume goes on with it, or choose another --out"
+        there = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"--out {name}: {one_line(error)}"
+    if not isinstance(there, dict):
+        return f"{name}: settings.json is no run's; choose another --out"
     other = [f"{k} {there.get(k)}, not {v}" for k, v in settings.items() if there.get(k) != v]
-    return f"the run in {folder} has {'; '.join(other)}; choose another --out" if other else None
+    return f"the run in {name} has {'; '.join(other)}; choose another --out" if other else None
 
 
 def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namespace) -> None:
     """Everything is written as soon as it is known, so a stopped run is readable as it lies."""
+    check(options)
+    options.seeds = list(dict.fromkeys(options.seeds))
     deadline = time.monotonic() + 60 * options.minutes
-    processes = options.devices * options.nodes
-    if options.batch_size % processes:
-        raise Refused(f"--batch-size {options.batch_size} does not divide among {processes} processes")
+    side_by_side = options.accelerator == "cpu" and options.devices * options.nodes == 1
     fabric = Fabric(
         accelerator=options.accelerator, devices=options.devices, num_nodes=options.nodes,
         precision=options.precision,
@@ -193,10 +222,9 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
         steps = {job: studies[job.task].steps for job in jobs}
         with Progress(options.out, steps, active=first) as progress:
             done = {row[:3] for row in rows}
-            if options.accelerator == "cpu" and processes == 1 and min(options.workers, len(jobs)) > 1:
-                with workers.Workers(
-                    options.workers, progress.watch, prepare, tasks, options, done, deadline
-                ) as pool:
+            count = min(options.workers, len(jobs)) if side_by_side else 1
+            if count > 1:
+                with workers.Workers(count, progress.watch, prepare, tasks, options, done, deadline) as pool:
                     for _, more in pool.map(finish, jobs):
                         keep(more)
             else:
@@ -213,10 +241,11 @@ def main(title: str, tasks: Sequence[Task], options: argparse.Namespace) -> int:
     """The whole script; returns its exit status."""
     try:
         train_and_report(title, tasks, options)
-    except (Refused, NoPhotographs, Diverged) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+    except (Refused, NoPhotographs, Diverged, BrokenExecutor, OSError) as error:
+        # BrokenExecutor: a worker was killed, by lack of memory for one; OSError: for one, the disk is full.
+        print(f"{Path(sys.argv[0]).name}: {message(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nstopped; {options.out} has what was finished, --resume goes on", file=sys.stderr)
+        print(f"\nstopped; {printable(options.out)} has what was finished, --resume goes on", file=sys.stderr)
         return 130  # as a shell reports Ctrl-C
     return 0
