@@ -81,3 +81,69 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., l
         return re.findall(r"[a-z]+(?=_kernel)", trace.read_text())
 
     return names
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Callable[[str], Path]:
+    """checkpoint(kind) -> the path of a network for that kind of input of examples/restore.py."""
+    from fuzz_examples import save_small_network
+
+    def save(kind: str = "jpeg") -> Path:
+        path = tmp_path / f"{kind}.safetensors"
+        save_small_network(path, kind)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def works(monkeypatch) -> list[torch.Tensor]:
+    """What the network gave, for every picture that it was asked to restore."""
+    import restore
+
+    results = []
+    whole = restore.restore
+
+    def kept(*arguments, **keywords):
+        results.append(whole(*arguments, **keywords))
+        return results[-1]
+
+    monkeypatch.setattr(restore, "restore", kept)
+    return results
+
+
+@pytest.fixture
+def refusal(works, capsys):
+    """refusal(*arguments) -> the one line that refuses, before any work."""
+
+    import restore
+
+    def run(*arguments: object) -> str:
+        capsys.readouterr()
+        works.clear()
+        try:
+            status = restore.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code
+        output = capsys.readouterr()
+        lines = output.err.splitlines()
+        assert (status, len(lines), output.out, works) == (2, 1, "", []), output.err
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
+def said(works, capsys):
+    """said(*arguments) -> what is said beside the work, which succeeds."""
+
+    import restore
+
+    def run(*arguments: object) -> str:
+        capsys.readouterr()
+        works.clear()
+        assert restore.main([str(argument) for argument in arguments]) == 0, capsys.readouterr().err
+        assert len(works) == 1
+        return capsys.readouterr().err
+
+    return run

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from .command import Refused, one_line, printable
@@ -109,7 +109,9 @@ def unpacked(file: BinaryIO) -> Picture:
             file = io.BytesIO(bare(file))
             image, rawmode, exif, lost = load(file)
         except Exception:
-            raise ValueError(one_line(error)) from error
+            unknown = isinstance(error, UnidentifiedImageError)  # whose text is an address in memory
+            why = "no picture that Pillow can read, or damaged" if unknown else one_line(error)
+            raise ValueError(why) from error
         lost.append("its metadata, which is damaged")
     turn = exif.get(ORIENTATION, 1)
     if not (isinstance(turn, int) and 1 <= turn <= 8):
