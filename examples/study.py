@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
@@ -24,7 +25,8 @@ import super_resolution
 import torch
 from lightning.fabric import Fabric
 from restoration import workers
-from restoration.data import PATCH, Photograph, as_float, read_folder
+from restoration.command import Parser, Refused, message, whole
+from restoration.data import PATCH, SMALLEST_TEST, NoPhotographs, Photograph, as_float, read_folder
 from restoration.files import replacing, write_text
 from restoration.losses import ALPHA, LOSSES, RELEASED
 from restoration.network import Network, save_network
@@ -104,7 +106,7 @@ class Finished:
         tried = [run for run in rates(self) if (run.loss, run.optimizer) == (loss, optimizer)]
         found = [(line["validation_psnr"], run.rate) for run in tried if (line := self.read(run))]
         if not found:
-            raise SystemExit(f"study.py: the rates of {loss} with {optimizer} come first: --only rates")
+            raise Refused(f"the rates of {loss} with {optimizer} come first: --only rates")
         return max(found)[1]
 
 
@@ -182,7 +184,7 @@ QUESTIONS: dict[str, Callable[[Finished], list[Run]]] = {
 
 @cache
 def photographs(folder: Path) -> list[Photograph]:
-    return read_folder(folder, 160, verbose=False)
+    return read_folder(folder, SMALLEST_TEST, verbose=False)
 
 
 @cache
@@ -318,9 +320,7 @@ def write_runs(finished: Finished) -> None:
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = arguments.add_argument
     folder = {"type": Path, "metavar": "DIR"}
     add(
@@ -333,7 +333,12 @@ def main() -> int:
     add("--test", **folder, default=PHOTOS / "eval", help="to report on; default: the embedded ones")
     add("--out", **folder, default=Path("runs/study"), help="default: %(default)s")
     add("--only", nargs="+", choices=["gradients", *QUESTIONS], default=["gradients", *QUESTIONS])
-    add("--workers", type=int, default=os.cpu_count(), help="networks at a time; default here: %(default)s")
+    add(
+        "--workers",
+        type=whole(1, 256),
+        default=os.cpu_count(),
+        help="networks at a time; default here: %(default)s",
+    )
     add("--precision", choices=["32-true", "bf16-mixed"], default=default_precision())
     add("--smoke", action="store_true", help="2 steps, few networks: does everything run?")
     options = arguments.parse_args()
@@ -358,6 +363,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"\nstopped; {options.out} has what was finished, the same command goes on", file=sys.stderr)
         return 130
+    except (Refused, NoPhotographs, BrokenExecutor, OSError) as error:
+        print(f"study.py: {message(error)}", file=sys.stderr)
+        return 2
     write_runs(finished)
     return 0
 

@@ -59,5 +59,5 @@ def test_rate_is_the_best_on_the_validation_pictures(tmp_path):
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps({"validation_psnr": psnr, "test_psnr": -rate}))
     assert finished.rate("l1") == 1e-3
-    with pytest.raises(SystemExit, match="rates of mix with adam come first"):
+    with pytest.raises(study.Refused, match="rates of mix with adam come first"):
         finished.rate("mix")
