@@ -11,6 +11,7 @@ patches   31x31 patches at stride 7, drawn, cut and degraded on the training dev
 losses    every loss of the tables, in one line each
 network   convolutions with PReLU, and their files
 train     the training loop, on Lightning Fabric
+workers   networks trained side by side, a process for each core
 progress  the live table, curves.csv, TensorBoard
 evaluate  restored pictures and the rows of their metrics
 metrics   the nine metrics of the tables
@@ -18,6 +19,7 @@ residuals noise beside edges, splotches in flat areas
 baseline  BM3D
 stats     means with 95 % intervals
 claims    the paper's eight claims, judged
+paper     the cells of the paper's tables, beside ours
 report    the files that a run leaves
 page      index.html
 tiling    pictures of any size, tile by tile
