@@ -6,6 +6,7 @@ are held: of the last two layouts asked for, and asked for again. One that nobod
 anew. What is asked for once is not held, nor what is asked for no longer.
 """
 
+import sys
 import threading
 from typing import NamedTuple
 
@@ -34,21 +35,28 @@ def gradient_like(like: Tensor) -> Tensor:
         again = layout in _layouts
         _layouts = layout, _layouts[0]
         for held in _held:
-            if held.layout == layout and _is_free(held) and _is_intact(held):
+            if held.layout == layout and _uses(held) == _FREE and _is_intact(held):
                 return held.gradient.detach()
         _held[:] = [held for held in _held if held.layout in _layouts and _is_intact(held)]
         gradient = torch.empty_like(like)
         if again and len(_held) < 2:
-            _held.append(_Held(layout, gradient, gradient.untyped_storage()))
+            _held.append(_new(layout, gradient))
             return gradient.detach()
         return gradient
     finally:
         _busy.release()
 
 
-def _is_free(held: _Held) -> bool:
-    """Held by the two members of _Held alone."""
-    return torch._C._storage_Use_Count(held.storage._cdata) == 2
+def _uses(held: _Held) -> tuple[int, int]:
+    """In C++, and in Python: grad.untyped_storage() is the same object whoever asks for it."""
+    return torch._C._storage_Use_Count(held.storage._cdata), sys.getrefcount(held.storage)
+
+
+def _new(layout: tuple, gradient: Tensor) -> _Held:
+    return _Held(layout, gradient, gradient.untyped_storage())
+
+
+_FREE = _uses(_new((), torch.empty(1)))  # of what nobody else holds
 
 
 def _is_intact(held: _Held) -> bool:
