@@ -3,7 +3,9 @@
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 pytest.importorskip("lightning")
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
+import jpeg_deblocking
 from restoration import report
 from restoration.claims import (
     AT_EDGES,
@@ -26,6 +29,7 @@ from restoration.claims import (
     judge,
     last_quarters,
 )
+from restoration.degrade import Jpeg
 from restoration.evaluate import Row
 from restoration.metrics import DIGITS, LOWER_IS_BETTER
 from restoration.stats import Cell, Results, bootstrap, summary
@@ -176,29 +180,39 @@ def test_gain_of_the_last_quarter_is_of_each_network() -> None:
 
 def test_claims_that_rest_on_unconverged_networks_say_so() -> None:
     claims = judge(rows_of(RANKS), [*curve("l2", 20, 25, 26, 26.3), *curve("l1", 20, 25, 26, 26.01)])
-    assert "1 of its networks had not converged" in claims[1].evidence  # l1 against l2
+    assert "Of the 6 trainings it rests on 1 had not converged" in claims[1].evidence  # l1 against l2
     assert "converged" not in claims[3].evidence  # other tasks
     assert "converged" not in judge(rows_of(RANKS), [])[1].evidence
 
 
 def test_two_verdicts_stand_side_by_side() -> None:
     best, paper = judge(rows_of(RANKS), []), judge(rows_of(RANKS, {(SUPER, "l2", "1000*l2"): 9}), [])
-    text = report.claims_text("Title", "note", best, paper, [Gain(BAYER, "l2", 0, 400, 0.3)])
+    text = report.claims_text(
+        "Title", "note", best, paper, {"adam": [], "sgd": [Gain(BAYER, "l2", 0, 400, 0.3)]}
+    )
     second = text.split("\n## ")[2]
     assert second.startswith("2. l1 beats l2")
-    assert f"- {report.PAPER}: **does not hold**" in second and f"- {report.BEST}: **holds**" in second
-    assert f"| {BAYER} | l2 | 0 | 400 | +0.300 | no |" in text
+    assert f"- {report.PAPER}: **does not hold**" in second and f"- {report.OWN}: **holds**" in second
+    assert f"| sgd | {BAYER} | l2 | 0 | 400 | +0.300 | no |" in text
 
 
 def test_a_run_ends_by_saying_what_it_shows() -> None:
     cells = summary(rows_of({JPEG: RANKS[JPEG]}, metrics=("PSNR", "SSIM")))
-    longer = summary(rows_of({JPEG: ("jpeg", "mix", "l1", "l2"), SUPER: ("l2",)}, metrics=("PSNR",)))
-    short, _, more = report.in_short(cells, longer, JPEG).splitlines()
-    assert re.fullmatch(
-        r"In PSNR from best to worst: mix [\d.]+, l1 [\d.]+, l2 [\d.]+, ms_ssim [\d.]+\.", short
-    )
-    assert re.search(r"longer training .*: PSNR l2 [\d.]+, l1 [\d.]+, mix [\d.]+\.$", more)
-    assert "longer" not in report.in_short(cells, [], JPEG)
+    psnr, ssim = report.in_short(cells, JPEG).splitlines()
+    number = r"[\d.]+"
+    ranked = rf"mix {number}, l1 {number}, l2 {number}, ms_ssim {number}\."
+    assert re.fullmatch(rf"PSNR from best to worst: {ranked}", psnr)
+    assert re.fullmatch(rf"SSIM from best to worst: {ranked}", ssim)
+
+
+def test_longer_training_is_told_of_shorter_runs_of_the_same_task_alone() -> None:
+    cells = summary(rows_of({JPEG: ("jpeg", "mix", "l1", "l2"), SUPER: ("l2",)}, metrics=("PSNR",)))
+    study, settings = SimpleNamespace(task=jpeg_deblocking.TASK), {"optimizer": "adam", "steps": 1200}
+    assert re.search(r"PSNR l2 [\d.]+, l1 [\d.]+, mix [\d.]+ ", report.longer(study, cells, settings))
+    other = replace(jpeg_deblocking.TASK, degradation=Jpeg(quality=50))
+    assert not report.longer(SimpleNamespace(task=other), cells, settings)
+    assert not report.longer(study, cells, settings | {"steps": 30000})
+    assert not report.longer(study, cells, settings | {"optimizer": "sgd"})
 
 
 # ---- The statistics

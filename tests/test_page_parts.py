@@ -47,7 +47,7 @@ def test_claims_keep_their_numbers_and_verdicts():
     assert (
         both.index("One rate for all")
         < both.index("does not hold")
-        < both.index("best rate")
+        < both.index("own rate")
         < both.index("holds<")
     )
 

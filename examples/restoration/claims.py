@@ -6,7 +6,7 @@ prove it; tied or not measured, it cannot be told.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from ssimloss import SSIMLoss
 
 from .evaluate import Row
 from .metrics import AT_EDGES, COLOUR, DIGITS, IN_FLATS
-from .stats import Interval, Results
+from .stats import UNTRAINED, Interval, Results
 from .train import CurvePoint
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
@@ -114,10 +114,8 @@ def judge(rows: Iterable[Row], curves: Sequence[CurvePoint]) -> list[Claim]:
     gaining = {gain[:2] for gain in last_quarters(curves) if gain.psnr > CONVERGED}
 
     def claim(number: int, text: str, comparisons: Sequence[Comparison], *more: str) -> Claim:
-        rests = {(c.task, variant) for c in comparisons if c.gain for variant in (c.variant, c.other)}
-        open_end = f"{len(rests & gaining)} of its networks had not converged." if rests & gaining else ""
-        evidence = " ".join(filter(None, (told(comparisons), *more, open_end)))
-        return Claim(number, text, all_of(comparisons), evidence)
+        evidence = (told(comparisons), *more, unconverged(comparisons, gaining))
+        return Claim(number, text, all_of(comparisons), " ".join(filter(None, evidence)))
 
     def best(mix: str) -> list[Comparison]:
         return [c for task, others in TABLES.items() for c in compare(results, [task], [mix], others, DIGITS)]
@@ -142,8 +140,20 @@ def judge(rows: Iterable[Row], curves: Sequence[CurvePoint]) -> list[Claim]:
               compare(results, [BAYER], ["ssim5", "ms_ssim"], ["ssim9"], [AT_EDGES])
               + compare(results, [BAYER], ["ssim9"], ["ssim5"], [IN_FLATS])),
         bright_bias(),
-        wrong_blur(results),
+        wrong_blur(results, gaining),
     ]  # fmt: skip
+
+
+def unconverged(comparisons: Iterable[Comparison], gaining: Container[tuple[str, str]]) -> str:
+    """How many of the trainings that comparisons rest on had not converged; gaining: (task, variant)."""
+    trained = {
+        (SUPER if c.task == BLUR5 else c.task, variant)
+        for c in comparisons
+        for variant in (c.variant, c.other)
+        if c.gain and variant not in UNTRAINED
+    }
+    count = sum(training in gaining for training in trained)
+    return f"Of the {len(trained)} trainings it rests on {count} had not converged." if count else ""
 
 
 def last_quarters(curves: Sequence[CurvePoint]) -> list[Gain]:
@@ -190,7 +200,7 @@ def bright_bias() -> Claim:
     )
 
 
-def wrong_blur(results: Results) -> Claim:
+def wrong_blur(results: Results, gaining: Container[tuple[str, str]]) -> Claim:
     """Whatever is decided between two losses on the right blur is decided likewise on the wrong one."""
     decided, again = 0, []
     for first, second in combinations(("l2", "l1", "ms_ssim", "mix"), 2):
@@ -205,6 +215,7 @@ def wrong_blur(results: Results) -> Claim:
     text = f"{decided} rankings are decided where the blur is the trained one (sigma 3)."
     if decided:
         text += f" Where it is 5, of these and of those not measured: {told(again)}"
+    text = " ".join(filter(None, (text, unconverged(again, gaining))))
     return Claim(8, "Rankings survive a wrong blur (sigma 3 in training, 5 in the test)", verdict, text)
 
 

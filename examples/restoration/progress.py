@@ -27,10 +27,11 @@ def read_curves(path: Path) -> list[CurvePoint]:
 class Progress:
     """A context: the table stays on the screen within it. Without a terminal, a line a network."""
 
-    def __init__(self, folder: Path, jobs: Mapping[Job, int], active: bool = True):
-        """jobs: the networks and the steps of each; active: in one process only."""
+    def __init__(self, folder: Path, jobs: Mapping[Job, int], active: bool = True, workers: int = 1):
+        """jobs: the networks and the steps of each; active: in one process only; workers: networks that are
+        trained at a time."""
         self.file = folder / "curves.csv"
-        self.jobs = jobs
+        self.jobs, self.workers = jobs, workers
         # By step, so that a run that was stopped and went on says nothing twice.
         self.points = {(*p[:3], p.step): p for p in read_curves(self.file)}
         self.console = Console(quiet=not active)
@@ -84,7 +85,7 @@ class Progress:
             if like:
                 seconds = sum(other.step_seconds for other in like) / len(like)
                 total += (steps - (point.step if point else 0)) * seconds
-        return total
+        return total / self.workers
 
     def table(self) -> Table:
         table = Table(title=f"training, about {clock(self.seconds_left())} left")

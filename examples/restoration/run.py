@@ -69,7 +69,7 @@ def parser(tasks: Sequence[Task], description: str, out: str) -> argparse.Argume
     add("--nodes", type=whole(1, MANY), default=1, help="machines, started by torchrun; default: %(default)s")
     precisions = ["32-true", "bf16-mixed", "16-mixed"]
     add("--precision", choices=precisions, default=default_precision(), help="default here: %(default)s")
-    add("--workers", type=whole(1, 256), default=os.cpu_count(),
+    add("--workers", type=whole(1, 256), default=workers.COUNT,
         help="networks trained at a time on a CPU; default here: %(default)s")  # fmt: skip
     return result
 
@@ -220,9 +220,9 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
                     if not known(test, variant, 0):
                         keep(study.evaluated(test, variant, 0, pictures))
         steps = {job: studies[job.task].steps for job in jobs}
-        with Progress(options.out, steps, active=first) as progress:
+        count = min(options.workers, len(jobs)) if side_by_side else 1
+        with Progress(options.out, steps, active=first, workers=count) as progress:
             done = {row[:3] for row in rows}
-            count = min(options.workers, len(jobs)) if side_by_side else 1
             if count > 1:
                 with workers.Workers(count, progress.watch, prepare, tasks, options, done, deadline) as pool:
                     for _, more in pool.map(finish, jobs):

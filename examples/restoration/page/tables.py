@@ -69,7 +69,7 @@ def claims(listed: Sequence, beside: Sequence = ()) -> str:
 
     items = []
     for claim, other in zip_longest(listed, beside):
-        parts = judged(claim, "Each loss at its best rate: " if other else "")
+        parts = judged(claim, "Each loss at its own rate, by Adam: " if other else "")
         if other:
             parts = judged(other, "One rate for all, by SGD: ") + parts
         items.append(f'<li value="{claim.number}"><p>{escape(claim.text)}</p>{parts}</li>\n')
