@@ -6,7 +6,6 @@
 Prints the means of the nine metrics; its exit status is 1 where a network does not beat its input on all.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import denoise_demosaic
 import jpeg_deblocking
 import super_resolution
-from restoration.data import SMALLEST_TEST, Photograph, read_folder, to_uint8
+from restoration.command import Parser, message, printable
+from restoration.data import SMALLEST_TEST, NoPhotographs, Photograph, read_folder, to_uint8
 from restoration.evaluate import Pair, Row, markdown, restore, rows_of, verdicts
 from restoration.network import load_network
 from restoration.patches import degrade
@@ -39,16 +39,23 @@ def measured(task: Task, photographs: Sequence[Photograph]) -> list[Row]:
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = Parser(description=__doc__.splitlines()[0])
     add = arguments.add_argument
     add("--test", type=Path, metavar="DIR", default=PHOTOS / "eval", help="default: the embedded pictures")
-    photographs = read_folder(arguments.parse_args().test, SMALLEST_TEST)
+    options = arguments.parse_args()
     status = 0
-    for task in TASKS:
-        rows = measured(task, photographs)
-        (verdict,) = verdicts(rows, task.degradation.input)
-        print(f"\n{task.title}: {task.degradation.note}\n\n{markdown(rows)}\n{verdict}", flush=True)
-        status |= " does NOT " in verdict
+    try:
+        photographs = read_folder(options.test, SMALLEST_TEST)
+        if not photographs:
+            raise NoPhotographs(f"{printable(options.test)}: no photograph of {SMALLEST_TEST} pixels a side")
+        for task in TASKS:
+            rows = measured(task, photographs)
+            (verdict,) = verdicts(rows, task.degradation.input)
+            print(f"\n{task.title}: {task.degradation.note}\n\n{markdown(rows)}\n{verdict}", flush=True)
+            status |= " does NOT " in verdict
+    except (NoPhotographs, OSError) as error:
+        print(f"check_networks.py: {message(error)}", file=sys.stderr)
+        return 2
     return int(status)
 
 

@@ -5,7 +5,6 @@
 A row for each task: the input, l2, l1, Mix, the truth; below each the PSNR and the SSIM of the whole picture.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import jpeg_deblocking
 import super_resolution
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from restoration.command import Parser, message, printable
 from restoration.data import SMALLEST_TEST, read_folder, to_image, to_uint8
 from restoration.evaluate import restore
 from restoration.files import replacing
@@ -23,6 +23,7 @@ from restoration.page import names
 from restoration.patches import degrade
 from restoration.run import PHOTOS
 from restoration.task import Task
+from safetensors import SafetensorError
 from torch import Tensor
 
 SIDE, ZOOM, GAP, TEXT = 96, 2, 8, 40  # pixels
@@ -49,25 +50,33 @@ def row(run: Path, task: Task, name: str) -> list[tuple[str, Tensor, Tensor]]:
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = Parser(description=__doc__.splitlines()[0])
     arguments.add_argument("run", type=Path, help="a folder of reproduce.py")
     arguments.add_argument("out", type=Path, help="a .png")
     options = arguments.parse_args()
+    try:
+        draw_all(options.run, options.out)
+    except (OSError, SafetensorError) as error:
+        print(f"figure.py: {message(error)}", file=sys.stderr)
+        return 2
+    print(printable(options.out))
+    return 0
+
+
+def draw_all(run: Path, out: Path) -> None:
     cell = SIDE * ZOOM
     sheet = Image.new("RGB", (5 * (cell + GAP) - GAP, len(CROPS) * (cell + TEXT + GAP) - GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for line, (task, name, top, left) in enumerate(CROPS):
-        for column, (title, picture, truth) in enumerate(row(options.run, task, name)):
+        for column, (title, picture, truth) in enumerate(row(run, task, name)):
             x, y = column * (cell + GAP), line * (cell + TEXT + GAP)
             crop = to_image(picture[:, top : top + SIDE, left : left + SIDE])
             sheet.paste(crop.resize((cell, cell), Image.Resampling.NEAREST), (x, y))
             values = {} if picture is truth else measure(picture, truth)
             numbers = f"{values['PSNR']:.2f} dB, SSIM {values['SSIM']:.4f}" if values else ""
             draw.text((x, y + cell + 4), f"{title}\n{numbers}", "black", font)
-    with replacing(options.out) as part:
+    with replacing(out) as part:
         sheet.save(part, "PNG", optimize=True)
-    print(options.out)
-    return 0
 
 
 if __name__ == "__main__":

@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"restore: {printable(path)}: {note}", file=sys.stderr)
             write(out, restore(network, expects, picture, options.mosaic), picture, how)
             print(printable(out), flush=True)
-        except (Refused, OSError) as error:  # the next picture may do
+        except (Refused, OSError, MemoryError, RuntimeError) as error:  # torch lacks memory; the next may do
             print(f"restore: {message(error)}", file=sys.stderr)
             status = 2
     return status

@@ -10,9 +10,7 @@ study that was stopped goes on where it was. Rates are chosen by the validation 
 import argparse
 import csv
 import json
-import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import asdict, dataclass, fields, replace
@@ -26,12 +24,12 @@ import torch
 from lightning.fabric import Fabric
 from restoration import workers
 from restoration.command import Parser, Refused, message, whole
-from restoration.data import PATCH, SMALLEST_TEST, NoPhotographs, Photograph, as_float, read_folder
+from restoration.data import PATCH, SMALLEST_TEST, NoPhotographs, Photograph, as_float, digest, read_folder
 from restoration.files import replacing, write_text
 from restoration.losses import ALPHA, LOSSES, RELEASED
 from restoration.network import Network, save_network
 from restoration.patches import Patches, degrade
-from restoration.run import PHOTOS, default_precision
+from restoration.run import PHOTOS, claim, default_precision
 from restoration.task import middle
 from restoration.train import CurvePoint, Diverged, Job, Stage, course, optimizer_of, train
 from restoration.workers import Workers
@@ -44,9 +42,9 @@ TASKS = {m.TASK.name: m.TASK for m in (super_resolution, jpeg_deblocking, denois
 STEPS = 3000  # of every question but that of length
 ADAM = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 SGD = {  # each loss has its own range, and all but the last have 0.02 to 0.6 in common
-    "l2": (0.02, 0.06, 0.2, 0.6, 2, 6, 20),
+    "l2": (0.02, 0.06, 0.2, 0.6, 2, 3, 6, 10, 20),
     "l1": (0.02, 0.06, 0.2, 0.6, 2),
-    "ms_ssim": (0.007, 0.02, 0.06, 0.2, 0.6),
+    "ms_ssim": (0.007, 0.02, 0.03, 0.06, 0.2, 0.6),
     "mix": (0.02, 0.06, 0.2, 0.6, 2),
     "ms_ssim+l2": (7e-6, 2e-5, 6e-5, 2e-4, 6e-4, 2e-3),  # its l2 is in 0..255
 }
@@ -210,17 +208,22 @@ def trained(run: Run, options: argparse.Namespace) -> dict | None:
     fabric.seed_everything(run.seed, verbose=False)
     network = Network(**TASKS[run.task].network, correction=run.start == "correction")
     network.to(memory_format=torch.channels_last)
-    finished = Finished(options.out)
-    file = finished.file(run)
-    curve: list[CurvePoint] = []
-    clock = time.perf_counter()
+    file = Finished(options.out).file(run)
+    points = file.with_suffix(".points")  # of the curve so far, as the checkpoint may go on
+    curve: list[tuple[int, float]] = json.loads(points.read_text()) if points.exists() else []
+
+    def watch(point: CurvePoint) -> None:
+        curve.append((point.step, point.test_psnr))
+        write_text(points, json.dumps(curve))
+
+    source = patches(options.data, run.task, run.size)
     diverged = False
     try:
         ended = train(
-            fabric, network, [Stage(loss_of(run), run.rate)], patches(options.data, run.task, run.size),
+            fabric, network, [Stage(loss_of(run), run.rate)], source,
             pictures(options.validation, run.task, SIDE // 2), file.with_suffix(".ckpt"),
             Job(run.task, run.loss, run.seed), optimizer=run.optimizer,
-            steps=run.steps, batch_size=run.batch, stop=workers.stopped, watch=curve.append,
+            steps=run.steps, batch_size=run.batch, stop=workers.stopped, watch=watch,
         )  # fmt: skip
     except Diverged:
         ended = diverged = True
@@ -232,10 +235,10 @@ def trained(run: Run, options: argparse.Namespace) -> dict | None:
             f"{name}_{key}": value
             for key, value in measured(network, *pictures(folder, run.task, SIDE)).items()
         }
-    line["seconds"] = round(time.perf_counter() - clock, 1)
     save_network(file.with_suffix(".safetensors"), network, {"task": run.task, "loss": run.loss})
-    write_text(file, json.dumps({**line, "curve": [(p.step, p.test_psnr) for p in curve]}))
-    file.with_suffix(".ckpt").unlink(missing_ok=True)
+    write_text(file, json.dumps({**line, "curve": sorted(dict(curve).items())}))
+    for unfinished in (points, file.with_suffix(".ckpt")):
+        unfinished.unlink(missing_ok=True)
     return line
 
 
@@ -278,6 +281,8 @@ def gradients(options: argparse.Namespace) -> list[dict]:
         return torch.cat([part.flatten() for part in found])
 
     for step in tqdm(range(steps), "gradients", unit="step", disable=None):
+        if workers.stopped():
+            return []
         if step in wanted:
             for name, loss in measured.items():
                 each = torch.stack([gradient(loss, 1, step, batch) for batch in range(batches)])
@@ -319,36 +324,53 @@ def write_runs(finished: Finished) -> None:
     write_csv(finished.folder / "curves.csv", points)
 
 
+def settings_of(options: argparse.Namespace) -> dict[str, str]:
+    """What all networks of a folder have in common; Refused where a photograph is in two of the three."""
+    settings = {"precision": options.precision, "smoke": str(options.smoke)}
+    known: dict[str, str] = {}
+    for name in ("data", "validation", "test"):
+        found = photographs(getattr(options, name))
+        settings[name] = digest(found)
+        for photograph in found:
+            other = known.setdefault(digest([photograph._replace(name="")]), name)
+            if other != name and not options.smoke:
+                raise Refused(f"--{name}: {photograph.name} is in --{other}, too")
+    return settings
+
+
 def main() -> int:
     arguments = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = arguments.add_argument
     folder = {"type": Path, "metavar": "DIR"}
-    add(
-        "--data",
-        **folder,
-        default=PHOTOS / "train",
-        help="photographs to train on; default: the embedded ones",
-    )
-    add("--validation", **folder, default=PHOTOS / "train", help="to choose rates by; default: the same")
-    add("--test", **folder, default=PHOTOS / "eval", help="to report on; default: the embedded ones")
+    add("--data", **folder, help="photographs to train on")
+    add("--validation", **folder, help="others, to choose rates by")
+    add("--test", **folder, help="others again, to report on")
     add("--out", **folder, default=Path("runs/study"), help="default: %(default)s")
     add("--only", nargs="+", choices=["gradients", *QUESTIONS], default=["gradients", *QUESTIONS])
     add(
         "--workers",
         type=whole(1, 256),
-        default=os.cpu_count(),
+        default=workers.COUNT,
         help="networks at a time; default here: %(default)s",
     )
     add("--precision", choices=["32-true", "bf16-mixed"], default=default_precision())
     add("--smoke", action="store_true", help="2 steps, few networks: does everything run?")
     options = arguments.parse_args()
+    if options.smoke:
+        options.data = options.validation = PHOTOS / "train"
+        options.test = PHOTOS / "eval"
+    if not (options.data and options.validation and options.test):
+        arguments.error("--data, --validation and --test: expected a folder of photographs each")
     options.out = options.out.resolve()
     finished = Finished(options.out)
     try:
+        if refusal := claim(options.out, settings_of(options), resume=True):
+            raise Refused(refusal)
         with Workers(options.workers, lambda point: None) as pool:
             if "gradients" in options.only and not (options.out / "gradients.csv").exists():
                 for _, lines in pool.map(gradients, [options]):
-                    write_csv(options.out / "gradients.csv", lines)
+                    if lines:  # else it was stopped
+                        write_csv(options.out / "gradients.csv", lines)
             for name in options.only:
                 if name == "gradients":
                     continue
@@ -358,9 +380,10 @@ def main() -> int:
                 for run, line in tqdm(ended, name, len(missing), unit="network", disable=None):
                     if line is None:
                         continue
-                    tqdm.write(f"{run.name}: {line['validation_psnr']:.2f} dB, {line['seconds']:.0f} s")
+                    tqdm.write(f"{run.name}: {line['validation_psnr']:.2f} dB")
                     write_runs(finished)
     except KeyboardInterrupt:
+        write_runs(finished)
         print(f"\nstopped; {options.out} has what was finished, the same command goes on", file=sys.stderr)
         return 130
     except (Refused, NoPhotographs, BrokenExecutor, OSError) as error:

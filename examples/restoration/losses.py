@@ -60,6 +60,9 @@ LOSSES = {
 # Of the size that the paper's authors gave them: under SGD a step is as long as the gradient.
 RELEASED = LOSSES | {"l2": HalfMSELoss(), "mix": LOSSES["mix_released"]}
 
+# Not trained by default under SGD: the l2 in 0..255 diverges at the others' rate, the other is Mix itself.
+NOT_BY_SGD = ("ms_ssim+l2", "mix_released")
+
 # A network may change its loss half-way: {variant: the losses in their order}.
 SCHEDULES = {"l2_then_l1": ("l2", "l1"), "l1_then_l2": ("l1", "l2")}
 PLANS = {name: (name,) for name in LOSSES} | SCHEDULES

@@ -15,7 +15,7 @@ from .baseline import bm3d
 from .data import Photograph, to_uint8
 from .degrade import Degradation, NoisyBayer
 from .evaluate import Pair, Row, restore, rows_of, save_picture
-from .losses import LOSSES, PLANS, RELEASED
+from .losses import LOSSES, NOT_BY_SGD, PLANS, RELEASED
 from .network import Network, load_network, save_network
 from .patches import Patches, degrade, whole
 from .train import CurvePoint, Diverged, Job, Stage, train
@@ -71,7 +71,8 @@ class Study:
         return [self.task.degradation.input, *baseline, *self.task.losses]
 
     def jobs(self, seed: int) -> list[Job]:
-        losses = self.options.losses or self.task.default
+        without = NOT_BY_SGD if self.options.optimizer == "sgd" else ()
+        losses = self.options.losses or [loss for loss in self.task.default if loss not in without]
         return [Job(self.task.name, loss, seed) for loss in self.task.losses if loss in losses]
 
     def file(self, job: Job) -> Path:
