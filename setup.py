@@ -2,7 +2,11 @@
 
 Where nvcc is found, the CUDA kernels go into it as well: for every architecture of CUDA_ARCHITECTURES that
 nvcc knows, and as PTX for later ones. They include nothing of torch, so a CPU build of torch will do.
-SSIMLOSS_CUDA_ARCHS="90" builds for fewer (development), SSIMLOSS_CUDA_ARCHS="" leaves CUDA out.
+SSIMLOSS_CUDA_ARCHS="90" builds for fewer (development), SSIMLOSS_CUDA_ARCHS="" leaves CUDA out. MAX_JOBS is
+the number of compilers at a time, by default that of the cores.
+
+Objects are kept in build/ and made anew only where something they depend on has changed, so that a build that
+was interrupted goes on where it stopped.
 """
 
 import os
@@ -10,14 +14,18 @@ import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from setuptools import setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths
 
 ROOT = Path(__file__).resolve().parent
-CUDA_ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
+CUDA_ARCHITECTURES = ("75", "80", "86", "90", "100", "120")  # a GPU of 8.9 runs the code of 8.6
+# What the compiler's first half, which takes longest, makes code for; its second half makes that of the later
+# architectures from it. For 8.6 from 8.0 that is the same code, bit for bit (2026-11-30, strip.cu).
+VIRTUAL_ARCHITECTURES = ("75", "80", "90", "100")
+LONGEST_FIRST = ("strip", "ring", "scales", "dyadic", "tiles")  # or all cores but one would wait for the last
 
 
 def find_nvcc() -> str | None:
@@ -26,10 +34,14 @@ def find_nvcc() -> str | None:
     return next(filter(None, map(shutil.which, [*candidates, "nvcc", "/usr/local/cuda/bin/nvcc"])), None)
 
 
+def known_architectures(nvcc: str) -> list[str]:
+    listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
+    return re.findall(r"compute_(\d+)\b", listed)
+
+
 def cuda_architectures(nvcc: str) -> list[str]:
     """The architectures to build for, those asked for or all; [] for none."""
-    listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
-    known = re.findall(r"compute_(\d+)\b", listed)
+    known = known_architectures(nvcc)
     asked = os.environ.get("SSIMLOSS_CUDA_ARCHS")
     if asked is None:
         return [arch for arch in CUDA_ARCHITECTURES if arch in known]
@@ -42,43 +54,72 @@ def cuda_architectures(nvcc: str) -> list[str]:
     return sorted(wanted, key=int)
 
 
+def compression(version: str) -> str:
+    """nvcc's option for small machine code, by what `nvcc --version` says.
+
+    The smallest mode needs a driver of CUDA 12.4, which every driver for CUDA 13 is.
+    """
+    release = re.search(r"release (\d+)", version)
+    return "--compress-mode=size" if release and int(release[1]) >= 13 else "-Xfatbin=-compress-all"
+
+
 def nvcc_command(nvcc: str, source: str, output: str, archs: list[str]) -> list[str]:
-    """One .cu file to one object with machine code for `archs` and PTX for the newest of them."""
-    code = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
-    code.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
+    """One .cu file to one object with machine code for `archs` and PTX that later ones can use."""
+    codes: dict[str, list[str]] = {}
+    for arch in archs:
+        virtual = max((v for v in VIRTUAL_ARCHITECTURES if int(v) <= int(arch)), key=int, default=arch)
+        codes.setdefault(virtual, []).append(f"sm_{arch}")
+    codes[virtual].append(f"compute_{virtual}")
+    code = [f"-gencode=arch=compute_{v},code=[{','.join(c)}]" for v, c in codes.items()]
     host = "-fPIC,-fvisibility=hidden,-Wall,-Wextra"
     return [nvcc, "-std=c++17", "-O3", "-Xptxas=-v", *code, "-Xcompiler", host, "-c", source, "-o", output]
 
 
 def compile_cuda(nvcc: str, archs: list[str]) -> list[str]:
-    """Every csrc/cuda/*.cu to an object in build/cuda, beside it a .log of what nvcc said of it.
+    """Every .cu file of csrc/cuda to an object in build/cuda, beside it a .log of what nvcc said of it.
 
     That folder is the same for all kinds of installs, and for tests/test_cuda_build.py: what has not
-    changed, neither source nor command nor nvcc's version, is kept.
+    changed, neither source nor command nor nvcc's version, is kept. An object counts once its log is there,
+    which is written last.
     """
-    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
-    version = version.strip().splitlines()[-1]  # with the build's number
+    said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    version = said.strip().splitlines()[-1]  # with the build's number
     folder = ROOT / "build" / "cuda"
     folder.mkdir(parents=True, exist_ok=True)
     newest = max(path.stat().st_mtime for path in (ROOT / "csrc").rglob("*.*h"))
-
-    def compile_one(source: Path) -> str:
-        output, log = folder / f"{source.stem}.o", folder / f"{source.stem}.log"
-        command = nvcc_command(nvcc, str(source), str(output), archs)
+    jobs = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
+    threads = min(jobs, len(archs))  # of one nvcc, which compiles as many architectures side by side
+    sources = sorted((ROOT / "csrc" / "cuda").rglob("*.cu"))
+    sources.sort(key=lambda path: [*LONGEST_FIRST, path.stem].index(path.stem))
+    commands = {}
+    for source in sources:
+        output = folder / f"{source.stem}.o"
+        command = [*nvcc_command(nvcc, str(source), str(output), archs), compression(said)]
+        log, key = output.with_suffix(".log"), f"{' '.join(command)} # {version}"
         kept = output.exists() and log.exists() and log.stat().st_mtime > max(newest, source.stat().st_mtime)
-        key = f"{' '.join(command)} # {version}"
-        if kept and log.read_text().splitlines()[0] == key:
-            return str(output)
-        log.unlink(missing_ok=True)
-        print(" ".join(command), file=sys.stderr)
+        if not kept or log.read_text().splitlines()[0] != key:
+            log.unlink(missing_ok=True)
+            commands[source] = (key, [*command, f"--threads={threads}"], log)
+
+    def compile_one(number: int, source: Path) -> None:
+        key, command, log = commands[source]
+        print(f"ssimloss: nvcc {source.name} ({number} of {len(commands)})", file=sys.stderr, flush=True)
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode:
-            raise SystemExit(done.stdout)
-        log.write_text(f"{key}\n{done.stdout}")
-        return str(output)
+            raise SystemExit(f"{' '.join(command)}\n{done.stdout}")
+        unfinished = log.with_suffix(".part")
+        unfinished.write_text(f"{key}\n{done.stdout}")
+        unfinished.replace(log)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(compile_one, sorted((ROOT / "csrc" / "cuda").glob("*.cu"))))
+    with ThreadPoolExecutor(max(1, jobs // threads)) as pool:
+        running = [pool.submit(compile_one, i, source) for i, source in enumerate(commands, 1)]
+        try:
+            for one in as_completed(running):
+                one.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # nobody waits for the rest to hear of an error
+            raise
+    return [str(folder / f"{source.stem}.o") for source in sources]
 
 
 def cudart_folder(nvcc: str) -> str:
@@ -92,8 +133,22 @@ def cudart_folder(nvcc: str) -> str:
     raise SystemExit(f"libcudart_static.a: not found under {root}")
 
 
+def name_architectures(archs: list[str]) -> str:
+    """A source that says what is inside: nothing else is compiled anew when that changes."""
+    source = Path("build") / "architectures.cpp"
+    text = f'namespace ssimloss {{\nextern const char cuda_architectures[] = "{" ".join(archs)}";\n}}\n'
+    (ROOT / source).parent.mkdir(exist_ok=True)
+    if not (ROOT / source).exists() or (ROOT / source).read_text() != text:
+        (ROOT / source).write_text(text)
+    return str(source)
+
+
 class Build(BuildExtension):
-    """Compiles csrc/cuda/*.cu before the rest."""
+    """Compiles csrc/cuda before the rest; keeps all objects in build/."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.build_temp = str(ROOT / "build" / "cpu")  # an editable install's is a new folder each time
 
     def build_extensions(self) -> None:
         nvcc = find_nvcc()
@@ -101,7 +156,7 @@ class Build(BuildExtension):
         if not nvcc and os.environ.get("SSIMLOSS_CUDA_ARCHS", "") != "":
             raise SystemExit("SSIMLOSS_CUDA_ARCHS is set, but there is no nvcc on the PATH or in CUDA_HOME")
         (extension,) = self.extensions
-        extension.define_macros.append(("SSIMLOSS_CUDA_ARCHITECTURES", f'"{" ".join(archs)}"'))
+        extension.sources.append(name_architectures(archs))
         if nvcc and archs:
             extension.extra_objects += compile_cuda(nvcc, archs)
             extension.library_dirs.append(cudart_folder(nvcc))

@@ -5,6 +5,10 @@
 
 #include "kernels.h"
 
+namespace ssimloss {
+extern const char cuda_architectures[];  // in a source that setup.py writes
+}
+
 namespace {
 
 PyObject* cpu_variant(PyObject*, PyObject*) {
@@ -17,7 +21,7 @@ PyObject* cpu_variant(PyObject*, PyObject*) {
 }
 
 PyObject* cuda_architectures(PyObject*, PyObject*) {
-  return PyUnicode_FromString(SSIMLOSS_CUDA_ARCHITECTURES);
+  return PyUnicode_FromString(ssimloss::cuda_architectures);
 }
 
 PyMethodDef methods[] = {
