@@ -1,12 +1,15 @@
 """Fixtures: photographs, CPU variants, the CUDA kernels on the CPU."""
 
 import functools
+import importlib.machinery
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import shim
@@ -67,6 +70,15 @@ def shim_build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str],
         return tmp_path_factory.mktemp(f"shim-{kind}")
 
     return functools.cache(lambda kind, main: shim.build(folder(kind), kind, main=main))
+
+
+@pytest.fixture(scope="session")
+def kernels(shim_build: Callable[[str, str], Path]) -> ModuleType:
+    """The launchers of csrc/cuda/cuda.h under the shim: tests/cuda_shim/kernels.cpp."""
+    loader = importlib.machinery.ExtensionFileLoader("kernels", str(shim_build("plain", "ops.cpp")))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("kernels", loader))
+    loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def test_resource_table(
     )
     launches = {}
     for line in trace.read_text().splitlines():
-        kernel, threads, shared = line.split()
+        kernel, threads, shared, _ = line.split()
         launches.setdefault(kernel, set()).add((int(threads), int(shared)))
     rows = []
     here = [usage for usage in usages if usage.arch == "sm_90"]

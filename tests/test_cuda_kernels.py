@@ -4,11 +4,8 @@ between: called through pybind11 (tests/cuda_shim/kernels.cpp), against referenc
 test_cuda_shim.py tests the operators above them at length.
 """
 
-import importlib.machinery
-import importlib.util
 import platform
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -21,14 +18,6 @@ from ssimloss import reference
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the shim's fibers are x86-64")
 SCHEDULES = ("forward", "reverse", "5")
-
-
-@pytest.fixture(scope="session")
-def kernels(shim_build: Callable[[str, str], Path]) -> ModuleType:
-    loader = importlib.machinery.ExtensionFileLoader("kernels", str(shim_build("plain", "ops.cpp")))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("kernels", loader))
-    loader.exec_module(module)
-    return module
 
 
 class Launch(NamedTuple):

@@ -185,7 +185,7 @@ def test_blocks_of_every_width(
                 given = dict(padding=padding, **options)
                 error = relative_error(case.fused(x, y, **given), case.spec(x.double(), y.double(), **given))
                 assert error < F32["value"]
-            threads[gradient] |= set(re.findall(r"strip_kernel.* (\d+) \d+$", trace.read_text(), re.M))
+            threads[gradient] |= set(re.findall(r"strip_kernel.* (\d+) \d+ \d+$", trace.read_text(), re.M))
             trace.unlink()
     assert threads[False] == threads[True] == {str(32 * warps) for warps in range(2 - (16 in widths), 7)}
 

@@ -6,7 +6,8 @@
 // SHIM_SCHEDULE  forward (default), reverse, or a number that seeds a random order of blocks and, anew at
 //                every barrier, of threads.
 // SHIM_SHARED    bytes of shared memory that the device has for a block (default 232448, an H100's).
-// SHIM_TRACE     a file to which each launch appends its kernel, threads and bytes of shared memory.
+// SHIM_TRACE     a file to which each launch appends its kernel, threads, bytes of shared memory and blocks.
+// SHIM_DRY       1: nothing runs, memory may be unreal: for the trace alone.
 // SHIM_SMS       multiprocessors of the device (default 4: small images fill it).
 //
 // Sources declare dynamic shared memory once, at global scope: extern __shared__ unsigned char

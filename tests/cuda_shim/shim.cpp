@@ -274,13 +274,16 @@ int launch(const void* kernel, void (*call)(const void*), const void* context, d
       grid.y > 65535 || grid.z == 0 || grid.z > 65535) {
     return cudaErrorInvalidConfiguration;
   }
-  if (const char* trace = std::getenv("SHIM_TRACE")) {  // one line a launch: kernel, threads, shared bytes
+  const uint64_t count = uint64_t(grid.x) * grid.y * grid.z;
+  if (const char* trace = std::getenv("SHIM_TRACE")) {  // one line a launch
     Dl_info symbol{};
     dladdr(kernel, &symbol);
     std::FILE* file = std::fopen(trace, "a");
-    std::fprintf(file, "%s %d %zu\n", symbol.dli_sname ? symbol.dli_sname : "?", int(size), shared);
+    std::fprintf(file, "%s %d %zu %llu\n", symbol.dli_sname ? symbol.dli_sname : "?", int(size), shared,
+                 static_cast<unsigned long long>(count));
     std::fclose(file);
   }
+  if (setting("SHIM_DRY", 0)) return cudaSuccess;
   kernel_call = call, kernel_context = context, shared_size = shared, threads = int(size);
 #ifdef SHIM_TSAN
   host.tsan = __tsan_get_current_fiber();
@@ -298,7 +301,7 @@ int launch(const void* kernel, void (*call)(const void*), const void* context, d
   std::mt19937 random(unsigned(std::atoi(schedule.c_str())));
   const bool ordered = schedule == "forward" || schedule == "reverse";
   std::vector<int> order(size_t(threads), 0);
-  std::vector<uint64_t> blocks(uint64_t(grid.x) * grid.y * grid.z);
+  std::vector<uint64_t> blocks(count);
   std::iota(order.begin(), order.end(), 0);
   std::iota(blocks.begin(), blocks.end(), 0);
   if (schedule == "reverse")
