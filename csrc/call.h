@@ -49,26 +49,48 @@ inline bool same_device(const Tensor& a, const Tensor& b) {
   return a.is_cpu() == b.is_cpu() && a.get_device_index() == b.get_device_index();
 }
 
+// The options of both forms, in the order of schema.cpp.
+struct GaussianOptions {
+  std::vector<double> sigmas;
+  std::vector<int64_t> window_sizes;
+  std::string padding;
+  double data_range, k1, k2, ssim_weight, l1_weight;
+  bool l1_windowed;
+  std::string reduction;
+};
+struct DyadicOptions {
+  std::vector<double> weights;
+  double sigma;
+  int64_t window_size;
+  std::string padding;
+  double data_range, k1, k2, ssim_weight, l1_weight;
+  std::string reduction;
+};
+
 // One op call: what both forms and every back end need of its arguments.
 struct Call {
   Tensor x, y;
-  int64_t batch, channels, height, width;
-  Reduction reduction;
-  double data_range, ssim_weight, l1_weight;
   bool want_x, want_y;
+  int64_t batch, channels, height, width;
+  Padding padding;
+  Reduction reduction;
+  double data_range, k1, k2, ssim_weight, l1_weight;
   bool l1_windowed = true;
   Tensor grad_x, grad_y;
 
-  Call(const Tensor& x_, const Tensor& y_, double data_range_, double ssim_weight_, double l1_weight_,
-       const std::string& reduction_, bool want_x_, bool want_y_)
+  template <class Options>
+  Call(const Tensor& x_, const Tensor& y_, bool want_x_, bool want_y_, const Options& options)
       : x(x_),
         y(y_),
-        reduction(reduction_of(reduction_)),
-        data_range(data_range_),
-        ssim_weight(ssim_weight_),
-        l1_weight(l1_weight_),
         want_x(want_x_),
         want_y(want_y_),
+        padding(padding_of(options.padding)),
+        reduction(reduction_of(options.reduction)),
+        data_range(options.data_range),
+        k1(options.k1),
+        k2(options.k2),
+        ssim_weight(options.ssim_weight),
+        l1_weight(options.l1_weight),
         grad_x(nothing(x_)),
         grad_y(nothing(x_)) {
     check(x.dim() == 4 && y.dim() == 4, "x and y: expected four dimensions");
@@ -81,10 +103,10 @@ struct Call {
   int64_t planes() const { return batch * channels; }
   double averaged_planes() const { return double(reduction == Reduction::mean ? planes() : channels); }
 
-  Problem problem(const Windows& windows, const std::string& padding, double k1, double k2) const {
+  Problem problem(const Windows& windows) const {
     Problem p{};
     p.batch = batch, p.channels = channels, p.height = height, p.width = width;
-    p.padding = padding_of(padding);
+    p.padding = padding;
     p.windows = windows.data(), p.scales = windows.count();
     p.luminance = true;
     p.l1_windowed = l1_windowed;
@@ -104,14 +126,6 @@ struct Call {
     for (size_t i = 0; same && i < expected.size(); ++i) same = grad_loss.size(int64_t(i)) == expected[i];
     check(same, "grad_loss: expected the shape and device of the loss");
   }
-};
-
-// The dyadic form's options beyond those of a Call.
-struct DyadicOptions {
-  const std::vector<double>& weights;
-  const Windows& windows;
-  const std::string& padding;
-  double k1, k2;
 };
 
 struct OutputSize {

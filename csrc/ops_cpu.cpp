@@ -126,7 +126,7 @@ struct CpuCall : Call {
 };
 
 // Run all items of p; returns each plane's sums of the ssim and the l1 terms, in order of the items.
-std::vector<std::array<double, 2>> run(Problem p) {
+std::vector<std::array<double, 2>> run_items(Problem p) {
   const CpuKernels& kernels = cpu_kernels();
   const Items items = kernels.items(p);
   std::vector<double> sums(size_t(2 * items.planes * items.bands * items.strips));
@@ -155,10 +155,11 @@ std::vector<std::array<double, 2>> run(Problem p) {
 
 // ---- Gaussian form: all scales at full resolution; one scale is SSIM.
 
-std::tuple<Tensor, Tensor, Tensor> gaussian_run(CpuCall& call, const Windows& windows,
-                                                const std::string& padding, double k1, double k2,
-                                                const Tensor* grad_loss, double unit_scale) {
-  Problem p = call.problem(windows, padding, k1, k2);
+std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const GaussianOptions& options, const Tensor* grad_loss,
+                                       double unit_scale) {
+  const Windows windows(options.sigmas, options.window_sizes);
+  call.l1_windowed = options.l1_windowed;
+  Problem p = call.problem(windows);
   const OutputSize out = output_size(p);
   const bool map = call.reduction == Reduction::map;
   if (grad_loss) call.check_incoming(*grad_loss, {call.batch, call.channels, out.height, out.width});
@@ -182,7 +183,7 @@ std::tuple<Tensor, Tensor, Tensor> gaussian_run(CpuCall& call, const Windows& wi
     }
     p.gains = gains.data();
   }
-  const auto sums = run(p);
+  const auto sums = run_items(p);
   if (map || grad_loss) return call.results(loss);
   std::vector<double> losses;
   for (const auto& [ssim, l1] : sums) {
@@ -235,10 +236,11 @@ void pyramid(const CpuCall& call, const Problem& finest, size_t levels, std::vec
 }
 
 // The losses of the call's planes; their gradients times incoming[plane] * scale in its tensors.
-std::vector<double> dyadic_planes(const CpuCall& call, const DyadicOptions& options, const double* incoming,
-                                  double scale, std::vector<Level>& levels) {
-  const Problem finest = call.problem(options.windows, options.padding, options.k1, options.k2);
-  pyramid(call, finest, options.weights.size(), levels);
+std::vector<double> dyadic_planes(const CpuCall& call, const std::vector<double>& weights,
+                                  const Windows& windows, const double* incoming, double scale,
+                                  std::vector<Level>& levels) {
+  const Problem finest = call.problem(windows);
+  pyramid(call, finest, weights.size(), levels);
   const bool gradient = call.want_x || call.want_y, with_l1 = call.l1_weight != 0;
   const size_t planes = size_t(call.planes());
   std::vector<double> logs(planes, 0.0), losses(planes, 0.0), gains(2 * planes), factors(planes);
@@ -250,7 +252,7 @@ std::vector<double> dyadic_planes(const CpuCall& call, const DyadicOptions& opti
       if (call.want_y) p.grad_y = images(level.grad_y);
       p.gains = gains.data();
     }
-    return run(p);
+    return run_items(p);
   };
   // Every level's gradient is that of its own mean; the product's factors are only known at the end.
   for (size_t j = 0; j < levels.size(); ++j) {
@@ -259,8 +261,8 @@ std::vector<double> dyadic_planes(const CpuCall& call, const DyadicOptions& opti
     const auto sums = run_level(levels[j], gradient && !(with_l1 && j == 0));
     for (size_t i = 0; i < planes; ++i) {
       const LogMean log = log_mean(sums[i][0] / count);
-      logs[i] += options.weights[j] * log.value;
-      levels[j].log_slopes.push_back(options.weights[j] * log.slope);
+      logs[i] += weights[j] * log.value;
+      levels[j].log_slopes.push_back(weights[j] * log.slope);
       if (j == 0) losses[i] = call.l1_weight * (sums[i][1] / count);
     }
   }
@@ -295,9 +297,10 @@ std::vector<double> dyadic_planes(const CpuCall& call, const DyadicOptions& opti
   return losses;
 }
 
-std::tuple<Tensor, Tensor, Tensor> dyadic_run(CpuCall& call, const DyadicOptions& options,
-                                              const Tensor* grad_loss, double unit_scale) {
+std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const DyadicOptions& options, const Tensor* grad_loss,
+                                       double unit_scale) {
   check(!options.weights.empty(), "weights: expected at least one");
+  const Windows windows({options.sigma}, {options.window_size});
   check(call.reduction != Reduction::map, "reduction: the dyadic form has no map");
   if (grad_loss) call.check_incoming(*grad_loss, {});
   call.make_gradients();
@@ -306,13 +309,13 @@ std::tuple<Tensor, Tensor, Tensor> dyadic_run(CpuCall& call, const DyadicOptions
   std::vector<Level> levels;
   // A large plane goes through all levels while it is in the cache.
   if (call.height * call.width < int64_t(1) << 19) {
-    const auto losses = dyadic_planes(call, options, incoming.data(), scale, levels);
+    const auto losses = dyadic_planes(call, options.weights, windows, incoming.data(), scale, levels);
     return call.results(call.reduced(losses));
   }
   std::vector<double> losses;
   for (int64_t i = 0; i < call.planes(); ++i) {
     const CpuCall plane = call.plane(i / call.channels, i % call.channels);
-    losses.push_back(dyadic_planes(plane, options, &incoming[size_t(i)], scale, levels)[0]);
+    losses.push_back(dyadic_planes(plane, options.weights, windows, &incoming[size_t(i)], scale, levels)[0]);
   }
   return call.results(call.reduced(losses));
 }
@@ -340,6 +343,6 @@ void scale_(Tensor unit, Tensor grad_loss, double factor) {
 }  // namespace ssimloss
 
 STABLE_TORCH_LIBRARY_IMPL(ssimloss, CPU, library) {
-  ssimloss::Operators<ssimloss::CpuCall>::implement(library);
+  ssimloss::implement<ssimloss::CpuCall>(library);
   library.impl("scale_", TORCH_BOX(&ssimloss::scale_));
 }

@@ -46,12 +46,13 @@ Scalars scalars(const Tensor& t) {  // of a tensor [] or [N]
 
 // ---- Gaussian form: all scales at full resolution; one scale is SSIM.
 
-std::tuple<Tensor, Tensor, Tensor> gaussian_run(CudaCall& call, const Windows& windows,
-                                                const std::string& padding, double k1, double k2,
-                                                const Tensor* grad_loss, double unit_scale) {
+std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const GaussianOptions& options,
+                                       const Tensor* grad_loss, double unit_scale) {
+  const Windows windows(options.sigmas, options.window_sizes);
+  call.l1_windowed = options.l1_windowed;
   check_taps(windows);
   GaussianCall todo{};
-  Problem& p = todo.problem = call.problem(windows, padding, k1, k2);
+  Problem& p = todo.problem = call.problem(windows);
   const OutputSize out = output_size(p);
   const bool map = call.reduction == Reduction::map;
   if (grad_loss) call.check_incoming(*grad_loss, {call.batch, call.channels, out.height, out.width});
@@ -87,17 +88,18 @@ std::tuple<Tensor, Tensor, Tensor> gaussian_run(CudaCall& call, const Windows& w
 
 // ---- Dyadic form: a pyramid of halved images, the mean of cs at each level.
 
-std::tuple<Tensor, Tensor, Tensor> dyadic_run(CudaCall& call, const DyadicOptions& options,
-                                              const Tensor* grad_loss, double unit_scale) {
+std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const DyadicOptions& options, const Tensor* grad_loss,
+                                       double unit_scale) {
   const std::vector<double>& weights = options.weights;
-  check_taps(options.windows);
+  const Windows windows({options.sigma}, {options.window_size});
+  check_taps(windows);
   check(!weights.empty() && weights.size() <= size_t(cuda_max_levels),
         "weights: expected 1 to " + std::to_string(cuda_max_levels) + " on CUDA, got " +
             std::to_string(weights.size()));
   check(call.reduction != Reduction::map, "reduction: the dyadic form has no map");
   if (grad_loss) call.check_incoming(*grad_loss, {});
   DyadicCall todo{};
-  todo.finest = call.problem(options.windows, options.padding, options.k1, options.k2);
+  todo.finest = call.problem(windows);
   Problem coarsest = todo.finest;
   for (size_t j = 1; j < weights.size(); ++j)
     coarsest.height = (coarsest.height + 1) / 2, coarsest.width = (coarsest.width + 1) / 2;
@@ -136,6 +138,6 @@ void scale_(Tensor unit, Tensor grad_loss, double factor) {
 }  // namespace ssimloss
 
 STABLE_TORCH_LIBRARY_IMPL(ssimloss, CUDA, library) {
-  ssimloss::Operators<ssimloss::CudaCall>::implement(library);
+  ssimloss::implement<ssimloss::CudaCall>(library);
   library.impl("scale_", TORCH_BOX(&ssimloss::scale_));
 }

@@ -5,25 +5,23 @@
 // "map"; float32 for 16-bit inputs. ssim_weight and l1_weight weigh the two terms, l1 in units of the
 // data range. unit_x, unit_y: unit_scale times the gradient of the loss (of each image's, for
 // "none"), or empty where not wanted (and always for "map", whose gradient needs the incoming one).
+// A sigma may be infinite: then the weights of its window are equal.
 #include <torch/csrc/stable/library.h>
 
+#define GAUSSIAN                                                                  \
+  "float[] sigmas, int[] window_sizes, str padding, float data_range, float k1, " \
+  "float k2, float ssim_weight, float l1_weight, bool l1_windowed, str reduction"
+#define DYADIC                                                                     \
+  "float[] weights, float sigma, int window_size, str padding, float data_range, " \
+  "float k1, float k2, float ssim_weight, float l1_weight, str reduction"
+#define FORWARD "(Tensor x, Tensor y, float unit_scale, bool want_x, bool want_y, "
+#define BACKWARD "_backward(Tensor grad_loss, Tensor x, Tensor y, bool want_x, bool want_y, "
+
 STABLE_TORCH_LIBRARY(ssimloss, library) {
-  library.def(
-      "gaussian(Tensor x, Tensor y, float[] sigmas, int[] window_sizes, str padding, float data_range, "
-      "float k1, float k2, float ssim_weight, float l1_weight, bool l1_windowed, str reduction, "
-      "float unit_scale, bool want_x, bool want_y) -> (Tensor loss, Tensor unit_x, Tensor unit_y)");
-  library.def(
-      "gaussian_backward(Tensor grad_loss, Tensor x, Tensor y, float[] sigmas, int[] window_sizes, "
-      "str padding, float data_range, float k1, float k2, float ssim_weight, float l1_weight, "
-      "bool l1_windowed, str reduction, bool want_x, bool want_y) -> (Tensor grad_x, Tensor grad_y)");
-  library.def(
-      "dyadic(Tensor x, Tensor y, float[] weights, float sigma, int window_size, str padding, "
-      "float data_range, float k1, float k2, float ssim_weight, float l1_weight, str reduction, "
-      "float unit_scale, bool want_x, bool want_y) -> (Tensor loss, Tensor unit_x, Tensor unit_y)");
-  library.def(
-      "dyadic_backward(Tensor grad_loss, Tensor x, Tensor y, float[] weights, float sigma, "
-      "int window_size, str padding, float data_range, float k1, float k2, float ssim_weight, "
-      "float l1_weight, str reduction, bool want_x, bool want_y) -> (Tensor grad_x, Tensor grad_y)");
+  library.def("gaussian" FORWARD GAUSSIAN ") -> (Tensor loss, Tensor unit_x, Tensor unit_y)");
+  library.def("gaussian" BACKWARD GAUSSIAN ") -> (Tensor grad_x, Tensor grad_y)");
+  library.def("dyadic" FORWARD DYADIC ") -> (Tensor loss, Tensor unit_x, Tensor unit_y)");
+  library.def("dyadic" BACKWARD DYADIC ") -> (Tensor grad_x, Tensor grad_y)");
   // unit *= factor * grad_loss ([] or one an image); touches nothing where that is 1.
   library.def("scale_(Tensor(a!) unit, Tensor grad_loss, float factor) -> ()");
 }

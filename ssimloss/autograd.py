@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd.forward_ad import unpack_dual
 
-from .ops import NO_DOUBLE_BACKWARD, NO_FORWARD_MODE, Options, scale_, unit_scale
+from . import torch_private
+from .ops import NO_DOUBLE_BACKWARD, NO_FORWARD_MODE, scale_, unit_scale
+from .options import Options
 
 
 def fused_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
@@ -15,10 +16,10 @@ def fused_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
     grad_enabled = torch.is_grad_enabled()
     wants = grad_enabled and x.requires_grad, grad_enabled and y.requires_grad
     if torch.compiler.is_compiling():  # graphs hold the op itself, with the autograd of ops.py
-        return options.op(x, y, *options, unit_scale(x, options), *wants)[0]
+        return options.op(x, y, unit_scale(x, options), *wants, *options)[0]
     if not any(wants) and not any(unpack_dual(t).tangent is not None for t in (x, y)):
         return _run(x, y, options, 1.0, False, False)[0]
-    return _Loss.apply(x, y, options, unit_scale(x, options), *wants)[0]
+    return torch_private.apply(_Loss, x, y, options, unit_scale(x, options), *wants)[0]
 
 
 def _run(x: Tensor, y: Tensor, options: Options, *args: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,27 +27,18 @@ def _run(x: Tensor, y: Tensor, options: Options, *args: float) -> tuple[Tensor, 
 
     Transforms and subclasses of Tensor see the whole of it.
     """
-    if torch._C._are_functorch_transforms_active() or not type(x) is type(y) is Tensor:
-        return options.op(x, y, *options, *args)
-    with torch._C._AutoDispatchBelowAutograd():
-        return options.op(x, y, *options, *args)
+    if torch_private.transforms_active() or not type(x) is type(y) is Tensor:
+        return options.op(x, y, *args, *options)
+    with torch_private.below_autograd():
+        return options.op(x, y, *args, *options)
 
 
 class _Function(torch.autograd.Function):
-    """Applied without looking up the names of forward's arguments, which costs more than a small loss."""
-
     generate_vmap_rule = True
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> Any:
         raise RuntimeError(NO_FORWARD_MODE)
-
-    @classmethod
-    def apply(cls, *args: Any) -> Any:
-        if torch._C._are_functorch_transforms_active():
-            return super().apply(*args)
-        args = unwrap_dead_wrappers(args)  # of transforms that have ended, as torch's own does
-        return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[misc]
 
 
 class _Loss(_Function):
@@ -78,10 +70,10 @@ class _Loss(_Function):
             units = (None, None)
         elif units is None or torch.is_grad_enabled():
             x, y = ctx.saved_tensors
-            units = _Gradient.apply(grad_loss, x, y, ctx.options, want_x, want_y)
-        elif torch._C._functorch.is_legacy_batchedtensor(grad_loss):  # is_grads_batched: one unit for many
+            units = torch_private.apply(_Gradient, grad_loss, x, y, ctx.options, want_x, want_y)
+        elif torch_private.is_batched(grad_loss):  # one unit for many
             x, y = ctx.saved_tensors
-            units = ctx.options.backward_op(grad_loss, x, y, *ctx.options, want_x, want_y)
+            units = ctx.options.backward_op(grad_loss, x, y, want_x, want_y, *ctx.options)
         else:
             for unit, want in zip(units, (want_x, want_y), strict=True):
                 if want:
@@ -96,7 +88,7 @@ class _Gradient(_Function):
     def forward(
         grad_loss: Tensor, x: Tensor, y: Tensor, options: Options, want_x: bool, want_y: bool
     ) -> tuple[Tensor, Tensor]:
-        return options.backward_op(grad_loss, x, y, *options, want_x, want_y)
+        return options.backward_op(grad_loss, x, y, want_x, want_y, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, UntypedStorage
 
+from . import torch_private
+
 
 class _Held(NamedTuple):
     layout: tuple  # shape, strides, dtype
@@ -26,7 +28,7 @@ _layouts: tuple = (None, None)  # the last two asked for
 
 
 def gradient_like(like: Tensor) -> Tensor:
-    """Not yet filled: sizes, strides and dtype of `like`, which is dense; called by csrc/ops_cpu.cpp."""
+    """Not yet filled: sizes, strides and dtype of `like`, which is dense; called by csrc/torch/cpu.cpp."""
     global _layouts
     if not _busy.acquire(blocking=False):
         return torch.empty_like(like)
@@ -35,7 +37,7 @@ def gradient_like(like: Tensor) -> Tensor:
         again = layout in _layouts
         _layouts = layout, _layouts[0]
         for held in _held:
-            if held.layout == layout and _uses(held) == _FREE and _is_intact(held):
+            if held.layout == layout and _is_free(held) and _is_intact(held):
                 return held.gradient.detach()
         _held[:] = [held for held in _held if held.layout in _layouts and _is_intact(held)]
         gradient = torch.empty_like(like)
@@ -47,9 +49,9 @@ def gradient_like(like: Tensor) -> Tensor:
         _busy.release()
 
 
-def _uses(held: _Held) -> tuple[int, int]:
+def _uses(held: _Held) -> tuple[int | None, int]:
     """In C++, and in Python: grad.untyped_storage() is the same object whoever asks for it."""
-    return torch._C._storage_Use_Count(held.storage._cdata), sys.getrefcount(held.storage)
+    return torch_private.users_of(held.storage), sys.getrefcount(held.storage)
 
 
 def _new(layout: tuple, gradient: Tensor) -> _Held:
@@ -57,6 +59,11 @@ def _new(layout: tuple, gradient: Tensor) -> _Held:
 
 
 _FREE = _uses(_new((), torch.empty(1)))  # of what nobody else holds
+
+
+def _is_free(held: _Held) -> bool:
+    uses = _uses(held)
+    return uses[0] is not None and uses == _FREE
 
 
 def _is_intact(held: _Held) -> bool:

@@ -4,18 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .functional import (
-    MULTISCALES,
-    NO_SCRIPT,
-    dyadic_options,
-    fraction,
-    gaussian_options,
-    loss_of,
-    one_of,
-    positive,
-)
-from .ops import Options
-from .reference import WANG_WEIGHTS, ZHAO_SIGMAS
+from .functional import NO_SCRIPT
+from .images import loss_of
+from .options import Options, fraction, multiscale_options, positive, ssim_options
 
 __all__ = ["L1SSIMLoss", "MSSSIMLoss", "MixLoss", "SSIMLoss"]
 
@@ -38,7 +29,14 @@ class _Loss(nn.Module):
     def extra_repr(self) -> str:
         hidden = {"ssim_weight", "l1_weight", "l1_windowed"}
         shown = {k: v for k, v in self.options._asdict().items() if k not in hidden}
-        return ", ".join(f"{name}={value!r}" for name, value in (self._own | shown).items())
+        return ", ".join(f"{name}={value!r}" for name, value in (self._own | shown | self._own).items())
+
+
+def _uniform(window: str, sample_covariance: bool, k2: float) -> dict[str, float | str]:
+    """The arguments of a uniform window."""
+    if window == "gaussian":
+        return {}
+    return dict(window=window, sample_covariance=sample_covariance, k2=k2)
 
 
 class SSIMLoss(_Loss):
@@ -48,25 +46,27 @@ class SSIMLoss(_Loss):
         self,
         *,
         data_range: float = 1.0,
-        sigma: float = 1.5,
+        window: str = "gaussian",
+        sigma: float | None = None,
         window_size: int | None = None,
+        sample_covariance: bool = False,
         k1: float = 0.01,
         k2: float = 0.03,
         padding: str = "valid",
         reduction: str = "mean",
     ):
-        super().__init__(
-            gaussian_options(
-                (sigma,),
-                window_size,
-                padding,
-                data_range,
-                k1,
-                k2,
-                reduction=reduction,
-                sigma_name="sigma",
-            )
+        options = ssim_options(
+            window=window,
+            sigma=sigma,
+            window_size=window_size,
+            sample_covariance=sample_covariance,
+            data_range=data_range,
+            k1=k1,
+            k2=k2,
+            padding=padding,
+            reduction=reduction,
         )
+        super().__init__(options, **_uniform(window, sample_covariance, k2))
 
 
 class L1SSIMLoss(_Loss):
@@ -83,28 +83,31 @@ class L1SSIMLoss(_Loss):
         ssim_weight: float = 0.2,
         *,
         data_range: float = 1.0,
-        sigma: float = 1.5,
+        window: str = "gaussian",
+        sigma: float | None = None,
         window_size: int | None = None,
+        sample_covariance: bool = False,
         k1: float = 0.01,
         k2: float = 0.03,
         padding: str = "zeros",
         reduction: str = "mean",
     ):
         weight = fraction("ssim_weight", ssim_weight)
-        options = gaussian_options(
-            (sigma,),
-            window_size,
-            padding,
-            data_range,
-            k1,
-            k2,
+        options = ssim_options(
+            window=window,
+            sigma=sigma,
+            window_size=window_size,
+            sample_covariance=sample_covariance,
+            data_range=data_range,
+            k1=k1,
+            k2=k2,
+            padding=padding,
             reduction=reduction,
             ssim_weight=weight,
             l1_weight=(1 - weight) * positive("data_range", data_range),
             l1_windowed=False,
-            sigma_name="sigma",
         )
-        super().__init__(options, ssim_weight=weight)
+        super().__init__(options, ssim_weight=weight, **_uniform(window, sample_covariance, k2))
 
 
 class MSSSIMLoss(_Loss):
@@ -130,7 +133,7 @@ class MSSSIMLoss(_Loss):
         padding: str = "valid",
         reduction: str = "mean",
     ):
-        options = _multiscale_options(
+        options = multiscale_options(
             multiscale, sigmas, sigma, weights, window_size, padding, data_range, k1, k2, reduction
         )
         super().__init__(options, multiscale=multiscale)
@@ -169,7 +172,7 @@ class MixLoss(_Loss):
         reduction: str = "mean",
     ):
         alpha, l1_range = fraction("alpha", alpha), positive("l1_range", l1_range)
-        options = _multiscale_options(
+        options = multiscale_options(
             multiscale,
             sigmas,
             sigma,
@@ -184,41 +187,3 @@ class MixLoss(_Loss):
             l1_weight=(1 - alpha) * l1_range,
         )
         super().__init__(options, alpha=alpha, l1_range=l1_range, multiscale=multiscale)
-
-
-def _multiscale_options(
-    multiscale: str,
-    sigmas: Sequence[float] | None,
-    sigma: float | None,
-    weights: Sequence[float] | None,
-    window_size: int | None,
-    padding: str,
-    data_range: float,
-    k1: float,
-    k2: float,
-    reduction: str,
-    ssim_weight: float = 1.0,
-    l1_weight: float = 0.0,
-) -> Options:
-    common = (window_size, padding, data_range, k1, k2)
-    foreign: dict[str, dict[str, object]]
-    foreign = {"gaussian": {"sigma": sigma, "weights": weights}, "dyadic": {"sigmas": sigmas}}
-    for name, value in foreign[one_of("multiscale", multiscale, MULTISCALES)].items():
-        if value is not None:
-            raise ValueError(f"{name}: expected None for multiscale={multiscale!r}, got {value!r}")
-    if multiscale == "gaussian":
-        return gaussian_options(
-            ZHAO_SIGMAS if sigmas is None else sigmas,
-            *common,
-            reduction=reduction,
-            ssim_weight=ssim_weight,
-            l1_weight=l1_weight,
-        )
-    return dyadic_options(
-        WANG_WEIGHTS if weights is None else weights,
-        1.5 if sigma is None else sigma,
-        *common,
-        reduction=reduction,
-        ssim_weight=ssim_weight,
-        l1_weight=l1_weight,
-    )

@@ -1,76 +1,16 @@
 """The operators of csrc/schema.cpp, and what torch must know of them beyond their kernels.
 
-Two forms, each a frozen set of options that follows (x, y) in the op's arguments. An op returns the
-loss and, where wanted, `unit_scale` times its gradient from the same pass over the images.
+Two forms, each a frozen set of options that ends the op's arguments. An op returns the loss and, where
+wanted, `unit_scale` times its gradient from the same pass over the images.
 """
-
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import _C  # noqa: F401  (loading it registers the operators)
+from .options import Dyadic, Gaussian, Options
 
 Pair = tuple[Tensor, Tensor]
-Op = Callable[..., Any]
 
-
-class Gaussian(NamedTuple):
-    """All scales at full resolution; one scale is SSIM. sigmas and window_sizes ascend."""
-
-    sigmas: tuple[float, ...]
-    window_sizes: tuple[int, ...]
-    padding: str
-    data_range: float
-    k1: float
-    k2: float
-    ssim_weight: float
-    l1_weight: float  # of l1 in units of the data range
-    l1_windowed: bool
-    reduction: str
-
-    @property
-    def op(self) -> Op:
-        return torch.ops.ssimloss.gaussian.default
-
-    @property
-    def backward_op(self) -> Op:
-        return torch.ops.ssimloss.gaussian_backward.default
-
-    @property
-    def largest_window(self) -> int:
-        return self.window_sizes[-1]
-
-
-class Dyadic(NamedTuple):
-    """A pyramid of halved images, one weight a level."""
-
-    weights: tuple[float, ...]
-    sigma: float
-    window_size: int
-    padding: str
-    data_range: float
-    k1: float
-    k2: float
-    ssim_weight: float
-    l1_weight: float
-    reduction: str
-
-    @property
-    def op(self) -> Op:
-        return torch.ops.ssimloss.dyadic.default
-
-    @property
-    def backward_op(self) -> Op:
-        return torch.ops.ssimloss.dyadic_backward.default
-
-    @property
-    def largest_window(self) -> int:
-        return self.window_size
-
-
-Options = Gaussian | Dyadic
 
 NO_DOUBLE_BACKWARD = (
     "ssimloss: double backward is not supported, and the gradient of a loss was asked to be "
@@ -118,29 +58,32 @@ def _fake_gradients(x: Tensor, y: Tensor, want_x: bool, want_y: bool) -> Pair:
     )
 
 
-def _register(name: str, form: type[Gaussian] | type[Dyadic]) -> None:
-    backward_name, count = f"{name}_backward", len(form._fields)
+def _register(form: type[Gaussian] | type[Dyadic], name: str) -> None:
+    """The op `name` is (x, y, unit_scale, want_x, want_y, *options) -> (loss, unit_x, unit_y), and
+    `name`_backward (grad_loss, x, y, want_x, want_y, *options) -> (grad_x, grad_y).
+    """
+    backward_name = f"{name}_backward"
 
     @torch.library.register_fake(name)
-    def _(x, y, *args):
-        options = form(*args[:count])
-        want_x, want_y = (want and options.reduction != "map" for want in args[count + 1 :])
-        return _fake_loss(x, options), *_fake_gradients(x, y, want_x, want_y)
+    def _(x, y, unit_scale, want_x, want_y, *options):
+        options = form(*options)
+        no_map = options.reduction != "map"
+        return _fake_loss(x, options), *_fake_gradients(x, y, want_x and no_map, want_y and no_map)
 
     @torch.library.register_fake(backward_name)
-    def _(grad_loss, x, y, *args):
-        return _fake_gradients(x, y, *args[count:])
+    def _(grad_loss, x, y, want_x, want_y, *options):
+        return _fake_gradients(x, y, want_x, want_y)
 
     def setup_context(ctx, inputs, output):
-        x, y, *args = inputs
-        ctx.options, ctx.unit_scale = form(*args[:count]), args[count]
+        x, y, ctx.unit_scale, _, _, *options = inputs
+        ctx.options, ctx.no_gradients = form(*options), [None] * len(inputs[2:])
         ctx.save_for_backward(x, y, *output[1:])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
     def backward(ctx, grad_loss, *_):
         if grad_loss is None:
-            return (None,) * (count + 5)
+            return None, None, *ctx.no_gradients
         x, y, *units = ctx.saved_tensors
         wants = ctx.needs_input_grad[:2]
         kept = all(unit.shape == x.shape for unit, want in zip(units, wants, strict=True) if want)
@@ -150,9 +93,9 @@ def _register(name: str, form: type[Gaussian] | type[Dyadic]) -> None:
             factor = factor if factor.dim() == 0 else factor[:, None, None, None]
             grads = [(u * factor).to(x.dtype) if w else None for u, w in zip(units, wants, strict=True)]
         else:
-            grads = ctx.options.backward_op(grad_loss, x, y, *ctx.options, *wants)
+            grads = ctx.options.backward_op(grad_loss, x, y, *wants, *ctx.options)
             grads = [g if w else None for g, w in zip(grads, wants, strict=True)]
-        return *grads, *[None] * (count + 3)
+        return *grads, *ctx.no_gradients
 
     torch.library.register_autograd(name, backward, setup_context=setup_context)
 
@@ -163,30 +106,31 @@ def _register(name: str, form: type[Gaussian] | type[Dyadic]) -> None:
 
     # vmap folds its dimension into the batch; a mean becomes the mean over each fold's images.
     @torch.library.register_vmap(name)
-    def _(info, in_dims, x, y, *args):
-        options = form(*args[:count])
-        scale, *wants = args[count:]
+    def _(info, in_dims, x, y, scale, want_x, want_y, *options):
+        options = form(*options)
         x, y, images = _fold(info, in_dims, x, y)
         folded = options
         if options.reduction == "mean":
             folded, scale = options._replace(reduction="none"), scale / max(images, 1)
-        loss, *units = options.op(x, y, *folded, scale, *wants)
+        loss, *units = options.op(x, y, scale, want_x, want_y, *folded)
         loss = loss.reshape(info.batch_size, images, *loss.shape[1:])
         if options.reduction == "mean":
             loss = loss.mean(1)
+        wants = want_x, want_y
         units = [_unfold(info, unit) if want else unit for unit, want in zip(units, wants, strict=True)]
         return (loss, *units), (0, *(0 if want else None for want in wants))
 
     @torch.library.register_vmap(backward_name)
-    def _(info, in_dims, grad_loss, x, y, *args):
-        options, wants = form(*args[:count]), args[count:]
+    def _(info, in_dims, grad_loss, x, y, want_x, want_y, *options):
+        options = form(*options)
         x, y, images = _fold(info, in_dims[1:], x, y)
         grad_loss = _leading(info, in_dims[0], grad_loss)
         if options.reduction == "mean":
             options = options._replace(reduction="none")
             grad_loss = (grad_loss / max(images, 1))[:, None].expand(-1, images)
         grad_loss = grad_loss.reshape(-1, *grad_loss.shape[2:])
-        grads = options.backward_op(grad_loss, x, y, *options, *wants)
+        wants = want_x, want_y
+        grads = options.backward_op(grad_loss, x, y, *wants, *options)
         grads = [_unfold(info, g) if want else g for g, want in zip(grads, wants, strict=True)]
         return tuple(grads), tuple(0 if want else None for want in wants)
 
@@ -205,7 +149,7 @@ def _unfold(info, t: Tensor) -> Tensor:
     return t.reshape(info.batch_size, -1, *t.shape[1:])
 
 
-_register("ssimloss::gaussian", Gaussian)
-_register("ssimloss::dyadic", Dyadic)
+_register(Gaussian, "ssimloss::gaussian")
+_register(Dyadic, "ssimloss::dyadic")
 scale_ = torch.ops.ssimloss.scale_.default
 torch.library.register_fake("ssimloss::scale_")(lambda unit, grad_loss, factor: None)

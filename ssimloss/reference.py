@@ -9,6 +9,7 @@ formulas (csrc/ssim_math.h). x is the restored image, y the truth, both [N, C, H
     doi:10.1109/TCI.2016.2644865
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ def radius_of(sigma: float, window_size: int | None) -> int:
 
 
 def gaussian(sigma: float, radius: int) -> Tensor:
-    """Gaussian weights [2 * radius + 1] in float64, truncated at the radius, sum 1."""
+    """Gaussian weights [2 * radius + 1] in float64, truncated at the radius, sum 1; sigma inf: all equal."""
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
     return weights / weights.sum()
@@ -56,8 +57,12 @@ def luminance_and_contrast_structure(
     c2: float,
     padding: str,
     largest: int,
+    sample_covariance: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The maps l(p) and cs(p): [1] equations 6 and 13 (its c3 = c2/2), [3] equation 5."""
+    """The maps l(p) and cs(p): [1] equations 6 and 13 (its c3 = c2/2), [3] equation 5.
+
+    sample_covariance: variances and covariance are unbiased estimates, n / (n - 1) times the means.
+    """
 
     def mean(image: Tensor) -> Tensor:
         return blur(image, sigma, radius, padding, largest)
@@ -65,6 +70,9 @@ def luminance_and_contrast_structure(
     mu_x, mu_y = mean(x), mean(y)
     sigma_xx, sigma_yy = mean(x * x) - mu_x**2, mean(y * y) - mu_y**2
     sigma_xy = mean(x * y) - mu_x * mu_y
+    if sample_covariance:
+        n = (2 * radius + 1) ** 2
+        sigma_xx, sigma_yy, sigma_xy = (s * n / (n - 1) for s in (sigma_xx, sigma_yy, sigma_xy))
     l_map = (2 * mu_x * mu_y + c1) / (mu_x**2 + mu_y**2 + c1)
     cs_map = (2 * sigma_xy + c2) / (sigma_xx + sigma_yy + c2)
     return l_map, cs_map
@@ -88,6 +96,7 @@ def ms_ssim_gaussian(
     k2: float = 0.03,
     padding: str = "valid",
     reduction: str = "mean",
+    sample_covariance: bool = False,
 ) -> Tensor:
     """l_M(p) * prod_j cs_j(p), all scales at full resolution: [3] equation 9, exponents one."""
     c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
@@ -95,15 +104,33 @@ def ms_ssim_gaussian(
     largest = sigmas.index(max(sigmas))
     similarity: Tensor | float = 1.0
     for j, (sigma, radius) in enumerate(zip(sigmas, radii, strict=True)):
-        l_map, cs_map = luminance_and_contrast_structure(x, y, sigma, radius, c1, c2, padding, max(radii))
+        l_map, cs_map = luminance_and_contrast_structure(
+            x, y, sigma, radius, c1, c2, padding, max(radii), sample_covariance
+        )
         similarity = similarity * cs_map * (l_map if j == largest else 1.0)
     assert isinstance(similarity, Tensor)
     return reduce(similarity, reduction)
 
 
-def ssim(x: Tensor, y: Tensor, *, sigma: float = 1.5, **options) -> Tensor:
+def one_window(window: str, sigma: float | None, size: int | None) -> tuple[float, int | None]:
+    """sigma and window_size of a single window; a uniform one is a Gaussian of infinite sigma."""
+    if window == "uniform":
+        return math.inf, 7 if size is None else size
+    return 1.5 if sigma is None else sigma, size
+
+
+def ssim(
+    x: Tensor,
+    y: Tensor,
+    *,
+    window: str = "gaussian",
+    sigma: float | None = None,
+    window_size: int | None = None,
+    **options,
+) -> Tensor:
     """l(p) * cs(p): [1] equation 13, one scale of ms_ssim_gaussian."""
-    return ms_ssim_gaussian(x, y, sigmas=(sigma,), **options)
+    sigma, window_size = one_window(window, sigma, window_size)
+    return ms_ssim_gaussian(x, y, sigmas=(sigma,), window_size=window_size, **options)
 
 
 def halve(image: Tensor) -> Tensor:
@@ -183,7 +210,8 @@ def l1_ssim_loss(
     y: Tensor,
     *,
     ssim_weight: float = 0.2,
-    sigma: float = 1.5,
+    window: str = "gaussian",
+    sigma: float | None = None,
     window_size: int | None = None,
     padding: str = "zeros",
     reduction: str = "mean",
@@ -192,9 +220,8 @@ def l1_ssim_loss(
     """(1 - w) * l1 + w * (1 - SSIM), Kerbl et al. 2023, doi:10.1145/3592433, equation 7."""
     l1 = (x - y).abs()
     if reduction == "map" and padding == "valid":
-        radius = radius_of(sigma, window_size)
+        radius = radius_of(*one_window(window, sigma, window_size))
         l1 = l1[..., radius : l1.shape[-2] - radius, radius : l1.shape[-1] - radius]
-    similarity = ssim(
-        x, y, sigma=sigma, window_size=window_size, padding=padding, reduction=reduction, **options
-    )
+    options |= dict(window=window, sigma=sigma, window_size=window_size)
+    similarity = ssim(x, y, padding=padding, reduction=reduction, **options)
     return (1 - ssim_weight) * reduce(l1, reduction) + ssim_weight * (1 - similarity)

@@ -18,6 +18,7 @@ from torch import Tensor, func
 
 import ssimloss
 from ssimloss import L1SSIMLoss, MixLoss, SSIMLoss, ops
+from ssimloss.options import Options
 
 FORMS = ("gaussian", "gaussian_backward", "dyadic", "dyadic_backward")
 ALL_OPS = (*FORMS, "scale_", "gradient_like", "warn_once")
@@ -61,7 +62,7 @@ def test_double_backward_raises(case: Case) -> None:
 def test_double_backward_of_the_raw_op_raises(form: str) -> None:
     case, arguments = op_arguments(form)
     x, y = (t.requires_grad_() for t in tiny_pair(case))
-    loss = arguments.op(x, y, *arguments, 1.0, True, True)[0]
+    loss = arguments.op(x, y, 1.0, True, True, *arguments)[0]
     (grad,) = torch.autograd.grad(loss, x, create_graph=True)
     with pytest.raises(RuntimeError, match="double backward is not supported"):
         grad.sum().backward()
@@ -168,7 +169,7 @@ def test_float16_gradients_of_a_large_l1(data_range: float) -> None:
 # ---- torch.library
 
 
-def op_arguments(form: str, **options) -> tuple[Case, ops.Options]:
+def op_arguments(form: str, **options) -> tuple[Case, Options]:
     case = CASES["mix" if form == "gaussian" else "mix_dyadic"]
     return case, case.make(**case.tiny, **options).options
 
@@ -183,10 +184,10 @@ def test_opcheck(form: str, reduction: str) -> None:
         images = [
             image.requires_grad_(want) for image, want in zip(tiny_pair(case, dtype), wants, strict=True)
         ]
-        torch.library.opcheck(options.op, (*images, *options, 2.0, *wants))
-        grad_loss = torch.ones_like(options.op(*images, *options, 1.0, False, False)[0])
+        torch.library.opcheck(options.op, (*images, 2.0, *wants, *options))
+        grad_loss = torch.ones_like(options.op(*images, 1.0, False, False, *options)[0])
         images = [t.detach() for t in images]
-        torch.library.opcheck(options.backward_op, (grad_loss, *images, *options, *wants))
+        torch.library.opcheck(options.backward_op, (grad_loss, *images, *wants, *options))
 
 
 def test_opcheck_scale() -> None:
@@ -340,6 +341,10 @@ def test_modules_print_their_arguments() -> None:
     assert repr(MixLoss(0.5, 100)).startswith("MixLoss(alpha=0.5, l1_range=100.0, multiscale='gaussian', sig")
     assert repr(L1SSIMLoss(0.3)).startswith(
         "L1SSIMLoss(ssim_weight=0.3, sigmas=(1.5,), window_sizes=(11,), p"
+    )
+    uniform = SSIMLoss(window="uniform", sample_covariance=True)
+    assert repr(uniform).startswith(
+        "SSIMLoss(window='uniform', sample_covariance=True, k2=0.03, sigmas=(inf,)"
     )
 
 

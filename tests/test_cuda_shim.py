@@ -75,6 +75,7 @@ def test_value_and_both_gradients(case: Case, reduction: str, padding: str, dtyp
 test_one_gradient_alone = test_kernels.test_one_gradient_alone
 test_options_change_what_they_say = test_kernels.test_options_change_what_they_say
 test_any_sigmas_in_any_order = test_kernels.test_any_sigmas_in_any_order
+test_uniform_windows = test_kernels.test_uniform_windows
 test_any_levels = test_kernels.test_any_levels
 test_weights_of_the_two_terms = test_kernels.test_weights_of_the_two_terms
 test_half_types = test_kernels.test_half_types

@@ -16,11 +16,11 @@ from ssimloss import (
     MixLoss,
     MSSSIMLoss,
     SSIMLoss,
-    functional,
     ms_ssim,
     ms_ssim_gaussian,
     ssim,
 )
+from ssimloss.images import check_cuda_limits
 
 A = torch.zeros(1, 3, 64, 64)
 FUNCTIONS = [ssim, ms_ssim, ms_ssim_gaussian]
@@ -137,6 +137,23 @@ SPECIAL = {
         r"weights: expected None for multiscale='gaussian', got \(1\.0,\)",
     ),
     "sigma of the other form": (MixLoss, dict(sigma=2.0), r"sigma: .*'gaussian', got 2\.0"),
+    "window": (SSIMLoss, dict(window="box"), r"window: expected one of 'gaussian', 'uniform', got 'box'"),
+    "sigma of a uniform window": (
+        L1SSIMLoss,
+        dict(window="uniform", sigma=1.5),
+        r"sigma: expected None for window='uniform', got 1\.5",
+    ),
+    "Gaussian samples": (
+        SSIMLoss,
+        dict(sample_covariance=True),
+        r"sample_covariance: expected False for window='gaussian', got True",
+    ),
+    "a sample of one": (
+        SSIMLoss,
+        dict(window="uniform", window_size=1, sample_covariance=True),
+        r"window_size: expected at least 3 for sample_covariance=True, got 1",
+    ),
+    "even uniform window": (SSIMLoss, dict(window="uniform", window_size=8), ODD + "8"),
 }
 
 
@@ -144,6 +161,11 @@ SPECIAL = {
 def test_options_of_single_modules(module: type, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         module(**options)
+
+
+def test_sample_covariance_is_true_or_false() -> None:
+    with pytest.raises(TypeError, match=r"sample_covariance: expected True or False, got 1$"):
+        ssim(A, A, window="uniform", sample_covariance=1)
 
 
 def test_map_of_the_dyadic_function() -> None:
@@ -238,7 +260,7 @@ def test_raw_ops_check_their_arguments_too(name: str) -> None:
         ((A, A), dict(data_range=-1.0), "data_range"),
     ):
         with pytest.raises(ValueError, match=message):
-            options.op(*images, *options._replace(**wrong), 1.0, False, False)
+            options.op(*images, 1.0, False, False, *options._replace(**wrong))
 
 
 def test_images_instead_of_options() -> None:
@@ -266,9 +288,9 @@ def test_info() -> None:
 
 def test_limits_of_the_cuda_kernels() -> None:
     """Checked before the operator is called, so no device is needed to ask."""
-    functional.check_cuda_limits(SSIMLoss(window_size=65).options)
-    functional.check_cuda_limits(MSSSIMLoss("dyadic", weights=(0.1,) * 16).options)
+    check_cuda_limits(SSIMLoss(window_size=65).options)
+    check_cuda_limits(MSSSIMLoss("dyadic", weights=(0.1,) * 16).options)
     with pytest.raises(ValueError, match="window_size: expected at most 65 taps on CUDA, got 67"):
-        functional.check_cuda_limits(SSIMLoss(window_size=67).options)
+        check_cuda_limits(SSIMLoss(window_size=67).options)
     with pytest.raises(ValueError, match="weights: expected at most 16 on CUDA, got 17"):
-        functional.check_cuda_limits(MSSSIMLoss("dyadic", weights=(0.1,) * 17).options)
+        check_cuda_limits(MSSSIMLoss("dyadic", weights=(0.1,) * 17).options)

@@ -58,6 +58,20 @@ def test_options_change_what_they_say(case: Case) -> None:
     assert_same(case, x, y, **options, **F64)
 
 
+@pytest.mark.parametrize("sample_covariance", [False, True])
+@pytest.mark.parametrize("window_size", [None, 1, 3, 11, 15])
+@every_padding
+@pytest.mark.parametrize("name", ["ssim", "l1_ssim"])
+def test_uniform_windows(name: str, padding: str, window_size: int | None, sample_covariance: bool) -> None:
+    options = dict(window="uniform", window_size=window_size, padding=padding)
+    if window_size != 1:  # one pixel has no covariance to estimate
+        options["sample_covariance"] = sample_covariance
+    for reduction in ("none", "map"):
+        for dtype, limits in TOLERANCE.items():
+            x, y = pair(2, 2, 21, 35, dtype=dtype)
+            assert_same(CASES[name], x, y, reduction=reduction, **options, **limits)
+
+
 @pytest.mark.parametrize("constants", [dict(k1=1e-9), dict(k2=1e-9), dict(k1=1e9), dict(k2=5e18)], ids=str)
 def test_extreme_constants(constants: dict[str, float]) -> None:
     assert_same(CASES["ssim"], *pair(1, 2, 30, 33), **constants, **F32)

@@ -29,7 +29,7 @@ def gradients(case: Case, x: Tensor, y: Tensor, reduction: str) -> list[Tensor]:
     other = y.clone().requires_grad_()
     case.fused(x, other, reduction=reduction, **case.tiny).sum().backward()
     options = case.make(reduction=reduction, **case.tiny).options
-    raw = options.op(x, y, *options, 1.0, True, True)[1:] if reduction != "map" else ()
+    raw = options.op(x, y, 1.0, True, True, *options)[1:] if reduction != "map" else ()
     assert leaf.grad is not None and other.grad is not None
     return [*result, leaf.grad, other.grad, *raw]
 

@@ -11,7 +11,7 @@ from cases import CASES, Case, every_loss, pair
 from torch import Tensor, func
 
 import ssimloss
-from ssimloss import functional, warn
+from ssimloss import images, warn
 
 DTYPES = sorted({t for t in vars(torch).values() if isinstance(t, torch.dtype)}, key=str)
 DTYPES = [t for t in DTYPES if not str(t).startswith(("torch.qint", "torch.quint"))]  # torch traces none
@@ -62,7 +62,7 @@ def test_every_dtype(device: str, mode: str) -> None:
     loss = ssimloss.SSIMLoss()
     how = MODES[mode]
     run = how(loss) if not isinstance(how, contextlib.ContextDecorator) else how(lambda x, y: loss(x, y))
-    there = device in ("cpu", "meta") or (device == "cuda" and functional.CUDA_INSIDE)
+    there = device in ("cpu", "meta") or (device == "cuda" and images.CUDA_INSIDE)
     seen = 0
     with images_on(device) as image:
         for dtype in DTYPES:
@@ -72,7 +72,7 @@ def test_every_dtype(device: str, mode: str) -> None:
                 continue
             seen += 1
             kind, said = message_of(lambda x=x, y=y: run(x, y))
-            if dtype not in functional.DTYPES:
+            if dtype not in images.DTYPES:
                 assert f"y: expected dtype float16, bfloat16, float32, float64, got {dtype}" in said
             elif not there:
                 assert f"x: no ssimloss kernels for a tensor on {x.device}: this build has " in said
@@ -133,9 +133,9 @@ mesh = init_device_mesh("cpu", (1,))
 image = torch.rand(2, 3, 40, 40)
 for placement in (Replicate(), Shard(0)):
     there = distribute_tensor(image, mesh, [placement])
-    for images, name in (((there, there), "x"), ((image, there), "y")):
+    for both, name in (((there, there), "x"), ((image, there), "y")):
         try:
-            ssimloss.SSIMLoss()(*images)
+            ssimloss.SSIMLoss()(*both)
         except TypeError as error:
             assert str(error) == (f"{name}: expected a tensor of this process, got a DTensor; "
                                   f"{name}.to_local() is its part here"), error

@@ -57,6 +57,46 @@ def test_scikit_image(size: tuple[int, int], sigma: float, photo) -> None:
     np.testing.assert_allclose(ssim(x, y, data_range=255, sigma=sigma).item(), peer, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("window_size", [7, 11])
+@pytest.mark.parametrize("size", ODD_SIZES, ids=str)
+def test_scikit_image_by_default(size: tuple[int, int], window_size: int, photo) -> None:
+    """Its defaults are a uniform window and sample covariances."""
+    y = photo("chelsea").double()[0, :, : size[0], : size[1]] * 255
+    x = y + 9 * pair(3, *size, dtype=torch.float64)[0]
+    given = {} if window_size == 7 else dict(win_size=window_size)
+    peer = structural_similarity(x.numpy(), y.numpy(), channel_axis=0, data_range=255, **given)
+    ours = dict(window="uniform", sample_covariance=True, data_range=255)
+    ours |= {} if window_size == 7 else dict(window_size=window_size)
+    np.testing.assert_allclose(ssim(x, y, **ours).item(), peer, rtol=0, atol=1e-12)
+    biased = structural_similarity(
+        x.numpy(), y.numpy(), channel_axis=0, data_range=255, use_sample_covariance=False, **given
+    )
+    ours["sample_covariance"] = False
+    np.testing.assert_allclose(ssim(x, y, **ours).item(), biased, rtol=0, atol=1e-12)
+
+
+def loss_of_fast_mri(x: Tensor, y: Tensor, data_range: float) -> Tensor:
+    """1 - SSIM of one channel as fastMRI's U-Net and VarNet are trained with: means over 7x7 pixels, the
+    unbiased variances, Wang's constants."""
+    c1, c2, n = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2, 49
+
+    def mean(image: Tensor) -> Tensor:
+        return F.avg_pool2d(image, 7, stride=1)
+
+    mu_x, mu_y = mean(x), mean(y)
+    s_xx, s_yy, s_xy = ((mean(a * b) - mean(a) * mean(b)) * n / (n - 1) for a, b in ((x, x), (y, y), (x, y)))
+    numerator = (2 * mu_x * mu_y + c1) * (2 * s_xy + c2)
+    return 1 - (numerator / ((mu_x**2 + mu_y**2 + c1) * (s_xx + s_yy + c2))).mean()
+
+
+@pytest.mark.parametrize("data_range", [1.0, 40.0])
+@pytest.mark.parametrize("size", ODD_SIZES, ids=str)
+def test_fast_mri(size: tuple[int, int], data_range: float) -> None:
+    x, y = (t * data_range for t in pair(3, 1, *size, dtype=torch.float64))
+    loss = SSIMLoss(window="uniform", sample_covariance=True, data_range=data_range)
+    assert_peer(loss, lambda x, y: loss_of_fast_mri(x, y, data_range), x, y)
+
+
 @pytest.mark.parametrize("size", ODD_SIZES, ids=str)
 def test_pytorch_msssim(size: tuple[int, int]) -> None:
     window = reference.gaussian(1.5, 5).expand(3, 1, 1, -1)

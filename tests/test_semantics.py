@@ -19,7 +19,7 @@ from cases import (
 )
 from torch import Tensor
 
-from ssimloss import L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss, functional
+from ssimloss import L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss, options
 
 FULL_RESOLUTION = [CASES[name] for name in ("ssim", "l1_ssim", "ms_ssim_gaussian", "mix")]
 ELEVEN_TAPS = [case._replace(tiny=dict(window_size=11)) for case in FULL_RESOLUTION[:2]]
@@ -350,4 +350,4 @@ def test_value_alone_makes_no_gradient(loss: str, levels: float, python) -> None
 
 
 def test_padding_names_are_all_tested() -> None:
-    assert functional.PADDINGS == PADDINGS
+    assert options.PADDINGS == PADDINGS

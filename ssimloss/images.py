@@ -1,0 +1,106 @@
+"""From a call's images to the op: what is checked of them, and the batch dimension."""
+
+import torch
+from torch import Tensor
+
+from . import _C
+from .autograd import fused_loss
+from .options import Dyadic, Options
+from .warn import warn_once
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MAX_CUDA_TAPS = 65
+MAX_CUDA_LEVELS = 16  # of the dyadic form
+CUDA_INSIDE = bool(_C.cuda_architectures())  # a constant: torch.compile cannot trace the call
+
+
+def loss_of(x: Tensor, y: Tensor, options: Options) -> Tensor:
+    """The loss with checked options: checks the images, adds and takes away the batch dimension."""
+    x, y = check_images(x, y, options)
+    if x.dim() == 4:
+        return fused_loss(x, y, options)
+    loss = fused_loss(x.unsqueeze(0), y.unsqueeze(0), options)
+    return loss if options.reduction == "mean" else loss.squeeze(0)
+
+
+def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+    for name, image in (("x", x), ("y", y)):
+        if not isinstance(image, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(image).__name__}")
+        if type(image) is not Tensor and hasattr(image, "to_local"):
+            raise TypeError(
+                f"{name}: expected a tensor of this process, got a {type(image).__name__}; "
+                f"{name}.to_local() is its part here"
+            )
+        if image.layout != torch.strided:
+            raise TypeError(f"{name}: expected layout torch.strided, got {image.layout}")
+        if image.dim() not in (3, 4):
+            raise ValueError(f"{name}: expected shape [N, C, H, W] or [C, H, W], got {list(image.shape)}")
+        if image.dtype not in DTYPES:
+            names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+            hint = f" ({name}.float() with data_range=255 takes it)" if image.dtype == torch.uint8 else ""
+            raise TypeError(f"{name}: expected dtype {names}, got {image.dtype}{hint}")
+    if x.shape != y.shape:
+        raise ValueError(f"y: expected the shape of x, {list(x.shape)}, got {list(y.shape)}")
+    if x.device != y.device:
+        raise ValueError(f"y: expected the device of x, {x.device}, got {y.device}")
+    check_device(x.device)
+    if x.dtype != y.dtype:
+        if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"y: expected the dtype of x, {x.dtype}, got {y.dtype}")
+        dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+        x, y = x.to(dtype), y.to(dtype)
+    if x.device.type == "cuda":
+        check_cuda_limits(options)
+    check_size(x, options)
+    return x, y
+
+
+def check_device(device: torch.device) -> None:
+    if device.type in ("cpu", "meta"):
+        return
+    if device.type == "cuda" and CUDA_INSIDE:
+        return
+    reason = (
+        "this build has no CUDA kernels; rebuild from source where nvcc is on the PATH"
+        if device.type == "cuda"
+        else f"this build has kernels for {'cpu and cuda' if CUDA_INSIDE else 'cpu'}"
+    )
+    raise RuntimeError(f"x: no ssimloss kernels for a tensor on {device}: {reason}")
+
+
+def check_cuda_limits(options: Options) -> None:
+    if options.largest_window > MAX_CUDA_TAPS:
+        raise ValueError(
+            f"window_size: expected at most {MAX_CUDA_TAPS} taps on CUDA, got {options.largest_window}"
+        )
+    if isinstance(options, Dyadic) and len(options.weights) > MAX_CUDA_LEVELS:
+        raise ValueError(f"weights: expected at most {MAX_CUDA_LEVELS} on CUDA, got {len(options.weights)}")
+
+
+def check_size(x: Tensor, options: Options) -> None:
+    """The window must fit, in the dyadic form into the coarsest level."""
+    levels = len(options.weights) if isinstance(options, Dyadic) else 1
+    window, height, width = options.largest_window, *x.shape[-2:]
+    coarsest = {"valid": window, "zeros": 1, "reflect": window // 2 + 1}[options.padding]
+    least = (coarsest - 1) * 2 ** (levels - 1) + 1  # a level is half the one before, rounded up
+    if min(height, width) < least:
+        at = f" at the coarsest of {levels} levels" if levels > 1 else ""
+        advice = ""
+        if width <= 4 < x.shape[-3]:
+            advice = f"; {channels_last_question(x)}"
+        elif options.padding != "zeros":
+            advice = "; a smaller window_size or padding='zeros' takes smaller images"
+            advice += "; so do fewer weights" if levels > 1 else ""
+        raise ValueError(
+            f"x: expected height and width of at least {least} for padding={options.padding!r} and a window "
+            f"of {window} taps{at}, got {height}x{width}{advice}"
+        )
+    if not torch.compiler.is_compiling() and width <= 4 < x.shape[-3]:
+        taken_for = f"images taken for {x.shape[-3]} channels of {height}x{width} pixels"
+        warn_once(f"{taken_for}: {channels_last_question(x)}")
+
+
+def channels_last_question(x: Tensor) -> str:
+    order = "0, 3, 1, 2" if x.dim() == 4 else "2, 0, 1"
+    return f"channels last? permute({order}) costs nothing here"

@@ -1,0 +1,281 @@
+"""The options of a loss: their two forms, their limits, and what is checked of them when a loss is made."""
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _C  # noqa: F401  (loading it registers the operators)
+from .reference import WANG_WEIGHTS, ZHAO_SIGMAS, radius_of
+
+WINDOWS = ("gaussian", "uniform")
+PADDINGS = ("valid", "zeros", "reflect")
+REDUCTIONS = ("mean", "none", "map")
+MULTISCALES = ("gaussian", "dyadic")
+MAX_SCALES = 16
+MAX_TAPS = 1023  # of a window
+LEAST_K = 1e-9  # its square must not underflow in float32
+
+Op = Callable[..., Any]
+
+
+class Gaussian(NamedTuple):
+    """All scales at full resolution; one scale is SSIM. sigmas and window_sizes ascend.
+
+    An infinite sigma is a uniform window.
+    """
+
+    sigmas: tuple[float, ...]
+    window_sizes: tuple[int, ...]
+    padding: str
+    data_range: float
+    k1: float
+    k2: float
+    ssim_weight: float
+    l1_weight: float  # of l1 in units of the data range
+    l1_windowed: bool
+    reduction: str
+
+    @property
+    def op(self) -> Op:
+        return torch.ops.ssimloss.gaussian.default
+
+    @property
+    def backward_op(self) -> Op:
+        return torch.ops.ssimloss.gaussian_backward.default
+
+    @property
+    def largest_window(self) -> int:
+        return self.window_sizes[-1]
+
+
+class Dyadic(NamedTuple):
+    """A pyramid of halved images, one weight a level."""
+
+    weights: tuple[float, ...]
+    sigma: float
+    window_size: int
+    padding: str
+    data_range: float
+    k1: float
+    k2: float
+    ssim_weight: float
+    l1_weight: float
+    reduction: str
+
+    @property
+    def op(self) -> Op:
+        return torch.ops.ssimloss.dyadic.default
+
+    @property
+    def backward_op(self) -> Op:
+        return torch.ops.ssimloss.dyadic_backward.default
+
+    @property
+    def largest_window(self) -> int:
+        return self.window_size
+
+
+Options = Gaussian | Dyadic
+
+
+def gaussian_options(
+    sigmas: Sequence[float],
+    window_size: int | None,
+    padding: str,
+    data_range: float,
+    k1: float,
+    k2: float,
+    *,
+    reduction: str,
+    ssim_weight: float = 1.0,
+    l1_weight: float = 0.0,
+    l1_windowed: bool = True,
+    sigma_name: str = "sigmas",
+) -> Gaussian:
+    """Checked options of the Gaussian form; l1_weight weighs l1 in units of the data range."""
+    if not 1 <= len(sequence(sigma_name, sigmas)) <= MAX_SCALES:
+        raise ValueError(f"{sigma_name}: expected 1 to {MAX_SCALES} values, got {len(sigmas)}")
+    ascending = tuple(sorted(positive(sigma_name, sigma) for sigma in sigmas))
+    return Gaussian(
+        ascending,
+        tuple(window_of(sigma, window_size) for sigma in ascending),
+        one_of("padding", padding, PADDINGS),
+        positive("data_range", data_range),
+        positive("k1", k1, LEAST_K),
+        positive("k2", k2, LEAST_K),
+        ssim_weight,
+        l1_weight,
+        l1_windowed,
+        one_of("reduction", reduction, REDUCTIONS),
+    )
+
+
+def ssim_options(
+    *,
+    window: str,
+    sigma: float | None,
+    window_size: int | None,
+    sample_covariance: bool,
+    data_range: float,
+    k1: float,
+    k2: float,
+    padding: str,
+    reduction: str,
+    **terms: Any,
+) -> Gaussian:
+    """Checked options of SSIM, under one window; terms: the weights of gaussian_options."""
+    if not isinstance(sample_covariance, bool):
+        raise TypeError(f"sample_covariance: expected True or False, got {sample_covariance!r}")
+    uniform = one_of("window", window, WINDOWS) == "uniform"
+    if uniform and sigma is not None:
+        raise ValueError(f"sigma: expected None for window='uniform', got {sigma!r}")
+    if not uniform and sample_covariance:
+        raise ValueError("sample_covariance: expected False for window='gaussian', got True")
+    if uniform:
+        sigma, window_size = 1.0, 7 if window_size is None else window_size
+    options = gaussian_options(
+        (1.5 if sigma is None else sigma,),
+        window_size,
+        padding,
+        data_range,
+        k1,
+        k2,
+        reduction=reduction,
+        sigma_name="sigma",
+        **terms,
+    )
+    if not uniform:
+        return options
+    pixels = options.largest_window**2
+    if sample_covariance:
+        if pixels == 1:
+            raise ValueError("window_size: expected at least 3 for sample_covariance=True, got 1")
+        # Variances times f in (2 s_xy + c2) / (s_xx + s_yy + c2) are the same as c2 divided by f.
+        options = options._replace(k2=options.k2 * math.sqrt((pixels - 1) / pixels))
+    return options._replace(sigmas=(math.inf,))
+
+
+def dyadic_options(
+    weights: Sequence[float],
+    sigma: float,
+    window_size: int | None,
+    padding: str,
+    data_range: float,
+    k1: float,
+    k2: float,
+    *,
+    reduction: str,
+    ssim_weight: float = 1.0,
+    l1_weight: float = 0.0,
+) -> Dyadic:
+    """Checked options of the dyadic form."""
+    if len(sequence("weights", weights)) == 0:
+        raise ValueError("weights: expected one weight for each level, got none")
+    if one_of("reduction", reduction, REDUCTIONS) == "map":
+        raise ValueError(
+            "reduction: expected 'mean' or 'none' for the dyadic form, got 'map': its levels have "
+            "different sizes (multiscale='gaussian' has maps)"
+        )
+    return Dyadic(
+        tuple(positive("weights", weight, or_zero=True) for weight in weights),
+        positive("sigma", sigma),
+        window_of(sigma, window_size),
+        one_of("padding", padding, PADDINGS),
+        positive("data_range", data_range),
+        positive("k1", k1, LEAST_K),
+        positive("k2", k2, LEAST_K),
+        ssim_weight,
+        l1_weight,
+        reduction,
+    )
+
+
+def multiscale_options(
+    multiscale: str,
+    sigmas: Sequence[float] | None,
+    sigma: float | None,
+    weights: Sequence[float] | None,
+    window_size: int | None,
+    padding: str,
+    data_range: float,
+    k1: float,
+    k2: float,
+    reduction: str,
+    ssim_weight: float = 1.0,
+    l1_weight: float = 0.0,
+) -> Options:
+    common = (window_size, padding, data_range, k1, k2)
+    foreign: dict[str, dict[str, object]]
+    foreign = {"gaussian": {"sigma": sigma, "weights": weights}, "dyadic": {"sigmas": sigmas}}
+    for name, value in foreign[one_of("multiscale", multiscale, MULTISCALES)].items():
+        if value is not None:
+            raise ValueError(f"{name}: expected None for multiscale={multiscale!r}, got {value!r}")
+    if multiscale == "gaussian":
+        return gaussian_options(
+            ZHAO_SIGMAS if sigmas is None else sigmas,
+            *common,
+            reduction=reduction,
+            ssim_weight=ssim_weight,
+            l1_weight=l1_weight,
+        )
+    return dyadic_options(
+        WANG_WEIGHTS if weights is None else weights,
+        1.5 if sigma is None else sigma,
+        *common,
+        reduction=reduction,
+        ssim_weight=ssim_weight,
+        l1_weight=l1_weight,
+    )
+
+
+def window_of(sigma: float, window_size: int | None) -> int:
+    if window_size is None:
+        window_size = 2 * radius_of(sigma, None) + 1
+    integral = isinstance(window_size, Integral) and not isinstance(window_size, bool)
+    if not integral or window_size < 1 or window_size % 2 == 0:
+        raise ValueError(f"window_size: expected an odd positive integer or None, got {window_size!r}")
+    if window_size > MAX_TAPS:
+        raise ValueError(
+            f"window_size: expected at most {MAX_TAPS} taps, got {window_size} (sigma {sigma:g})"
+        )
+    return int(window_size)
+
+
+def sequence(name: str, values: Sequence[float]) -> Sequence[float]:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise TypeError(f"{name}: expected a list or tuple of numbers, got {values!r}")
+    return values
+
+
+def number(name: str, value: float, expected: str) -> float:
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    got = "a torch.Tensor" if isinstance(value, Tensor) else repr(value)
+    raise TypeError(f"{name}: expected {expected}, got {got}")
+
+
+def positive(name: str, value: float, least: float = 0.0, or_zero: bool = False) -> float:
+    expected = "a finite number >= 0" if or_zero else "a finite number > 0"
+    value = number(name, value, expected)
+    if not math.isfinite(value) or value < 0 or (value == 0 and not or_zero):
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least:g}, got {value!r}")
+    return value
+
+
+def fraction(name: str, value: float) -> float:
+    value = number(name, value, "a number in [0, 1]")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a number in [0, 1], got {value!r}")
+    return value
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
