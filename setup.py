@@ -162,15 +162,14 @@ class Build(BuildExtension):
             extension.library_dirs.append(cudart_folder(nvcc))
             extension.libraries += ["cudart_static", "dl", "rt", "pthread"]
         else:
-            extension.sources.remove("csrc/ops_cuda.cpp")
+            extension.sources.remove("csrc/torch/cuda.cpp")
             why = "SSIMLOSS_CUDA_ARCHS is empty" if nvcc else "nvcc not found"
             print(f"ssimloss: {why}: building the CPU back end only", file=sys.stderr)
         super().build_extensions()
 
 
 def main() -> None:
-    sources = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
-    sources += sorted(str(path) for path in Path("csrc/cpu").glob("*.cpp"))
+    sources = sorted(str(path) for path in Path("csrc").rglob("*.cpp"))
     extension = CppExtension(
         "ssimloss._C",
         sources,

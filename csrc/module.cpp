@@ -3,7 +3,7 @@
 
 #include <exception>
 
-#include "kernels.h"
+#include "cpu/kernels.h"
 
 namespace ssimloss {
 extern const char cuda_architectures[];  // in a source that setup.py writes

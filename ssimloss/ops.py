@@ -1,4 +1,4 @@
-"""The operators of csrc/schema.cpp, and what torch must know of them beyond their kernels.
+"""The operators of csrc/torch/schema.cpp, and what torch must know of them beyond their kernels.
 
 Two forms, each a frozen set of options that ends the op's arguments. An op returns the loss and, where
 wanted, `unit_scale` times its gradient from the same pass over the images.

@@ -74,7 +74,7 @@ def shim_build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str],
 
 @pytest.fixture(scope="session")
 def kernels(shim_build: Callable[[str, str], Path]) -> ModuleType:
-    """The launchers of csrc/cuda/cuda.h under the shim: tests/cuda_shim/kernels.cpp."""
+    """The launchers of csrc/cuda/api.h under the shim: tests/cuda_shim/kernels.cpp."""
     loader = importlib.machinery.ExtensionFileLoader("kernels", str(shim_build("plain", "ops.cpp")))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("kernels", loader))
     loader.exec_module(module)

@@ -32,7 +32,7 @@ def build(folder: Path, kind: str, *, main: str, cuda: Path = CUDA) -> Path:
     torch += [f"-isystem{path}" for path in [*include_paths(), sysconfig.get_paths()["include"]]]
     commands, objects = [], []
     bindings = [SHIM / main, SHIM / "kernels.cpp"] if main == "ops.cpp" else [SHIM / main]
-    for source in [*bindings, *sorted(cuda.glob("*.cu")), SHIM / "shim.cpp"]:
+    for source in [*bindings, *sorted(cuda.rglob("*.cu")), SHIM / "shim.cpp"]:
         objects.append(folder / f"{source.stem}.o")
         own = torch if source.stem in ("ops", "kernels") else []
         if source.stem == "shim" and kind == "tsan":  # the machine, not the program

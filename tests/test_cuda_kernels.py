@@ -1,4 +1,4 @@
-"""The CUDA launchers as csrc/cuda/cuda.h declares them, without a GPU, torch's operators or autograd in
+"""The CUDA launchers as csrc/cuda/api.h declares them, without a GPU, torch's operators or autograd in
 between: called through pybind11 (tests/cuda_shim/kernels.cpp), against reference.py in float64.
 
 test_cuda_shim.py tests the operators above them at length.

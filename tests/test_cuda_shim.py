@@ -1,4 +1,4 @@
-"""The CUDA kernels and their operators without a GPU: csrc/cuda and csrc/ops_cuda.cpp, unchanged, under
+"""The CUDA kernels and their operators without a GPU: csrc/cuda and csrc/torch/cuda.cpp, unchanged, under
 tests/cuda_shim, against the same specifications as the CPU's.
 
 The operators of ssimloss are replaced by those of the shim in this whole file, so that the losses, their

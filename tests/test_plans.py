@@ -29,7 +29,7 @@ LEVELS = ([0.0448, 0.2856, 0.3001, 0.2363, 0.1333], 1.5)
 
 
 def problems() -> Iterator[tuple[str, str, tuple, tuple[int, ...], str, dict]]:
-    """Name, launcher, windows, shape, the gradients wanted, and what else cuda.h has."""
+    """Name, launcher, windows, shape, the gradients wanted, and what else api.h has."""
     for shape in SHAPES:
         for want in ("", "x", "xy"):
             yield "ssim 11 taps", "gaussian", ([1.5], [11]), shape, want, {}

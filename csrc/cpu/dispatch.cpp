@@ -1,7 +1,6 @@
 // Which CPU variant runs: the best one that this machine has, or the one SSIMLOSS_CPU names.
 #include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -46,25 +45,6 @@ const CpuKernels& choose() {
 const CpuKernels& cpu_kernels() {
   static const CpuKernels& chosen = choose();
   return chosen;
-}
-
-void* scratch(size_t bytes) {
-  struct Free {
-    void operator()(void* p) const { std::free(p); }
-  };
-  static thread_local std::unique_ptr<void, Free> memory;
-  static thread_local size_t size = 0;
-  if (bytes > size) {
-    memory.reset();
-    size = (bytes + 4095) / 4096 * 4096;
-    memory.reset(std::aligned_alloc(4096, size));
-    if (!memory) {
-      size = 0;
-      throw std::bad_alloc();
-    }
-    std::memset(memory.get(), 0, size);
-  }
-  return memory.get();
 }
 
 }  // namespace ssimloss

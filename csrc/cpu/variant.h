@@ -67,6 +67,10 @@ void similarity(const Problem& p, int64_t item) {
   in_double(p.x.dtype) ? Stream<double>(p, items(p), item).run() : Stream<float>(p, items(p), item).run();
 }
 
+void scale(const Scaling& p, int64_t begin, int64_t end) {
+  in_double(p.fine.dtype) ? scale_rows<double>(p, begin, end) : scale_rows<float>(p, begin, end);
+}
+
 void unpool(const Unpooling& p, int64_t begin, int64_t end) {
-  return in_double(p.fine.dtype) ? unpool_rows<double>(p, begin, end) : unpool_rows<float>(p, begin, end);
+  in_double(p.scaling.fine.dtype) ? unpool_rows<double>(p, begin, end) : unpool_rows<float>(p, begin, end);
 }

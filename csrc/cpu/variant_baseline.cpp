@@ -2,7 +2,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "../kernels.h"
+#include "scratch.h"
 #include "variants.h"
 
 #define VECTOR_BYTES 16
@@ -13,7 +13,7 @@ namespace {
 #include "variant.h"
 }  // namespace
 
-const CpuKernels kernels = {"baseline", items, similarity, unpool};
+const CpuKernels kernels = {"baseline", items, similarity, scale, unpool};
 
 }  // namespace baseline
 }  // namespace ssimloss

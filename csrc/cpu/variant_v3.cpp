@@ -2,7 +2,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "../kernels.h"
+#include "scratch.h"
 #include "variants.h"
 
 #ifdef __x86_64__
@@ -20,7 +20,7 @@ namespace {
 #include "variant.h"
 }  // namespace
 
-const CpuKernels kernels = {"x86-64-v3", items, similarity, unpool};
+const CpuKernels kernels = {"x86-64-v3", items, similarity, scale, unpool};
 
 }  // namespace v3
 }  // namespace ssimloss

@@ -6,7 +6,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "../kernels.h"
+#include "scratch.h"
 #include "variants.h"
 
 #ifdef __x86_64__
@@ -24,7 +24,7 @@ namespace {
 #include "variant.h"
 }  // namespace
 
-const CpuKernels kernels = {"x86-64-v4", items, similarity, unpool};
+const CpuKernels kernels = {"x86-64-v4", items, similarity, scale, unpool};
 
 }  // namespace v4
 }  // namespace ssimloss

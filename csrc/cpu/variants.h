@@ -1,14 +1,9 @@
-// Every CPU variant, and the memory that they share.
+// Every CPU variant.
 #pragma once
 
-#include <cstddef>
-
-#include "../kernels.h"
+#include "kernels.h"
 
 namespace ssimloss {
-
-// This thread's working memory, kept from call to call (fresh pages cost more than the arithmetic).
-void* scratch(size_t bytes);
 
 namespace baseline {
 extern const CpuKernels kernels;

@@ -1,6 +1,6 @@
 // The Gaussian form, and the choice between the kernels.
-#include "launch.cuh"
-#include "similarity.h"
+#include "common/launch.h"
+#include "route.h"
 
 namespace ssimloss {
 

@@ -1,4 +1,4 @@
-// Runs every kind of call of csrc/cuda/cuda.h on small images, without torch: under the shim for the
+// Runs every kind of call of csrc/cuda/api.h on small images, without torch: under the shim for the
 // sanitizers and planted bugs, and on a GPU (built by nvcc) for compute-sanitizer.
 //
 // driver [part of the cases' names]: prints each case's name and a hash of all that it wrote, and exits with
@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "../../csrc/cuda/cuda.h"
-#include "../../csrc/options.h"
+#include "../../csrc/cuda/api.h"
+#include "../../csrc/windows.h"
 
 using namespace ssimloss;
 

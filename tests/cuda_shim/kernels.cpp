@@ -1,6 +1,6 @@
-// The launchers of csrc/cuda/cuda.h under the shim, as they are, for pytest: a Python module `kernels`,
+// The launchers of csrc/cuda/api.h under the shim, as they are, for pytest: a Python module `kernels`,
 // without torch's dispatcher and operators in between. Images are torch's CPU tensors; all else, and what is
-// left out, as in cuda.h: gaussian(x, y, sigmas, window_sizes, padding, loss=, grad_x=, ssim_gain=, ...) and
+// left out, as in api.h: gaussian(x, y, sigmas, window_sizes, padding, loss=, grad_x=, ssim_gain=, ...) and
 // so on. Both give the bytes of their workspace.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -9,8 +9,8 @@
 #include <cstring>
 #include <memory>
 
-#include "../../csrc/cuda/cuda.h"
-#include "../../csrc/options.h"
+#include "../../csrc/cuda/api.h"
+#include "../../csrc/windows.h"
 
 namespace py = pybind11;
 using namespace ssimloss;

@@ -1,4 +1,4 @@
-// csrc/ops_cuda.cpp, unchanged, over the shim: its operators on CPU tensors, as torch.ops.ssimloss_shim.
+// csrc/torch/cuda.cpp, unchanged, over the shim: its operators on CPU tensors, as torch.ops.ssimloss_shim.
 #include <dlfcn.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
@@ -31,5 +31,5 @@ inline int32_t shim_stream(int32_t, void** stream) { return *stream = nullptr, 0
 #define STABLE_TORCH_LIBRARY_IMPL(space, key, library) \
   _STABLE_TORCH_LIBRARY_IMPL(ssimloss_shim, CPU, library, C10_UID)
 
-#include "../../csrc/ops_cuda.cpp"
-#include "../../csrc/schema.cpp"
+#include "../../csrc/torch/cuda.cpp"
+#include "../../csrc/torch/schema.cpp"

@@ -23,10 +23,10 @@
 // benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
-#include "launch.cuh"
+#include "../common/launch.h"
+#include "../common/sums.cuh"
 #include "ring_maps.cuh"
 #include "ring_moments.cuh"
-#include "sums.cuh"
 
 namespace ssimloss {
 

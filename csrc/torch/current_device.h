@@ -7,8 +7,8 @@
 
 #include <cstdint>
 
-#include "check.h"
-#include "cuda/cuda.h"
+#include "../check.h"
+#include "../cuda/api.h"
 
 namespace ssimloss {
 

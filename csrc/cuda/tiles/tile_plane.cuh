@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "elements.cuh"
+#include "../common/pixels.cuh"
 
 namespace ssimloss {
 

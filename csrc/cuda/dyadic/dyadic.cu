@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../route.h"
 #include "pyramid.cuh"
-#include "similarity.h"
 
 namespace ssimloss {
 namespace {

@@ -5,9 +5,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "launch.cuh"
-#include "ring_block.cuh"
-#include "set_images.h"
+#include "../common/launch.h"
+#include "../common/params.h"
+#include "../ring/ring_block.cuh"
 
 namespace ssimloss {
 

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "set_images.h"
+#include "../common/params.h"
 
 namespace ssimloss {
 namespace {

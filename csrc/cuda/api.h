@@ -1,4 +1,4 @@
-// What ops_cuda.cpp hands to the CUDA launchers: plain data, no torch, no Python, no CUDA headers.
+// What torch/cuda.cpp hands to the CUDA launchers: plain data, no torch, no Python, no CUDA headers.
 //
 // Every call only queues work on `stream` (a cudaStream_t): no allocation, no synchronisation, nothing
 // read back, so that it can be captured in a CUDA graph. Scratch memory comes from the caller:
@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "../kernels.h"
+#include "../problem.h"
 
 namespace ssimloss {
 

@@ -3,8 +3,8 @@
 
 #include <map>
 
+#include "../plan/plan.h"
 #include "adjoint.cuh"
-#include "ring_plan.h"
 
 namespace ssimloss {
 namespace {

@@ -1,4 +1,5 @@
-// What the operators hand to the kernels: plain data, no torch, no Python. Strides are in elements.
+// What the operators hand to the kernels of every back end: plain data, no torch, no Python. Strides are in
+// elements.
 #pragma once
 
 #include <cstdint>
@@ -48,29 +49,5 @@ struct Problem {
   Images grad_map;        // in: the incoming gradient of loss_map; or absent: 1
   const double* gains;    // in: [planes][2], for the ssim and the l1 term; null without gradients
 };
-
-// How a problem is cut into items: the same for every number of threads, so the sums are too.
-struct Items {
-  int64_t strips, bands, planes;
-  int64_t group;  // planes that lie side by side in an item, where one alone would be too narrow
-  int64_t count() const { return strips * bands * ((planes + group - 1) / group); }
-};
-
-// fine = gain[plane] * fine + upsampled(coarse) / 4: the adjoint of the 2x2 means.
-struct Unpooling {
-  int64_t batch, channels, height, width;  // of fine
-  Images fine, coarse;                     // coarse may be absent
-  const double* gains;                     // [planes]
-};
-
-// One set of CPU kernels, compiled for one instruction set.
-struct CpuKernels {
-  const char* name;
-  Items (*items)(const Problem&);
-  void (*similarity)(const Problem&, int64_t item);
-  void (*unpool)(const Unpooling&, int64_t begin, int64_t end);  // fine rows [begin, end) of all planes
-};
-
-const CpuKernels& cpu_kernels();  // the best set this machine runs, or SSIMLOSS_CPU's
 
 }  // namespace ssimloss

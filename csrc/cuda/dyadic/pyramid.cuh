@@ -11,10 +11,10 @@
 //            / 4, / 16, ... (the adjoint of pool): 4 bytes read (8 + 4 more for l1), 4 written a gradient
 #pragma once
 
-#include "cuda.h"
-#include "elements.cuh"
-#include "launch.cuh"
-#include "sums.cuh"
+#include "../api.h"
+#include "../common/launch.h"
+#include "../common/pixels.cuh"
+#include "../common/sums.cuh"
 
 namespace ssimloss {
 
@@ -117,7 +117,7 @@ __device__ inline void means_of(const CombineParams& p, int64_t first, int plane
   if (level == 0) l1[plane] = of_l1 / p.count[0];
 }
 
-struct LogMeanOf {  // as log_mean of ../options.h
+struct LogMeanOf {  // as log_mean of ../../windows.h
   double value, slope;
 };
 __device__ inline LogMeanOf log_mean_of(double e) {

@@ -10,7 +10,7 @@
 
 namespace ssimloss {
 
-#include "../ssim_math.h"
+#include "../../ssim_math.h"
 
 template <class T>
 __device__ __forceinline__ T magnitude_of(T v) {  // NaN stays NaN

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "../kernels.h"
+#include "../../problem.h"
 
 namespace ssimloss {
 

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "set_images.h"
+#include "../common/params.h"
 
 namespace ssimloss {
 namespace {

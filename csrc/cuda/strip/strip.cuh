@@ -28,13 +28,13 @@
 
 #include <cstring>
 
-#include "launch.cuh"
+#include "../common/launch.h"
+#include "../common/sums.cuh"
 #include "strip_pool.cuh"
-#include "sums.cuh"
 
 namespace ssimloss {
 
-#include "../ssim_math.h"
+#include "../../ssim_math.h"
 
 // Blocks of all 192 threads that a multiprocessor runs at once. Two leave 168 registers a thread, too few for
 // both gradients of a map, or of several levels: they would spill up to 350 bytes.

@@ -5,8 +5,8 @@
 // Reads 16 bytes a block of the first launch.
 #include <algorithm>
 
-#include "launch.cuh"
-#include "similarity.h"
+#include "../route.h"
+#include "launch.h"
 #include "sums.cuh"
 
 namespace ssimloss {

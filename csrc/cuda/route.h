@@ -1,7 +1,7 @@
 // Between the two forms and the kernels at full resolution or of one level: host side, no CUDA headers.
 #pragma once
 
-#include "cuda.h"
+#include "api.h"
 
 namespace ssimloss {
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "check.h"
-#include "kernels.h"
+#include "problem.h"
 
 namespace ssimloss {
 

@@ -5,6 +5,7 @@
 #include <tuple>
 #include <utility>
 
+#include "../cpu/kernels.h"
 #include "cpu_range.h"
 #include "gradient_memory.h"
 #include "ops.h"
@@ -64,6 +65,11 @@ Tensor fresh_gradient(const Tensor& like) {
 template <class F>
 void parallel(int64_t count, int64_t grain, const F& run) {
   if (count > 0) torch::stable::parallel_for(0, count, grain, run);
+}
+
+void scale_all(const Scaling& scaling) {
+  parallel(scaling.batch * scaling.channels * scaling.height, 16,
+           [&](int64_t begin, int64_t end) { cpu_kernels().scale(scaling, begin, end); });
 }
 
 // An op call on the CPU.
@@ -284,12 +290,11 @@ std::vector<double> dyadic_planes(const CpuCall& call, const std::vector<double>
     }
     const auto add_coarser = [&](Tensor Level::* grad) {
       const Problem& p = levels[j].problem;
-      const Images coarse = j + 1 == levels.size() ? Images{} : images(levels[j + 1].*grad);
-      const Unpooling unpooling{p.batch, p.channels,    p.height, p.width, images(levels[j].*grad),
-                                coarse,  factors.data()};
-      const CpuKernels& kernels = cpu_kernels();
+      const Scaling scaling{p.batch, p.channels, p.height, p.width, images(levels[j].*grad), factors.data()};
+      if (j + 1 == levels.size()) return scale_all(scaling);
+      const Unpooling unpooling{scaling, images(levels[j + 1].*grad)};
       parallel(call.planes() * p.height, 16,
-               [&](int64_t begin, int64_t end) { kernels.unpool(unpooling, begin, end); });
+               [&](int64_t begin, int64_t end) { cpu_kernels().unpool(unpooling, begin, end); });
     };
     if (call.want_x) add_coarser(&Level::grad_x);
     if (call.want_y) add_coarser(&Level::grad_y);
@@ -333,10 +338,7 @@ void scale_(Tensor unit, Tensor grad_loss, double factor) {
     ones = ones && gains[size_t(i)] == 1;
   }
   if (ones) return;
-  const Unpooling scaling{batch, channels, height, unit.size(3), images(unit), Images{}, gains.data()};
-  const CpuKernels& kernels = cpu_kernels();
-  parallel(batch * channels * height, 16,
-           [&](int64_t begin, int64_t end) { kernels.unpool(scaling, begin, end); });
+  scale_all({batch, channels, height, unit.size(3), images(unit), gains.data()});
 }
 
 }  // namespace

@@ -24,10 +24,10 @@
 // benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
-#include "launch.cuh"
+#include "../common/launch.h"
+#include "../common/sums.cuh"
+#include "../tiles/tile_plane.cuh"
 #include "ring_moments.cuh"
-#include "sums.cuh"
-#include "tile_plane.cuh"
 
 namespace ssimloss {
 

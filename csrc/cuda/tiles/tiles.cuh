@@ -16,13 +16,13 @@
 //   bytes: 8 read, 12 of maps written and read; from L1 8 (4 + 2 r) (h + 1) / 4 and as many for the gradient
 #pragma once
 
-#include "launch.cuh"
-#include "sums.cuh"
+#include "../common/launch.h"
+#include "../common/sums.cuh"
 #include "tile_plane.cuh"
 
 namespace ssimloss {
 
-#include "../ssim_math.h"
+#include "../../ssim_math.h"
 
 // ---- Means and variances of one row: 4 columns from `col`, means relative to their own pixel.
 template <class E, class T>

@@ -1,8 +1,8 @@
 // From a Similarity to the parameters of any of its kernels.
 #pragma once
 
-#include "elements.cuh"
-#include "similarity.h"
+#include "../route.h"
+#include "pixels.cuh"
 
 namespace ssimloss {
 

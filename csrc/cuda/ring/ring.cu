@@ -1,7 +1,7 @@
 // The launches of ring.cuh's kernels.
 #include "ring.cuh"
 
-#include "ring_plan.h"
+#include "../plan/plan.h"
 
 namespace ssimloss {
 namespace {

@@ -1,6 +1,6 @@
-// The operators on CUDA tensors: the same as ops_cpu.cpp with kernels that are only queued. Nothing is
+// The operators on CUDA tensors: the same as cpu.cpp with kernels that are only queued. Nothing is
 // read back and nothing waits, so every call can be captured in a CUDA graph.
-#include "cuda_device.h"
+#include "current_device.h"
 #include "ops.h"
 
 namespace ssimloss {
