@@ -6,7 +6,14 @@
 
 namespace ssimloss {
 
+constexpr int max_scales = 16;  // of a problem
+
 enum class DType { float32, float64, float16, bfloat16 };
+// Bytes of an element.
+inline int64_t element_size(DType dtype) {
+  return dtype == DType::float64 ? 8 : (dtype == DType::float32 ? 4 : 2);
+}
+
 enum class Padding { valid, zeros, reflect };
 
 // A batch of images [batch, channels, height, width] somewhere in memory; data may be null: absent.
@@ -37,15 +44,17 @@ struct Problem {
   bool sum_difference;   // the inputs are not x and y but m = x + y and d = x - y, in units of 1
 
   Images x, y;  // same dtype; d is float64 where they are m and d (on CUDA: less an offset)
-  // Out: 2x2 means of m and d in units of 1, dense, [batch, channels, (height + 1) / 2, (width + 1) / 2]; or
-  // absent. Odd sides get a row or column of zeros first, as in pytorch-msssim. d is float64: a uniform
-  // difference, up to 2, would otherwise cost the digits of its variation. The CPU's alone.
+  // Out, on the CPU alone (CUDA's pyramid is its own): 2x2 means of m and d in units of 1, dense, [batch,
+  // channels, (height + 1) / 2, (width + 1) / 2]; or absent. An odd side gets a row or column of zeros before
+  // its first, as in pytorch-msssim. d is float64: a uniform difference, up to 2, would otherwise cost the
+  // digits of its variation.
   Images next_m, next_d;
   Images loss_map;     // out: loss(p), [batch, channels, height', width']; or absent
   double* plane_sums;  // out: the sums of ssim and l1 terms, [planes][bands * strips][2]; or null
 
   // Gradient of sum_p gain(p) * loss(p), gain(p) = the incoming map * the plane's gain.
-  Images grad_x, grad_y;  // out; or absent. The CPU's kernels give no grad_y alone: swap x and y.
+  Images grad_x, grad_y;  // out; or absent. No kernels give grad_y alone: swap x and y.
+  int gradients;          // how many of them are wanted, set on CUDA alone
   Images grad_map;        // in: the incoming gradient of loss_map; or absent: 1
   const double* gains;    // in: [planes][2], for the ssim and the l1 term; null without gradients
 };

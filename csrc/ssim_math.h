@@ -8,7 +8,11 @@
 // so that 1 - SSIM = e_l + e_cs - e_l e_cs never subtracts numbers near 1. Each function of the
 // reference (ssimloss/reference.py) is one of these with 1 - e in the place of l and cs.
 //
-// Included inside a namespace of the includer's, under its compiler flags: see cpu/variant.h.
+// Included inside a namespace of the includer's, under its compiler flags, and only by these two:
+// cpu/variant.h and cuda/common/formulas.cuh.
+#if !defined(INLINE) && !defined(SSIMLOSS_FORMULAS)
+#error "include cuda/common/formulas.cuh, or cpu/variant.h"
+#endif
 
 #ifdef __CUDACC__
 #define SSIMLOSS_INLINE __host__ __device__ __forceinline__
@@ -113,8 +117,8 @@ struct OneGradient {
   V loss, b_m, b_d, a;
 };
 
-// m, d: the means relative to what the gradient's m and d are; g_l, g_cs: the gains of both terms; two: 0
-// where there is no l after all.
+// m, d: the means relative to what the gradient's m and d are; g_l, g_cs: the gains of both terms; two: 2, or
+// 0 where the luminance does not count.
 template <bool Luminance, class T, class V>
 SSIMLOSS_INLINE OneGradient<V> one_gradient(const Moments<V>& at, T c1, T c2, V m, V d, V g_l, V g_cs,
                                             T two = 2) {

@@ -31,7 +31,7 @@ inline Reduction reduction_of(const std::string& name) {
 class Windows {
  public:
   Windows(const std::vector<double>& sigmas, const std::vector<int64_t>& sizes) {
-    check(!sigmas.empty() && sigmas.size() == sizes.size() && sigmas.size() <= 16,
+    check(!sigmas.empty() && sigmas.size() == sizes.size() && sigmas.size() <= size_t(max_scales),
           "sigmas and window_sizes: expected 1 to 16 of each, got " + std::to_string(sigmas.size()) +
               " and " + std::to_string(sizes.size()));
     for (size_t j = 0; j < sigmas.size(); ++j) {

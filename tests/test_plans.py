@@ -75,6 +75,24 @@ def table(kernels: ModuleType, device: str, trace: Path) -> list[str]:
     return lines
 
 
+def test_a_plan_is_said_once(
+    kernels: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("SHIM_DRY", "1")
+    monkeypatch.setenv("SHIM_SMS", "77")  # nobody else's: nothing is remembered of it
+    x = torch.empty(1, 3, 300, 310)
+    for said in ("", "1", "1"):
+        monkeypatch.setenv("SSIMLOSS_PLAN", said)
+        kernels.gaussian(x, x, [1.5], [13 if said else 15], "zeros", loss=torch.empty(1))
+        kernels.gaussian(x, x, *ZHAO, "zeros" if said else "reflect", loss=torch.empty(1), grad_x=x)
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.split()[1] for line in lines] == ["ring_kernel", "scales_kernel", "adjoint_kernel"]
+    for line in lines:
+        assert re.search(
+            r"of 3 planes 300x310, [01] gradients: \d+ strips of \d+ columns, .* us predicted", line
+        )
+
+
 def test_plans(kernels: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHIM_DRY", "1")
     monkeypatch.setenv("SHIM_TRACE", str(tmp_path / "launches.txt"))

@@ -1,5 +1,8 @@
 // Rows of any dtype and stride to and from linear rows of the arithmetic type (float or double).
 // The 16-bit conversions are branch-free bit arithmetic, which every compiler vectorises.
+#ifndef VECTOR_BYTES
+#error "include variant.h, inside a namespace"
+#endif
 
 struct Half {
   uint16_t bits;

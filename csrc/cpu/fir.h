@@ -3,6 +3,9 @@
 //   radius].
 // Pairs of taps are added first: half the multiplications, and the additions have units of their own.
 // R outputs at a time share their loads.
+#ifndef VECTOR_BYTES
+#error "include variant.h, inside a namespace"
+#endif
 
 // The weights and the radius: a constant, or 0 here for any. Enough registers hold them, too: their loads,
 // each of a whole vector, would be what a filter waits for.

@@ -4,6 +4,9 @@
 // of differences to a base, a typical value of the R rows of one segment; what comes from another segment or
 // from other rows is moved to the base of where it goes. Narrow windows have a base in every column, tiny
 // ones at every pixel: a value that they see.
+#ifndef VECTOR_BYTES
+#error "include variant.h, inside a namespace"
+#endif
 
 constexpr int max_scales = 16;
 

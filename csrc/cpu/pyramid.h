@@ -1,6 +1,9 @@
 // What is done to gradients that are there already: multiplying them, and adding to them those of the coarser
 // level of the dyadic form, the adjoint of the 2x2 means (those are source.h's). Ranges are rows of the
 // output.
+#ifndef VECTOR_BYTES
+#error "include variant.h, inside a namespace"
+#endif
 
 // f(values, image, channel, row of the plane, plane) for rows [begin, end), read before and written after.
 template <class T, class F>

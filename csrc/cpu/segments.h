@@ -1,5 +1,8 @@
 // A row cut into as many segments as a vector has lanes, laid side by side: vector k holds element k of
 // every segment. A filter along the row then reads whole aligned vectors, as one down the columns does.
+#ifndef VECTOR_BYTES
+#error "include variant.h, inside a namespace"
+#endif
 
 INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }

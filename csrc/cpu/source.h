@@ -1,5 +1,8 @@
 // Where one item lies in its plane, and the last few rows of the images there, as segments of m = x + y
 // and d = x - y.
+#ifndef VECTOR_BYTES
+#error "include variant.h, inside a namespace"
+#endif
 
 // torch's "reflect": the edge is not repeated.
 INLINE int64_t mirrored(int64_t i, int64_t size) { return i < 0 ? -i : (i >= size ? 2 * (size - 1) - i : i); }

@@ -8,6 +8,9 @@
 //   positions -> loss, coefficients a, b; blurred along the row -> map ring
 //   gradient  blurred down the columns, a + b m + ... -> grad_x, grad_y
 // Moments are needed radius columns and rows beyond the gradient, raw values twice as far.
+#ifndef VECTOR_BYTES
+#error "include variant.h, inside a namespace"
+#endif
 
 template <class T>
 class Stream : LocalMoments<T> {
@@ -308,8 +311,8 @@ class Stream : LocalMoments<T> {
     }
   }
 
-  // The maps of one row, blurred along it into their ring. a (or a_d) is the coefficient of 1 where
-  // b_d is that of d less its base.
+  // The maps of one row, blurred along it into their ring. The gradient is a + b_d (d - base): where the base
+  // moves by h, a (with both gradients a_d) moves by b_d h.
   void blur_maps(int64_t row) {
     base_d_of(row) = base_d;
     const V from_left = previous_lane(base_d) - base_d, from_right = next_lane(base_d) - base_d;

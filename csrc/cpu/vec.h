@@ -1,6 +1,9 @@
 // Vectors of one instruction set, as gcc and clang extensions: plain arithmetic on them, and what arithmetic
 // cannot say: transposing a block, moving values across lanes, a product that is not part of a sum.
 // Included once per variant, inside its namespace and under its target pragma.
+#ifndef VECTOR_BYTES
+#error "include variant.h, inside a namespace"
+#endif
 
 template <class T>
 struct VecOf {

@@ -22,8 +22,6 @@ void check_call(cudaError_t error) {
   if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
 }
 
-size_t size_of(DType dtype) { return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2; }
-
 // Device memory of an exact size, filled with NaN: what lies beyond is the sanitizers' to see.
 class Buffer {
  public:
@@ -61,10 +59,10 @@ Images images_in(const Buffer& buffer, DType dtype, const Shape& s, Layout layou
 // Smooth noise in 0..1, in the bits of dtype: float16 and bfloat16 from truncated float32.
 std::vector<unsigned char> noise(const Shape& s, DType dtype, unsigned seed) {
   std::mt19937 random(seed);
-  std::vector<unsigned char> bytes(size_t(s.count()) * size_of(dtype));
+  std::vector<unsigned char> bytes(size_t(s.count() * element_size(dtype)));
   for (int64_t i = 0; i < s.count(); ++i) {
     const double value = 0.25 + double(random() % 1024) / 2048;  // 0.25 to 0.75: no float16 is subnormal
-    unsigned char* to = &bytes[size_t(i) * size_of(dtype)];
+    unsigned char* to = &bytes[size_t(int64_t(i) * element_size(dtype))];
     const float single = float(value);
     uint32_t bits;
     std::memcpy(&bits, &single, 4);
@@ -72,14 +70,14 @@ std::vector<unsigned char> noise(const Shape& s, DType dtype, unsigned seed) {
     if (dtype == DType::float16) half = uint16_t(((bits >> 23 & 0xff) - 112) << 10 | (bits >> 13 & 0x3ff));
     if (dtype == DType::float64) std::memcpy(to, &value, 8);
     if (dtype == DType::float32) std::memcpy(to, &single, 4);
-    if (size_of(dtype) == 2) std::memcpy(to, &half, 2);
+    if (element_size(dtype) == 2) std::memcpy(to, &half, 2);
   }
   return bytes;
 }
 
 bool finite(const unsigned char* at, DType dtype) {
   uint64_t bits = 0;
-  std::memcpy(&bits, at, size_of(dtype));
+  std::memcpy(&bits, at, size_t(element_size(dtype)));
   const uint64_t exponent = dtype == DType::float64   ? 0x7ff0000000000000u
                             : dtype == DType::float32 ? 0x7f800000u
                             : dtype == DType::float16 ? 0x7c00u
@@ -96,7 +94,7 @@ class Case {
   void add(const Buffer& buffer, DType dtype) {
     const auto bytes = buffer.get();
     for (const unsigned char byte : bytes) hash_ = (hash_ ^ byte) * 1099511628211u;
-    for (size_t i = 0; i < bytes.size(); i += size_of(dtype)) bad_ += !finite(&bytes[i], dtype);
+    for (size_t i = 0; i < bytes.size(); i += size_t(element_size(dtype))) bad_ += !finite(&bytes[i], dtype);
   }
   ~Case() {
     std::printf("%-60s %016llx%s\n", name_.c_str(), static_cast<unsigned long long>(hash_),
@@ -127,15 +125,15 @@ void run(const std::string& name, const Options& o) {
   if (name.find(filter) == std::string::npos) return;
   const Windows windows(o.sigmas, o.sizes);
   const DType out = o.dtype == DType::float64 ? DType::float64 : DType::float32;
-  const size_t bytes = size_t(o.shape.count()) * size_of(o.dtype);
+  const size_t bytes = size_t(o.shape.count() * element_size(o.dtype));
   const bool map = o.what.rfind("map", 0) == 0;
   const bool want_x = o.what.find('x') != std::string::npos, want_y = o.what.find('y') != std::string::npos;
   const int64_t crop = o.padding == Padding::valid ? 2 * windows.radius() : 0;
   const Shape positions{o.shape.n, o.shape.c, o.shape.h - crop, o.shape.w - crop};
   const int64_t losses = o.per_image ? o.shape.n : 1;
   Buffer x(bytes), y(bytes), grad_x(bytes), grad_y(bytes);
-  Buffer grid(size_t(positions.count()) * size_of(out)), loss(size_t(losses) * size_of(out));
-  Buffer incoming(size_t(losses) * size_of(out));
+  Buffer grid(size_t(positions.count() * element_size(out))), loss(size_t(losses * element_size(out)));
+  Buffer incoming(size_t(losses * element_size(out)));
   x.set(noise(o.shape, o.dtype, 1).data());
   y.set(noise(o.shape, o.dtype, 2).data());
   incoming.set(noise({1, 1, 1, losses}, out, 3).data());
@@ -183,7 +181,7 @@ void run_scale(DType dtype, Layout layout) {
   const std::string name = "scale dtype" + std::to_string(int(dtype));
   if (name.find(filter) == std::string::npos) return;
   const Shape shape{2, 3, 13, 37};
-  Buffer unit(size_t(shape.count()) * size_of(dtype)), by(2 * 4);
+  Buffer unit(size_t(shape.count()) * element_size(dtype)), by(2 * 4);
   unit.set(noise(shape, dtype, 1).data());
   by.set(noise({1, 1, 1, 2}, DType::float32, 2).data());
   scale_cuda({images_in(unit, dtype, shape, layout),

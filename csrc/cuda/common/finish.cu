@@ -5,7 +5,7 @@
 // Reads 16 bytes a block of the first launch.
 #include <algorithm>
 
-#include "../route.h"
+#include "../similarity.h"
 #include "launch.h"
 #include "sums.cuh"
 
@@ -36,11 +36,13 @@ __global__ void finish_kernel(FinishParams p) {
 void finish(const double* sums, int64_t count, int64_t outputs, double ssim_mean, double l1_mean, void* out,
             DType dtype, void* stream) {
   constexpr int threads = 256;
-  const int64_t size = dtype == DType::float64 ? 8 : 4;
   for (int64_t first = 0; first < outputs; first += most_blocks) {
-    const FinishParams params{
-        sums + 2 * count * first, count, ssim_mean, l1_mean, static_cast<char*>(out) + first * size,
-        dtype == DType::float64};
+    const FinishParams params{sums + 2 * count * first,
+                              count,
+                              ssim_mean,
+                              l1_mean,
+                              static_cast<char*>(out) + first * element_size(dtype),
+                              dtype == DType::float64};
     launch("finish_kernel", &finish_kernel, std::min(outputs - first, most_blocks), threads,
            2 * (threads / 32) * sizeof(double), stream, params);
   }

@@ -38,25 +38,4 @@ void launch(const char* name, void (*kernel)(Params), int64_t grid, int block, s
              name);
 }
 
-// What the launchers must know of the current device.
-struct Device {
-  int multiprocessors, shared_per_block;
-};
-
-inline Device current_device() {
-  Device device{};
-  int index = 0;
-  check_cuda(cudaGetDevice(&index), "cudaGetDevice");
-  check_cuda(cudaDeviceGetAttribute(&device.multiprocessors, cudaDevAttrMultiProcessorCount, index),
-             "cudaDeviceGetAttribute");
-  check_cuda(cudaDeviceGetAttribute(&device.shared_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, index),
-             "cudaDeviceGetAttribute");
-  return device;
-}
-
-// Blocks of a multiprocessor, which has 1 KiB more than a block may ask for, and takes as much for each.
-inline int64_t resident_of(const Device& device, int64_t most, int64_t shared) {
-  return std::max<int64_t>(1, std::min<int64_t>(most, (device.shared_per_block + 1024) / (shared + 1024)));
-}
-
 }  // namespace ssimloss

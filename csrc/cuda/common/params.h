@@ -1,23 +1,87 @@
-// From a Similarity to the parameters of any of its kernels.
+// What every kernel of a problem is told, and how a batch becomes launches.
 #pragma once
 
-#include "../route.h"
+#include <algorithm>
+
+#include "../similarity.h"
+#include "launch.h"
 #include "pixels.cuh"
 
 namespace ssimloss {
 
-// What differs from image to image, from image `first` on, into a kernel's parameters: those that hold
-// `offsets`. An image has so many pieces.
-template <class T, class Params>
-void set_images(const Similarity& s, int64_t first, int64_t pieces, const T*& offsets, Params& params) {
+// Scalars on the device: one, or one an image; absent: 1.
+struct Incoming {
+  const void* data;
+  bool is_double;
+  int64_t stride;
+
+  template <class T>
+  __device__ __forceinline__ T of(int64_t image) const {
+    if (!data) return T(1);
+    const int64_t at = image * stride;
+    return is_double ? T(static_cast<const double*>(data)[at]) : T(static_cast<const float*>(data)[at]);
+  }
+};
+inline Incoming incoming_of(const Scalars& scalars, int64_t first) {
+  return {from_image(scalars, first).data, scalars.dtype == DType::float64, scalars.stride};
+}
+
+// T: the arithmetic type.
+template <class T>
+struct KernelParams {
+  View x, y;  // images; of a level of the pyramid m and d, less the plane's offset
+  View grad_x, grad_y, loss_map, grad_map;
+  DType dtype, grad_map_dtype;
+  Padding padding;
+  bool pyramid;  // x and y are m and d
+  bool l1, l1_windowed;
+  bool channel_first;  // blocks beside each other: channels of one strip
+  bool in_fours;       // see pixels.cuh
+  int channels, height, width;
+  int radius, crop;                   // of the largest window; where positions begin
+  int own, strips, bands, band_rows;  // columns of a strip, a multiple of 8; of one plane
+  T c1, c2, inverse_range;
+  T luminance;  // 1, or 0: cs alone
+  T ssim_weight, l1_weight, ssim_gain, l1_gain;
+  Incoming incoming;
+  const T* offsets;  // of a pyramid: what was taken off d, per plane
+  double* sums;      // [planes][pieces][2]
+};
+
+// All but the cut, and what differs from image to image.
+template <class T>
+void set_problem(const Similarity& s, KernelParams<T>& params) {
+  const Problem& p = s.problem;
+  params.dtype = p.x.dtype, params.grad_map_dtype = p.grad_map.dtype, params.padding = p.padding;
+  params.pyramid = p.sum_difference, params.l1 = p.l1_weight != 0, params.l1_windowed = p.l1_windowed;
+  params.channel_first = p.x.stride_c == 1 && p.channels > 1;
+  params.in_fours = in_fours(p.x) && in_fours(p.y);
+  params.channels = int(p.channels), params.height = int(p.height), params.width = int(p.width);
+  params.radius = p.windows[p.scales - 1].radius, params.crop = int(crop_of(p));
+  params.c1 = T(p.c1), params.c2 = T(p.c2), params.inverse_range = T(p.inverse_range);
+  params.luminance = p.luminance ? T(1) : T(0);
+  params.ssim_weight = T(p.ssim_weight), params.l1_weight = T(p.l1_weight);
+  params.ssim_gain = T(s.ssim_gain), params.l1_gain = T(s.l1_gain);
+}
+
+// What differs, from image `first` on. A plane has so many pieces.
+template <class T>
+void set_images(const Similarity& s, int64_t first, int64_t pieces, KernelParams<T>& params) {
   const Problem& p = s.problem;
   params.x = view(from_image(p.x, first)), params.y = view(from_image(p.y, first));
   params.grad_x = view(from_image(p.grad_x, first)), params.grad_y = view(from_image(p.grad_y, first));
   params.loss_map = view(from_image(p.loss_map, first));
   params.grad_map = view(from_image(p.grad_map, first));
-  params.incoming = from_image(s.incoming, first).data;
-  offsets = s.offsets ? static_cast<const T*>(s.offsets) + first * p.channels : nullptr;
-  params.sums = s.sums ? s.sums + 2 * first * pieces : nullptr;
+  params.incoming = incoming_of(s.incoming, first);
+  params.offsets = s.offsets ? static_cast<const T*>(s.offsets) + first * p.channels : nullptr;
+  params.sums = s.sums ? s.sums + 2 * first * p.channels * pieces : nullptr;
+}
+
+// start(first image, images) for as many images at a time as a launch has blocks for, `blocks` an image.
+template <class Start>
+void for_batches(int64_t batch, int64_t blocks, Start start) {
+  const int64_t most = std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, blocks));
+  for (int64_t first = 0; first < batch; first += most) start(first, std::min(most, batch - first));
 }
 
 }  // namespace ssimloss

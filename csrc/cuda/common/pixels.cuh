@@ -13,8 +13,6 @@
 
 namespace ssimloss {
 
-constexpr int max_scales = 16;
-
 using Half = __half;
 using Brain = __nv_bfloat16;
 
@@ -73,14 +71,13 @@ struct View {
   __device__ E* plane(int64_t image, int64_t channel) const {
     return static_cast<E*>(data) + image * n + channel * c;
   }
+  __device__ __forceinline__ int64_t at(int64_t image, int64_t channel, int64_t row, int64_t col) const {
+    return image * n + channel * c + row * h + col * w;
+  }
 };
 
 inline View view(const Images& images) {
   return {images.data, images.stride_n, images.stride_c, images.stride_h, images.stride_w};
-}
-
-inline int element_size(DType dtype) {
-  return dtype == DType::float64 ? 8 : (dtype == DType::float32 ? 4 : 2);
 }
 
 // Whether every fourth pixel of a row can be read or written together with the three after it.
@@ -91,6 +88,31 @@ inline bool in_fours(const Images& images) {
          images.stride_n % 4 == 0 && reinterpret_cast<uintptr_t>(images.data) % (size > 16 ? 16 : size) == 0;
 }
 
+// The same of any type that T is the arithmetic of.
+template <class T>
+__device__ __forceinline__ T read_pixel(const void* data, DType dtype, int64_t at) {
+  if constexpr (std::is_same_v<T, double>) {
+    return static_cast<const double*>(data)[at];
+  } else {
+    switch (dtype) {
+      case DType::float16: return wide(static_cast<const Half*>(data)[at]);
+      case DType::bfloat16: return wide(static_cast<const Brain*>(data)[at]);
+      default: return static_cast<const float*>(data)[at];
+    }
+  }
+}
+template <class T>
+__device__ __forceinline__ void write_pixel(T v, void* data, DType dtype, int64_t at) {
+  if constexpr (std::is_same_v<T, double>) {
+    static_cast<double*>(data)[at] = v;
+  } else {
+    switch (dtype) {
+      case DType::float16: return narrow(v, static_cast<Half*>(data)[at]);
+      case DType::bfloat16: return narrow(v, static_cast<Brain*>(data)[at]);
+      default: static_cast<float*>(data)[at] = v;
+    }
+  }
+}
 __device__ inline double read_as(const void* data, DType dtype, int64_t at) {
   switch (dtype) {
     case DType::float32: return static_cast<const float*>(data)[at];
@@ -112,6 +134,10 @@ __device__ __forceinline__ int clamped(int v, int low, int high) {
   return v < low ? low : (v > high ? high : v);
 }
 template <class T>
+__device__ __forceinline__ T magnitude(T v) {  // NaN stays NaN
+  return v < 0 ? -v : v;
+}
+template <class T>
 __device__ __forceinline__ T finite_or_zero(T v) {
   return v - v == T(0) ? v : T(0);
 }
@@ -130,43 +156,6 @@ __device__ inline bool is_edge(int i, int size, Padding padding) {
   if (padding != Padding::reflect) return false;
   i = mirrored(i, size);
   return i == 0 || i == size - 1;
-}
-
-// The sum of the window's taps at the positions whose window holds pixel i: 1 but near a border.
-template <class T>
-__device__ inline T cover(int i, int size, Padding padding, const T* taps, int radius) {
-  const int crop = padding == Padding::valid ? radius : 0;
-  if (i > radius + crop && i < size - 1 - radius - crop) return T(1);
-  T sum = 0;
-  for (int t = -radius; t <= radius; ++t) {
-    int at = i + t;
-    if (padding == Padding::reflect) at = mirrored(at, size);
-    if (at < crop || at >= size - crop) continue;
-    sum += taps[t < 0 ? -t : t] * (is_edge(at, size, padding) ? T(2) : T(1));
-  }
-  return is_edge(i, size, padding) ? T(0.5) * sum : sum;
-}
-
-// What the dyadic form takes off d before it halves it, where the plane is nearly uniform: rounding a halved
-// uniform difference to float32 would cost the digits of its variation. The middle of three values of d, if
-// all three are nearly that; d in units of 1.
-template <class T, class E>
-__device__ T offset_of(const E* x, const E* y, const View& of_x, const View& of_y, int height, int width,
-                       double inverse_range) {
-  T v[3];
-  for (int i = 0; i < 3; ++i) {
-    const int64_t row = int64_t(height) * (2 * i + 1) / 6, col = int64_t(width) * (2 * i + 1) / 6;
-    v[i] = (T(wide(x[row * of_x.h + col * of_x.w])) - T(wide(y[row * of_y.h + col * of_y.w]))) *
-           T(inverse_range);
-  }
-  T low = v[0], high = v[0], sum = 0;
-  for (int i = 0; i < 3; ++i) {
-    low = v[i] < low ? v[i] : low, high = v[i] > high ? v[i] : high;
-    sum += v[i];
-  }
-  const T middle = sum - low - high;
-  const T size = middle < 0 ? -middle : middle;
-  return (high - low) * T(16) < size && size <= T(2) ? middle : T(0);
 }
 
 }  // namespace ssimloss

@@ -12,23 +12,24 @@
 #pragma once
 
 #include "../api.h"
-#include "../common/launch.h"
-#include "../common/pixels.cuh"
-#include "../common/sums.cuh"
+#include "../common/block.cuh"
+#include "../common/cover.cuh"
+#include "../common/offset.cuh"
 
 namespace ssimloss {
 
 struct PoolParams {
   View x, y;  // images, or m and d
-  View m, d;  // out, d less the plane's offset (elements.cuh)
+  View m, d;  // out, d less the plane's offset (offset.cuh)
+  DType dtype;
   bool pyramid;
-  int64_t planes;
   int channels, height, width;  // of x and y
   double inverse_range;
   void* offsets;  // [planes]: written by the first level, read by all
 };
 
-template <class E, class T>
+// T: the arithmetic type, and that of m and d.
+template <class T>
 __global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolParams p) {
   const int height = p.height / 2 + p.height % 2, width = p.width / 2 + p.width % 2;
   const int64_t blocks_a_plane = (int64_t(height) * width + 255) / 256;
@@ -36,11 +37,14 @@ __global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolP
   const int64_t at = blockIdx.x % blocks_a_plane * 256 + threadIdx.x;
   if (at >= int64_t(height) * width) return;
   const int64_t image = plane / p.channels, channel = plane % p.channels;
-  const E* x = p.x.plane<E>(image, channel);
-  const E* y = p.y.plane<E>(image, channel);
+  const auto pixel = [&](const View& of, int64_t row, int64_t col) {
+    return read_pixel<T>(of.data, p.dtype, of.at(image, channel, row, col));
+  };
   T* offsets = static_cast<T*>(p.offsets);
-  const T offset =
-      p.pyramid ? offsets[plane] : offset_of<T>(x, y, p.x, p.y, p.height, p.width, p.inverse_range);
+  const auto difference = [&](int64_t row, int64_t col) {
+    return pixel(p.x, row, col) - pixel(p.y, row, col);
+  };
+  const T offset = p.pyramid ? offsets[plane] : offset_of<T>(difference, p.height, p.width, p.inverse_range);
   if (!p.pyramid && at == 0) offsets[plane] = offset;
 
   const int row = int(at / width), col = int(at % width);
@@ -52,7 +56,7 @@ __global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolP
       m[i] = 0, d[i] = -offset;
       continue;
     }
-    const T a = T(wide(x[from * p.x.h + at_col * p.x.w])), b = T(wide(y[from * p.y.h + at_col * p.y.w]));
+    const T a = pixel(p.x, from, at_col), b = pixel(p.y, from, at_col);
     m[i] = p.pyramid ? a : (a + b) * T(p.inverse_range);
     d[i] = p.pyramid ? b : (a - b) * T(p.inverse_range) - offset;
   }
@@ -75,7 +79,8 @@ struct CombineParams {
   int loss_blocks;
   // Gradients of planes [first_plane, ...).
   int64_t first_plane;
-  int channels, height, width, rows;       // rows a block
+  int channels, height, width, rows;  // rows a block
+  DType dtype;
   View fine[2];                            // in and out: the gradients to x and y; the second may be absent
   const void* coarse[2][cuda_max_levels];  // [planes][height][width] of levels 1, 2, ...
   // l1: its gradient is sign(x - y) * gain * incoming * cover; gain 0 without.
@@ -84,9 +89,7 @@ struct CombineParams {
   Padding padding;
   int radius;
   double taps[cuda_max_radius + 1];
-  const void* incoming;
-  bool incoming_double;
-  int64_t incoming_stride;
+  Incoming incoming;
 };
 
 constexpr int combine_threads = 256;
@@ -158,7 +161,7 @@ __device__ inline void loss_of(const CombineParams& p, int64_t output, double* s
   }
 }
 
-template <class E, class T>
+template <class T>
 __global__ void __launch_bounds__(combine_threads) combine_kernel(const __grid_constant__ CombineParams p) {
   double *ssim = reinterpret_cast<double*>(ssimloss_shared), *l1 = ssim + sums_at_once;
   if (int(blockIdx.x) < p.loss_blocks) {
@@ -173,12 +176,7 @@ __global__ void __launch_bounds__(combine_threads) combine_kernel(const __grid_c
   const int image = plane / p.channels, channel = plane % p.channels;
 
   // The product's derivative with respect to each level's mean, times the share of a pixel in its pixels.
-  double incoming = 1;
-  if (p.incoming) {
-    const int64_t at = image * p.incoming_stride;
-    incoming = p.incoming_double ? static_cast<const double*>(p.incoming)[at]
-                                 : double(static_cast<const float*>(p.incoming)[at]);
-  }
+  const double incoming = p.incoming.of<double>(image);
   means_of(p, p.first_plane + plane, 1, ssim, l1);
   __syncthreads();
   T* factors = reinterpret_cast<T*>(l1);  // [levels]; the l1 term's mean has no use here
@@ -197,15 +195,15 @@ __global__ void __launch_bounds__(combine_threads) combine_kernel(const __grid_c
       const T gain = T(p.l1_gain) * T(incoming) *
                      T(cover(row0, p.height, p.padding, p.taps, p.radius) *
                        cover(col0, p.width, p.padding, p.taps, p.radius));
-      const T d = T(wide(p.x.plane<E>(image, channel)[row0 * p.x.h + col0 * p.x.w])) -
-                  T(wide(p.y.plane<E>(image, channel)[row0 * p.y.h + col0 * p.y.w]));
-      by_l1 = d > 0 ? gain : (d < 0 ? -gain : d * gain);  // sign(0) = 0, sign(NaN) = NaN
+      const T x = read_pixel<T>(p.x.data, p.dtype, p.x.at(image, channel, row0, col0));
+      const T y = read_pixel<T>(p.y.data, p.dtype, p.y.at(image, channel, row0, col0));
+      by_l1 = gradient_of_l1(x - y, gain);
     }
 #pragma unroll
     for (int of_y = 0; of_y < 2; ++of_y) {
       if (!p.fine[of_y].data) continue;
-      E& fine = p.fine[of_y].plane<E>(image, channel)[row0 * p.fine[of_y].h + col0 * p.fine[of_y].w];
-      T gradient = T(wide(fine)) * factors[0];
+      const int64_t fine = p.fine[of_y].at(image, channel, row0, col0);
+      T gradient = read_pixel<T>(p.fine[of_y].data, p.dtype, fine) * factors[0];
       int row = row0, col = col0, height = p.height, width = p.width;
       for (int level = 1; level < p.levels; ++level) {
         row = (row + height % 2) / 2, col = (col + width % 2) / 2;
@@ -213,45 +211,7 @@ __global__ void __launch_bounds__(combine_threads) combine_kernel(const __grid_c
         const T* coarse = static_cast<const T*>(p.coarse[of_y][level]) + int64_t(plane) * height * width;
         gradient += factors[level] * coarse[int64_t(row) * width + col];
       }
-      narrow(gradient + (of_y ? -by_l1 : by_l1), fine);
-    }
-  }
-}
-
-constexpr int scale_threads = 256, scale_pixels = 4 * scale_threads;
-struct ScaleParams {
-  View images;
-  int channels, height, width;
-  int64_t pieces, all;  // of scale_pixels pixels: of a plane, of all of them
-  const void* by;
-  bool by_double;
-  int64_t by_stride;
-  double factor;
-};
-
-template <class E, class T>
-__global__ void __launch_bounds__(scale_threads) scale_kernel(const __grid_constant__ ScaleParams p) {
-  const int64_t pixels = int64_t(p.height) * p.width;
-#pragma unroll 1
-  for (int64_t piece = blockIdx.x; piece < p.all; piece += gridDim.x) {
-    const int64_t plane = piece / p.pieces, image = plane / p.channels, channel = plane % p.channels;
-    double factor = p.factor;
-    if (p.by) {
-      const int64_t at = image * p.by_stride;
-      factor *=
-          p.by_double ? static_cast<const double*>(p.by)[at] : double(static_cast<const float*>(p.by)[at]);
-    }
-    if (factor == 1) {
-      if (p.by_stride == 0) return;  // all are 1
-      continue;
-    }
-    E* values = p.images.plane<E>(image, channel);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int64_t at = piece % p.pieces * scale_pixels + i * scale_threads + threadIdx.x;
-      if (at >= pixels) break;
-      E& value = values[at / p.width * p.images.h + at % p.width * p.images.w];
-      narrow(T(wide(value)) * T(factor), value);
+      write_pixel(gradient + (of_y ? -by_l1 : by_l1), p.fine[of_y].data, p.dtype, fine);
     }
   }
 }

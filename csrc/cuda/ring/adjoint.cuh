@@ -34,59 +34,56 @@ __host__ __device__ constexpr int adjoint_late(int radius) {
 }
 
 // Of a multiprocessor, in one block or two. More would spill, at some architecture.
-template <class T>
 __host__ __device__ constexpr int adjoint_threads(int gradients, bool parts) {
-  return sizeof(T) == 8 ? 256 : (gradients == 2 ? 512 : (parts ? 768 : 384));
+  return gradients == 2 ? 512 : (parts ? 768 : 384);
 }
 constexpr int gather_threads = 256, gather_rows = 4;
 
 // Where the gradient goes.
-template <int Gradients, class T>
-class GradientBlock : protected RingMoments<T> {
+class GradientBlock : protected RingBlock {
  protected:
-  using Base = RingMoments<T>;
-  using Base::p, Base::image, Base::channel;
-  const ScalesParams<T>& all;
+  const ScalesParams& all;
 
   template <class... Cut>
-  __device__ __forceinline__ GradientBlock(const ScalesParams<T>& params, unsigned char* shared, Cut... cut)
-      : Base(params.block, shared, cut...), all(params) {}
+  __device__ __forceinline__ GradientBlock(const ScalesParams& params, unsigned char* shared, Cut... cut)
+      : RingBlock(params.block, shared, cut...), all(params) {}
 
   // Of scale j, gradient q: the plane's part.
-  __device__ __forceinline__ T* part(int j, int q) const {
-    const int64_t plane = int64_t(image) * p.channels + channel;
+  template <int Gradients>
+  __device__ __forceinline__ float* part(int j, int q) const {
+    const int64_t plane = plane_of(p, image, channel);
     return all.parts + ((plane * all.scales + j) * Gradients + q) * p.height * p.width;
   }
 
   // Of the N pixels from row `row` on that are above `end`.
-  template <int N>
-  __device__ __forceinline__ void put(int row, int end, int col, T (&of_x)[N], T (&of_y)[N]) const {
+  template <int Gradients, int N>
+  __device__ __forceinline__ void write(int row, int end, int col, float (&of_x)[N], float (&of_y)[N]) const {
     const bool pixel_l1 = p.l1 && !p.l1_windowed;
-    const T edge = is_edge(col, p.width, p.padding) ? T(0.5) : T(1);
-    const T gain = pixel_l1 ? p.l1_gain * this->incoming() : T(0);
+    const float edge = is_edge(col, p.width, p.padding) ? 0.5f : 1.f;
+    const float gain = pixel_l1 ? p.l1_gain * p.incoming.of<float>(image) : 0.f;
 #pragma unroll
     for (int o = 0; o < N; ++o) {
-      const T by = is_edge(row + o, p.height, p.padding) ? T(0.5) * edge : edge;
+      const float by = is_edge(row + o, p.height, p.padding) ? 0.5f * edge : edge;
       of_x[o] *= by;
       if (Gradients == 2) of_y[o] *= by;
     }
-    this->with_type([&](auto* tag) {
+    with_type(p.dtype, [&](auto* tag) {
       using E = std::remove_pointer_t<decltype(tag)>;
 #pragma unroll
       for (int o = 0; o < N; ++o) {
         const int64_t at = row + o;
         if (at >= end) break;
-        if (pixel_l1) {  // sign(0) = 0, sign(NaN) = NaN
-          const T by_pixel = p.grad_map.data ? gain * this->incoming_at(row + o, col) : gain;
-          const T difference = wide(p.x.template plane<E>(image, channel)[at * p.x.h + col * p.x.w]) -
-                               wide(p.y.template plane<E>(image, channel)[at * p.y.h + col * p.y.w]);
-          const T by = difference > 0 ? by_pixel : (difference < 0 ? -by_pixel : difference * by_pixel);
+        if (pixel_l1) {
+          const float by_pixel = p.grad_map.data ? gain * incoming_at(p, image, channel, row + o, col) : gain;
+          const float difference = wide(p.x.plane<E>(image, channel)[at * p.x.h + col * p.x.w]) -
+                                   wide(p.y.plane<E>(image, channel)[at * p.y.h + col * p.y.w]);
+          const float by = gradient_of_l1(difference, by_pixel);
           of_x[o] += by;
           if (Gradients == 2) of_y[o] -= by;
         }
-        narrow(of_x[o], p.grad_x.template plane<E>(image, channel)[at * p.grad_x.h + col * p.grad_x.w]);
+        narrow(of_x[o], p.grad_x.plane<E>(image, channel)[at * p.grad_x.h + col * p.grad_x.w]);
         if (Gradients == 2)
-          narrow(of_y[o], p.grad_y.template plane<E>(image, channel)[at * p.grad_y.h + col * p.grad_y.w]);
+          narrow(of_y[o], p.grad_y.plane<E>(image, channel)[at * p.grad_y.h + col * p.grad_y.w]);
       }
     });
   }
@@ -104,23 +101,17 @@ struct AdjointPlane {
 };
 
 // Parts: there are several scales.
-template <int Gradients, bool Parts, class T>
-class Adjoint : GradientBlock<Gradients, T> {
-  using Owner = GradientBlock<Gradients, T>;
-  using Base = RingMoments<T>;
-  using Base::crop, Base::reading, Base::next, Base::previous, Base::divided, Base::lane;
-  using Base::p, Base::s, Base::maps, Base::ring, Base::bases, Base::image, Base::channel, Base::row0,
-      Base::row1, Base::col0, Base::col1;
-  using Owner::all;
+template <int Gradients, bool Parts>
+class Adjoint : GradientBlock {
   static constexpr int R = adjoint_rows, K = 4;
   static constexpr int M = Gradients == 2 ? 4 : 3;
 
  public:
-  __device__ __forceinline__ Adjoint(const ScalesParams<T>& params, unsigned char* shared)
+  __device__ __forceinline__ Adjoint(const ScalesParams& params, unsigned char* shared)
       : Adjoint(params, shared, scale_of(params)) {}
 
   __device__ __forceinline__ void run() {
-    if (threadIdx.x == 0) here().chunks = divided(row1 - row0, R) + late(), set_interval(-2);
+    if (threadIdx.x == 0) here().chunks = divided_up(row1 - row0, R) + late(), set_interval(-2);
     __syncthreads();
     int slot = 0, cell = 0;  // of chunk n in the ring of maps, of chunk n + 2 in that of bases: first rows
 #pragma unroll 1
@@ -129,16 +120,16 @@ class Adjoint : GradientBlock<Gradients, T> {
       AdjointInterval& now = here().interval[n & 1];
       const auto cells = [&](int back) { return previous(again(cell), back * (R / K), cell_rows()); };
 #pragma unroll 1
-      for (int task = this->warp(); task < now.tasks; task = this->take(&now.taken)) {
+      for (int task = warp(); task < now.tasks; task = take(&now.taken)) {
         const int k = again(n);
         if (task < now.down_from) {
-          this->with_type([&](auto* tag) { find_bases(tag, k + 2, cell, task); });
+          with_type(p.dtype, [&](auto* tag) { find_bases(tag, k + 2, cell, task); });
         } else if (task < now.along_from) {
           down(k - 1 - late(), previous(again(slot), R, capacity()), cells(3), task - now.down_from);
         } else if (task < now.fill_from) {
           along(k, slot, cells(2), task - now.along_from);
         } else {
-          this->with_type([&](auto* tag) { fill_line(tag, k + 1, cells(1), task - now.fill_from); });
+          with_type(p.dtype, [&](auto* tag) { fill_line(tag, k + 1, cells(1), task - now.fill_from); });
         }
       }
       __syncthreads();
@@ -150,23 +141,23 @@ class Adjoint : GradientBlock<Gradients, T> {
  private:
   const int j, r;
 
-  __device__ __forceinline__ Adjoint(const ScalesParams<T>& params, unsigned char* shared, int scale)
-      : Owner(params, shared, int(blockIdx.x) - params.cut[scale].first_block, params.cut[scale].bands,
-              params.cut[scale].band_rows),
+  __device__ __forceinline__ Adjoint(const ScalesParams& params, unsigned char* shared, int scale)
+      : GradientBlock(params, shared, int(blockIdx.x) - params.cut[scale].first_block,
+                      params.cut[scale].bands, params.cut[scale].band_rows),
         j(scale),
         r(params.radius[scale]) {
     for (int k = int(threadIdx.x); k <= 2 * r; k += int(blockDim.x))
-      this->taps[k + 3] = all.taps[j][k < r ? r - k : k - r];
-    const int64_t plane = int64_t(image) * p.channels + channel;
-    const int64_t size = int64_t(p.height - 2 * crop()) * (p.width - 2 * crop());
+      taps[k + 3] = all.taps[j][k < r ? r - k : k - r];
+    const int64_t plane = plane_of(p, image, channel);
+    const int64_t size = int64_t(p.height - 2 * p.crop) * (p.width - 2 * p.crop);
     if (threadIdx.x != 0) return;
     here().maps = (plane * (all.scales * M + (p.l1 && p.l1_windowed)) + j * M) * size;
-    here().part = this->part(j, 0) - all.parts;
+    here().part = part<Gradients>(j, 0) - all.parts;
     here().x = image * p.x.n + channel * p.x.c, here().y = image * p.y.n + channel * p.y.c;
   }
 
   // The last scale has the first blocks.
-  __device__ __forceinline__ static int scale_of(const ScalesParams<T>& params) {
+  __device__ __forceinline__ static int scale_of(const ScalesParams& params) {
     int scale = 0;
     while (int(blockIdx.x) < params.cut[scale].first_block) ++scale;
     return scale;
@@ -174,10 +165,10 @@ class Adjoint : GradientBlock<Gradients, T> {
 
   // What a block need not keep in registers.
   __device__ __forceinline__ AdjointPlane& here() const {
-    return *reinterpret_cast<AdjointPlane*>(this->taps + s.queues - s.taps);
+    return *reinterpret_cast<AdjointPlane*>(taps + s.queues - s.taps);
   }
 
-  __device__ __forceinline__ RingWindow<T> window() const { return {r, this->taps, this->taps + 3}; }
+  __device__ __forceinline__ RingWindow window() const { return {r, taps, taps + 3}; }
   __device__ __forceinline__ int late() const { return adjoint_late(r); }
   __device__ __forceinline__ int capacity() const { return (late() + 2) * R; }
   __device__ __forceinline__ int cell_rows() const { return (late() + 4) * (R / K); }
@@ -185,7 +176,7 @@ class Adjoint : GradientBlock<Gradients, T> {
   // Heavy tasks first, but those for bases, which wait for memory.
   __device__ __forceinline__ void set_interval(int n) const {
     AdjointInterval& to = here().interval[n & 1];
-    const int of_chunk = R / K * divided(col1 - col0, 32), end = here().chunks;
+    const int of_chunk = R / K * divided_up(col1 - col0, 32), end = here().chunks;
     to.taken = blockDim.x / 32;
     to.down_from = n + 2 < end ? R / K : 0;
     to.along_from = to.down_from + (n > late() && n <= end ? of_chunk : 0);
@@ -193,28 +184,29 @@ class Adjoint : GradientBlock<Gradients, T> {
     to.tasks = to.fill_from + (n >= -1 && n + 1 < end ? R : 0);
   }
   __device__ __forceinline__ bool has_l1() const { return p.l1 && p.l1_windowed && j == all.scales - 1; }
-  __device__ __forceinline__ T* bases_at(int cell_row) const { return bases + cell_row * 2 * s.cells; }
-  __device__ __forceinline__ T* maps_of(int k, int line) const {
+  __device__ __forceinline__ float* bases_at(int cell_row) const { return bases + cell_row * 2 * s.cells; }
+  __device__ __forceinline__ float* maps_of(int k, int line) const {
     return maps + k % 2 * s.maps * R * s.map_pitch + line * s.map_pitch;
   }
 
   // Of one row of cells.
   template <class E>
   __device__ __forceinline__ void find_bases(E*, int k, int cell_row, int part) {
-    const int cells = divided(col1 - col0 + 2 * r, K);
+    const int cells = divided_up(col1 - col0 + 2 * r, K);
     const int row = row0 - r + R * k + K * part, col = col0 - r;
     const E *x = static_cast<E*>(p.x.data) + here().x, *y = static_cast<E*>(p.y.data) + here().y;
     const auto value = reading(0, 0);
-    T* to = bases_at(next(cell_row, part, cell_rows()));
+    float* to = bases_at(next(cell_row, part, cell_rows()));
 #pragma unroll 1
     for (int cell = lane(); cell < cells; cell += 32) {
-      T m[3], d[3];
+      float m[3], d[3];
 #pragma unroll
       for (int u = 0; u < 3; ++u) {
         const int off = u == 0 ? 0 : u + 1;  // pixels 0, 2, 3
         const int64_t at_row = clamped(row + off, 0, p.height - 1);
         const int64_t at_col = clamped(col + K * cell + off, 0, p.width - 1);
-        const T a = wide(x[at_row * p.x.h + at_col * p.x.w]), b = wide(y[at_row * p.y.h + at_col * p.y.w]);
+        const float a = wide(x[at_row * p.x.h + at_col * p.x.w]),
+                    b = wide(y[at_row * p.y.h + at_col * p.y.w]);
         m[u] = value.m(a, b), d[u] = value.d(a, b);
       }
       to[cell] = finite_or_zero(middle(m[0], m[1], m[2]));
@@ -229,50 +221,51 @@ class Adjoint : GradientBlock<Gradients, T> {
     int row = row0 - r + R * k + line;
     const bool reflect = p.padding == Padding::reflect, with_l1 = has_l1();
     if (reflect) row = mirrored(row, p.height);
-    const bool exists = row >= crop() && row < p.height - crop();
-    T* to = maps_of(k, line);
+    const bool exists = row >= p.crop && row < p.height - p.crop;
+    float* to = maps_of(k, line);
     // Places [begin, end) have maps, all others 0.
-    const int begin = reflect ? 0 : clamped(crop() - first, 0, count);
-    const int end = !exists ? begin : (reflect ? count : clamped(p.width - crop() - first, begin, count));
+    const int begin = reflect ? 0 : clamped(p.crop - first, 0, count);
+    const int end = !exists ? begin : (reflect ? count : clamped(p.width - p.crop - first, begin, count));
     const auto clear = [&](int from, int until) {
 #pragma unroll 1
       for (int c = from + lane(); c < until; c += 32) {
 #pragma unroll
-        for (int q = 0; q < M; ++q) to[q * each + c] = T(0);
-        if (with_l1) to[M * each + c] = T(0);
+        for (int q = 0; q < M; ++q) to[q * each + c] = 0.f;
+        if (with_l1) to[M * each + c] = 0.f;
       }
     };
     clear(0, begin), clear(end, count);
     if (begin >= end) return;
-    const int64_t width = p.width - 2 * crop(), size = width * (p.height - 2 * crop());
-    const T* source = all.maps + here().maps + (row - crop()) * width + (first - crop());
+    const int64_t width = p.width - 2 * p.crop, size = width * (p.height - 2 * p.crop);
+    const float* source = all.maps + here().maps + (row - p.crop) * width + (first - p.crop);
     const E* x = static_cast<E*>(p.x.data) + here().x + row * p.x.h + first * p.x.w;
     const E* y = static_cast<E*>(p.y.data) + here().y + row * p.y.h + first * p.y.w;
-    const T* cells = bases_at(next(cell_row, line / K, cell_rows()));
+    const float* cells = bases_at(next(cell_row, line / K, cell_rows()));
     const auto value = reading(0, 0);
-    constexpr int together = sizeof(T) == 8 ? 2 : 3;  // places of a lane, whose reads wait side by side
+    constexpr int together = 3;  // places of a lane, whose reads wait side by side
 #pragma unroll 1
     for (int c = begin + lane(); c < end; c += 32 * together) {
-      T map[together][M], m[together], d[together], l1_gain[together];
+      float map[together][M], m[together], d[together], l1_gain[together];
 #pragma unroll
       for (int u = 0; u < together; ++u) {
         int at = c + 32 * u < end ? c + 32 * u : c;
         if (reflect) at = mirrored(first + at, p.width) - first;
-        const T* from = source + at;
+        const float* from = source + at;
 #pragma unroll
         for (int q = 0; q < M; ++q, from += size) map[u][q] = *from;
-        l1_gain[u] = with_l1 ? *from : T(0);
-        const T a = wide(x[at * p.x.w]), b = wide(y[at * p.y.w]);
+        l1_gain[u] = with_l1 ? *from : 0.f;
+        const float a = wide(x[at * p.x.w]), b = wide(y[at * p.y.w]);
         m[u] = value.m(a, b), d[u] = value.d(a, b);
       }
 #pragma unroll
       for (int u = 0; u < together; ++u) {
         const int at = c + 32 * u, cell = at / K;
         if (at >= end) break;
-        const T by_m = map[u][0] * (m[u] - cells[cell]), by_d = map[u][1] * (d[u] - cells[cell + s.cells]);
-        const T one = map[u][2] + by_m;
+        const float by_m = map[u][0] * (m[u] - cells[cell]),
+                    by_d = map[u][1] * (d[u] - cells[cell + s.cells]);
+        const float one = map[u][2] + by_m;
         if (Gradients == 2) {
-          const T two = map[u][M - 1] - by_d;
+          const float two = map[u][M - 1] - by_d;
           map[u][2] = one + two, map[u][M - 1] = one - two;
         } else {
           map[u][2] = one - by_d;
@@ -286,21 +279,21 @@ class Adjoint : GradientBlock<Gradients, T> {
 
   // Chunk k.
   __device__ __forceinline__ void along(int k, int slot, int cell_row, int task) {
-    const int part = task % (R / K), group = Base::template group_of_lane<K>(task / (R / K));
-    const int line = K * part + Base::template row_of_lane<K>();
+    const int part = task % (R / K), group = group_of_lane<K>(task / (R / K));
+    const int line = K * part + row_of_lane<K>();
     if (K * group >= col1 - col0) return;
-    T* const to = ring + (slot + line) * s.ring_pitch + K * group;
+    float* const to = ring + (slot + line) * s.ring_pitch + K * group;
     const int each = s.capacity * s.ring_pitch, first = row0 - r + R * k + K * part;
-    if (p.padding != Padding::reflect && (first + K <= crop() || first >= p.height - crop())) {  // no maps
-      const T zeros[K] = {};
+    if (p.padding != Padding::reflect && (first + K <= p.crop || first >= p.height - p.crop)) {  // no maps
+      const float zeros[K] = {};
 #pragma unroll
       for (int q = 0; q < M; ++q) put(zeros, to + q * each);
       if (has_l1()) put(zeros, to + M * each);
       return;
     }
     maps_along<K, M>(window(), maps_of(k, line) + K * group, R * s.map_pitch,
-                     bases_at(next(cell_row, part, cell_rows())) + group, s.cells,
-                     Base::template cell_of<K>(window(), 0), has_l1(), to, each);
+                     bases_at(next(cell_row, part, cell_rows())) + group, s.cells, cell_of<K>(window(), 0),
+                     has_l1(), to, each);
   }
 
   // The step-th 16 own rows, whose windows end in the chunk with this slot and row of cells.
@@ -310,15 +303,15 @@ class Adjoint : GradientBlock<Gradients, T> {
     if (col >= col1 || row >= row1) return;
     slot = next(previous(slot, late() * R, capacity()), K * part, capacity());
     cell_row = next(previous(cell_row, late() * (R / K), cell_rows()), part, cell_rows());
-    T out[M][K], l1[1][K], base_m, base_d;
+    float out[M][K], l1[1][K], base_m, base_d;
     maps_down<K>(
         window(), ring + column, s.capacity * s.ring_pitch, s.ring_pitch,
         [&](int i) { return next(slot, i, capacity()) * s.ring_pitch; },
-        bases + Base::template cell_of<K>(window(), column / K), s.cells,
+        bases + cell_of<K>(window(), column / K), s.cells,
         [&](int i) { return next(cell_row, i / K, cell_rows()) * 2 * s.cells; }, has_l1(), out, l1, base_m,
         base_d);
-    T a[K], b[K];
-    this->with_type([&](auto* tag) {
+    float a[K], b[K];
+    with_type(p.dtype, [&](auto* tag) {
       using E = std::remove_pointer_t<decltype(tag)>;
       const E* x = static_cast<E*>(p.x.data) + here().x + row * p.x.h + col * p.x.w;
       const E* y = static_cast<E*>(p.y.data) + here().y + row * p.y.h + col * p.y.w;
@@ -331,17 +324,16 @@ class Adjoint : GradientBlock<Gradients, T> {
 #pragma unroll
     for (int o = 0; o < K; ++o) {
       if (row + o >= row1) break;
-      const T by_m = value.m(a[o], b[o]) * out[0][o], by_d = value.d(a[o], b[o]) * out[1][o];
+      const float by_m = value.m(a[o], b[o]) * out[0][o], by_d = value.d(a[o], b[o]) * out[1][o];
       out[2][o] = (out[2][o] - by_m) + by_d;
       if (Gradients == 2) out[M - 1][o] = (out[M - 1][o] - by_m) - by_d;
-      if (!has_l1()) continue;  // sign(0) = 0, sign(NaN) = NaN
-      const T difference = a[o] - b[o];
-      const T by = difference > 0 ? l1[0][o] : (difference < 0 ? -l1[0][o] : difference * l1[0][o]);
+      if (!has_l1()) continue;
+      const float by = gradient_of_l1(a[o] - b[o], l1[0][o]);
       out[2][o] += by;
       if (Gradients == 2) out[M - 1][o] -= by;
     }
-    if (!Parts) return this->put(row, row1, col, out[2], out[M - 1]);
-    T* to = all.parts + here().part + int64_t(row) * p.width + col;
+    if (!Parts) return write<Gradients>(row, row1, col, out[2], out[M - 1]);
+    float* to = all.parts + here().part + int64_t(row) * p.width + col;
 #pragma unroll
     for (int o = 0; o < K; ++o) {
       if (row + o >= row1) break;
@@ -351,45 +343,41 @@ class Adjoint : GradientBlock<Gradients, T> {
   }
 };
 
-template <int Gradients, bool Parts, class T>
-__global__ void __launch_bounds__(adjoint_threads<T>(Gradients, Parts), 1)
-    adjoint_kernel(const __grid_constant__ ScalesParams<T> params) {
-  Adjoint<Gradients, Parts, T>(params, ssimloss_shared).run();
+template <int Gradients, bool Parts>
+__global__ void __launch_bounds__(adjoint_threads(Gradients, Parts), 1)
+    adjoint_kernel(const __grid_constant__ ScalesParams params) {
+  Adjoint<Gradients, Parts>(params, ssimloss_shared).run();
 }
 
 // Adds up the scales' parts. A block has a few rows of one plane.
-template <int Gradients, class T>
-class Gather : GradientBlock<Gradients, T> {
-  using Owner = GradientBlock<Gradients, T>;
-  using Owner::p, Owner::all;
-
+template <int Gradients>
+class Gather : GradientBlock {
  public:
-  __device__ __forceinline__ Gather(const ScalesParams<T>& params, unsigned char* shared)
-      : Owner(params, shared) {}
+  __device__ __forceinline__ Gather(const ScalesParams& params, unsigned char* shared)
+      : GradientBlock(params, shared) {}
 
   __device__ __forceinline__ void run() const {
     constexpr int across = gather_threads / gather_rows;
     const int64_t size = int64_t(p.height) * p.width;
-    const int row = this->row0 + int(threadIdx.x) / across;
-    if (row >= this->row1) return;
+    const int row = row0 + int(threadIdx.x) / across;
+    if (row >= row1) return;
 #pragma unroll 1
     for (int col = int(threadIdx.x) % across; col < p.width; col += across) {
-      const T* from = this->part(0, 0) + int64_t(row) * p.width + col;
-      T of_x[1] = {}, of_y[1] = {};
+      const float* from = part<Gradients>(0, 0) + int64_t(row) * p.width + col;
+      float of_x[1] = {}, of_y[1] = {};
 #pragma unroll 5
       for (int j = 0; j < all.scales; ++j) {
         of_x[0] += from[j * Gradients * size];
         if (Gradients == 2) of_y[0] += from[(2 * j + 1) * size];
       }
-      this->put(row, this->row1, col, of_x, of_y);
+      write<Gradients>(row, row1, col, of_x, of_y);
     }
   }
 };
 
-template <int Gradients, class T>
-__global__ void __launch_bounds__(gather_threads)
-    gather_kernel(const __grid_constant__ ScalesParams<T> params) {
-  Gather<Gradients, T>(params, ssimloss_shared).run();
+template <int Gradients>
+__global__ void __launch_bounds__(gather_threads) gather_kernel(const __grid_constant__ ScalesParams params) {
+  Gather<Gradients>(params, ssimloss_shared).run();
 }
 
 }  // namespace ssimloss

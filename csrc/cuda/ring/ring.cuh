@@ -1,5 +1,5 @@
 // SSIM under one window of up to 33 taps, value and gradient in one launch, where strip.cuh does not reach:
-// other sizes than 11 taps, float64, and windowed l1 in a map.
+// other sizes than 11 taps, and windowed l1 in a map.
 //
 // A block owns a strip of columns and a band of rows of one plane. It streams down the band in chunks of K
 // rows, K = 8, or 4 for windows of up to 7 taps. Everything lies in shared memory, the pixels and the maps in
@@ -23,32 +23,27 @@
 // benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
-#include "../common/launch.h"
-#include "../common/sums.cuh"
 #include "ring_maps.cuh"
 #include "ring_moments.cuh"
 
 namespace ssimloss {
 
-template <int K, int Gradients, class T>
-class Ring : RingMoments<T> {
-  using Base = RingMoments<T>;
-  using Base::crop, Base::reading, Base::next, Base::previous, Base::divided, Base::warp, Base::lane;
-  using Base::p, Base::s, Base::raw, Base::moments, Base::maps, Base::ring, Base::bases, Base::image,
-      Base::channel, Base::row0, Base::row1, Base::col0, Base::col1;
+template <int K, int Gradients>
+class Ring : RingMoments<false> {
   static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, a_m + a_d, a_m - a_d
 
  public:
-  __device__ __forceinline__ Ring(const RingParams<T>& params, unsigned char* shared)
-      : Base(params, shared), window{p.radius, this->taps, p.rim} {
-    for (int k = int(threadIdx.x); k <= 2 * p.radius; k += ring_threads) this->taps[k + 3] = p.taps[k];
+  __device__ __forceinline__ Ring(const RingParams& params, unsigned char* shared)
+      : RingMoments(params, shared), window{p.radius, taps, p.rim} {
+    for (int k = int(threadIdx.x); k <= 2 * p.radius; k += ring_threads) taps[k + 3] = p.taps[k];
   }
 
   __device__ __forceinline__ void run() {
     const int first = row0 - s.margin;  // row of positions
-    const int end = first + divided(row1 - row0 + (Gradients ? s.lag : 0), K) * K;
-    const int down_tasks = divided(K * groups() + 2 * p.radius, 32), across_tasks = divided(K * groups(), 32);
-    const int own_tasks = Gradients ? divided(col1 - col0, 32) : 0;
+    const int end = first + divided_up(row1 - row0 + (Gradients ? s.lag : 0), K) * K;
+    const int down_tasks = divided_up(K * groups() + 2 * p.radius, 32),
+              across_tasks = divided_up(K * groups(), 32);
+    const int own_tasks = Gradients ? divided_up(col1 - col0, 32) : 0;
     int slot = 0, kept = 0;  // of this chunk in the rings, and of its bases
 #pragma unroll 1
     for (int row = first - K; row < end + (Gradients ? K : 0); row += K) {  // the first time only fills
@@ -64,8 +59,8 @@ class Ring : RingMoments<T> {
       __syncthreads();
       if (row + K < end) {
         const int reached = row < first ? -p.radius : p.radius;
-        this->fill(row + K + reached, row < first ? 0 : next(slot, 2 * p.radius + K, s.capacity),
-                   row < first ? 2 * p.radius + K : K);
+        fill(row + K + reached, row < first ? 0 : next(slot, 2 * p.radius + K, s.capacity),
+             row < first ? 2 * p.radius + K : K);
       }
 #pragma unroll 1
       for (int task = warp(); task < across_tasks + own_tasks; task += ring_threads / 32) {
@@ -82,130 +77,127 @@ class Ring : RingMoments<T> {
       slot = next(slot, K, s.capacity), kept = next(kept, 1, s.chunks);
     }
     if (!p.sums) return;
-    double total[2] = {double(sum_ssim), double(sum_l1)};
-    sum_block(total[0], total[1], reinterpret_cast<double*>(raw));
-    if (threadIdx.x != 0) return;
     const int piece = row0 / p.band_rows * p.strips + col0 / p.own;
-    double* sums = p.sums + 2 * ((int64_t(image) * p.channels + channel) * p.strips * p.bands + piece);
-    sums[0] = total[0], sums[1] = total[1];
+    write_sums(p, plane_of(p, image, channel), piece, sum_ssim, sum_l1, raw);
   }
 
  private:
-  const RingWindow<T> window;
-  T sum_ssim = 0, sum_l1 = 0;
+  const RingWindow window;
+  float sum_ssim = 0, sum_l1 = 0;
 
-  __device__ __forceinline__ int groups() const { return divided(col1 - col0 + 2 * s.margin, K); }  // needed
-  __device__ __forceinline__ int cell_of(int group) const { return Base::template cell_of<K>(window, group); }
+  __device__ __forceinline__ int groups() const {
+    return divided_up(col1 - col0 + 2 * s.margin, K);
+  }  // needed
+  __device__ __forceinline__ int cell_of(int group) const { return ssimloss::cell_of<K>(window, group); }
   __device__ __forceinline__ int own_cell_of(int group) const { return cell_of(cell_of(group)); }
 
   // ---- Moments of rows [row, row + K) of one column, whose windows begin at slot `slot`.
   __device__ __forceinline__ void down(int row, int slot, int kept, int column) {
     if (column >= K * groups() + 2 * p.radius) return;
     const int shift = s.reach - s.margin - p.radius;
-    this->template moments_down<K>(window, row, slot, shift, column, p.l1 && p.l1_windowed,
-                                   bases + 2 * kept * s.cells, moments);
+    moments_down<K>(window, row, slot, shift, column, p.l1 && p.l1_windowed, bases + 2 * kept * s.cells,
+                    moments);
     const int own = column - s.margin - p.radius;
     if (!p.l1 || p.l1_windowed || own < 0 || own >= col1 - col0) return;
 #pragma unroll 1
     for (int o = 0; o < K; ++o) {
       if (row + o < row0 || row + o >= row1) continue;
-      const T* at = raw + next(slot, o + p.radius, s.capacity) * s.raw_pitch + shift + column;
-      sum_l1 += magnitude_of(reading(0, 0).d(at[0], at[s.each_raw]));
+      const float* at = raw + next(slot, o + p.radius, s.capacity) * s.raw_pitch + shift + column;
+      sum_l1 += magnitude(reading(0, 0).d(at[0], at[s.each_raw]));
     }
   }
 
   // ---- Losses, and maps where a gradient is wanted, at K columns of one row of positions.
   __device__ __forceinline__ void positions(int first_row, int kept, int task) {
-    const int line = Base::template row_of_lane<K>(), group = Base::template group_of_lane<K>(task);
+    const int line = row_of_lane<K>(), group = group_of_lane<K>(task);
     const int row = first_row + line;
     if (group >= groups()) return;
-    const T* from = moments + line * s.moment_pitch + K * group;
-    RowMoments<K, T> at;
-    this->moments_along(window, from, bases + 2 * kept * s.cells + group, at);
-    T l1[1][K];
+    const float* from = moments + line * s.moment_pitch + K * group;
+    RowMoments<K> at;
+    moments_along(window, from, bases + 2 * kept * s.cells + group, at);
+    float l1[1][K];
     if (p.l1 && p.l1_windowed) blur_along(window, from + 4 * s.each_moment, l1);
 
-    const T mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - this->pad_d();
+    const float mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - pad_d();
     // Where positions are that matter here. Under reflect those outside mirror those inside.
     const bool reflect = p.padding == Padding::reflect;
-    const bool row_exists = reflect || (row >= crop() && row < p.height - crop());
+    const bool row_exists = reflect || (row >= p.crop && row < p.height - p.crop);
     const bool row_own = row_exists && row >= row0 && row < row1;
-    const T row_gain =
-        Gradients ? this->incoming() * (is_edge(row, p.height, p.padding) ? T(2) : T(1)) : T(0);
-    T block_ssim = 0, block_l1 = 0;
-    T* to = maps + line * s.map_pitch + K * group;
+    const float row_gain =
+        Gradients ? p.incoming.of<float>(image) * (is_edge(row, p.height, p.padding) ? 2.f : 1.f) : 0.f;
+    float block_ssim = 0, block_l1 = 0;
+    float* to = maps + line * s.map_pitch + K * group;
     const int each_map = K * s.map_pitch, first_col = col0 - s.margin + K * group;
     if (Gradients && p.grad_map.data) {
 #pragma unroll 1
-      for (int o = 0; o < K; ++o) to[o] = this->incoming_at(row, first_col + o);
+      for (int o = 0; o < K; ++o) to[o] = incoming_at(p, image, channel, row, first_col + o);
     }
 #pragma unroll
     for (int half = 0; half < K; half += 4) {
-      Some<T, 4> map[M], l1_gain;
+      Some<4> map[M], l1_gain;
 #pragma unroll
       for (int u = 0; u < 4; ++u) {
         const int o = half + u, col = first_col + o;
-        const bool exists = row_exists && (reflect || (col >= crop() && col < p.width - crop()));
+        const bool exists = row_exists && (reflect || (col >= p.crop && col < p.width - p.crop));
         const bool own = row_own && exists && col >= col0 && col < col1;
-        const Moments<T> mu{at.mean_m[o] + mean_m, at.mean_d[o] + mean_d, at.s_mm[o], at.s_dd[o]};
-        T gain = is_edge(col, p.width, p.padding) ? T(2) * row_gain : row_gain;
+        const Moments<float> mu{at.mean_m[o] + mean_m, at.mean_d[o] + mean_d, at.s_mm[o], at.s_dd[o]};
+        float gain = is_edge(col, p.width, p.padding) ? 2.f * row_gain : row_gain;
         if (Gradients && p.grad_map.data) gain *= to[o];
-        const T g = p.ssim_gain * gain;
-        const T g_cs = p.radius > 0 ? g : T(0);  // one tap: no variance, but large terms to cancel
-        T maps_here[4];
-        const T loss = loss_and_maps<Gradients>(mu, p.c1, p.c2, p.luminance, at.mean_m[o] + at.centre_m,
-                                                at.mean_d[o] + at.centre_d, g, g_cs, maps_here);
+        const float g = p.ssim_gain * gain;
+        const float g_cs = p.radius > 0 ? g : 0.f;  // one tap: no variance, but large terms to cancel
+        float maps_here[4];
+        const float loss = loss_and_maps<Gradients>(mu, p.c1, p.c2, p.luminance, at.mean_m[o] + at.centre_m,
+                                                    at.mean_d[o] + at.centre_d, g, g_cs, maps_here);
         if (own) {
           block_ssim += loss;
           if (p.l1 && p.l1_windowed) block_l1 += l1[0][o];
         }
         if (!Gradients) {
-          map[0].v[u] = p.ssim_weight * loss + (p.l1 && p.l1_windowed ? p.l1_weight * l1[0][o] : T(0));
+          map[0].v[u] = p.ssim_weight * loss + (p.l1 && p.l1_windowed ? p.l1_weight * l1[0][o] : 0.f);
           continue;
         }
-        map[0].v[u] = exists ? maps_here[0] : T(0);
-        map[1].v[u] = exists ? maps_here[1] : T(0);
-        map[2].v[u] = exists ? maps_here[2] : T(0);
-        if (Gradients == 2) map[M - 1].v[u] = exists ? maps_here[3] : T(0);
-        l1_gain.v[u] = exists ? p.l1_gain * gain : T(0);
+        map[0].v[u] = exists ? maps_here[0] : 0.f;
+        map[1].v[u] = exists ? maps_here[1] : 0.f;
+        map[2].v[u] = exists ? maps_here[2] : 0.f;
+        if (Gradients == 2) map[M - 1].v[u] = exists ? maps_here[3] : 0.f;
+        l1_gain.v[u] = exists ? p.l1_gain * gain : 0.f;
       }
 #pragma unroll
       for (int q = 0; q < (Gradients ? M : 1); ++q) {
-        if (Gradients || p.loss_map.data) *reinterpret_cast<Some<T, 4>*>(to + q * each_map + half) = map[q];
+        if (Gradients || p.loss_map.data) *reinterpret_cast<Some<4>*>(to + q * each_map + half) = map[q];
       }
-      if (Gradients && p.l1 && p.l1_windowed)
-        *reinterpret_cast<Some<T, 4>*>(to + M * each_map + half) = l1_gain;
+      if (Gradients && p.l1 && p.l1_windowed) *reinterpret_cast<Some<4>*>(to + M * each_map + half) = l1_gain;
     }
     sum_ssim += block_ssim, sum_l1 += block_l1;
     if (Gradients || !p.loss_map.data || !row_own) return;
-    T* loss_map = p.loss_map.template plane<T>(image, channel) + (row - crop()) * p.loss_map.h;
+    float* loss_map = p.loss_map.plane<float>(image, channel) + (row - p.crop) * p.loss_map.h;
 #pragma unroll 1
     for (int o = 0; o < K; ++o) {
       const int col = first_col + o;
-      if (col < crop() || col >= p.width - crop() || col >= col1) continue;
-      T loss = to[o];
+      if (col < p.crop || col >= p.width - p.crop || col >= col1) continue;
+      float loss = to[o];
       if (p.l1 && !p.l1_windowed) loss += p.l1_weight * pixel_l1(row, col);
-      loss_map[(col - crop()) * p.loss_map.w] = loss;
+      loss_map[(col - p.crop) * p.loss_map.w] = loss;
     }
   }
 
-  __device__ __forceinline__ T pixel_l1(int row, int col) const {
-    T l1 = 0;
-    this->with_type([&](auto* tag) {
+  __device__ __forceinline__ float pixel_l1(int row, int col) const {
+    float l1 = 0;
+    with_type(p.dtype, [&](auto* tag) {
       using E = std::remove_pointer_t<decltype(tag)>;
-      const T x = wide(*pixel<E>(p.x, row, col)), y = wide(*pixel<E>(p.y, row, col));
+      const float x = wide(*pixel<E>(p.x, row, col)), y = wide(*pixel<E>(p.y, row, col));
       l1 = (x < y ? y - x : x - y) * p.inverse_range;
     });
     return l1;
   }
   template <class E>
   __device__ __forceinline__ E* pixel(const View& images, int row, int col) const {
-    return images.template plane<E>(image, channel) + row * images.h + col * images.w;
+    return images.plane<E>(image, channel) + row * images.h + col * images.w;
   }
 
   // ---- The maps of one row, blurred at K own columns, into the ring; the chunk's first row is slot `slot`.
   __device__ __forceinline__ void blur_maps(int slot, int kept, int task) {
-    const int line = Base::template row_of_lane<K>(), group = Base::template group_of_lane<K>(task);
+    const int line = row_of_lane<K>(), group = group_of_lane<K>(task);
     if (K * group >= col1 - col0) return;
     maps_along<K, M>(window, maps + line * s.map_pitch + K * group, K * s.map_pitch,
                      bases + 2 * kept * s.cells + cell_of(group), s.cells, cell_of(0), p.l1 && p.l1_windowed,
@@ -217,20 +209,20 @@ class Ring : RingMoments<T> {
   // rows above the first one of the last chunk, whose bases are `kept`.
   __device__ __forceinline__ void gradient_down(int row, int slot, int kept, int column) {
     if (column >= col1 - col0 || row + K <= row0) return;
-    const T* cells = bases + own_cell_of(column / K);
+    const float* cells = bases + own_cell_of(column / K);
     const auto chunk_of = [&](int i) {  // where the bases of input i are
       const int back = (s.lag + K - 1 - i) / K;
       return (kept >= back ? kept - back : kept - back + s.chunks) * 2 * s.cells;
     };
     const auto place = [&](int i) { return next(slot, i, s.capacity) * s.ring_pitch; };
-    T out[M][K], l1[1][K], base_m, base_d;
+    float out[M][K], l1[1][K], base_m, base_d;
     maps_down(window, ring + column, s.capacity * s.ring_pitch, s.ring_pitch, place, cells, s.cells, chunk_of,
               p.l1 && p.l1_windowed, out, l1, base_m, base_d);
     const bool pixel_l1 = p.l1 && !p.l1_windowed;
-    T* stage = ring + column;  // of rows that nobody reads any more
+    float* stage = ring + column;  // of rows that nobody reads any more
     if (pixel_l1 && p.grad_map.data) {
 #pragma unroll 1
-      for (int o = 0; o < K; ++o) stage[place(o)] = this->incoming_at(row + o, col0 + column);
+      for (int o = 0; o < K; ++o) stage[place(o)] = incoming_at(p, image, channel, row + o, col0 + column);
     }
 
     const auto each_own_row = [&](auto f) {
@@ -239,30 +231,28 @@ class Ring : RingMoments<T> {
         if (row + o >= row0 && row + o < row1) f(o);
       }
     };
-    T a[K], b[K];
-    this->with_type([&](auto* tag) {
+    float a[K], b[K];
+    with_type(p.dtype, [&](auto* tag) {
       using E = std::remove_pointer_t<decltype(tag)>;
       const E *x = pixel<E>(p.x, row, col0 + column), *y = pixel<E>(p.y, row, col0 + column);
       each_own_row([&](int o) { a[o] = wide(x[o * p.x.h]), b[o] = wide(y[o * p.y.h]); });
     });
     const auto value = reading(base_m, base_d);
-    const T col_edge = is_edge(col0 + column, p.width, p.padding) ? T(0.5) : T(1);
-    const T pixel_gain = pixel_l1 ? p.l1_gain * this->incoming() : T(0);
+    const float col_edge = is_edge(col0 + column, p.width, p.padding) ? 0.5f : 1.f;
+    const float pixel_gain = pixel_l1 ? p.l1_gain * p.incoming.of<float>(image) : 0.f;
     each_own_row([&](int o) {
-      const T by_m = value.m(a[o], b[o]) * out[0][o], by_d = value.d(a[o], b[o]) * out[1][o];
-      const T edge = is_edge(row + o, p.height, p.padding) ? T(0.5) * col_edge : col_edge;
-      T of_x = edge * ((out[2][o] - by_m) + by_d), of_y = edge * ((out[M - 1][o] - by_m) - by_d);
+      const float by_m = value.m(a[o], b[o]) * out[0][o], by_d = value.d(a[o], b[o]) * out[1][o];
+      const float edge = is_edge(row + o, p.height, p.padding) ? 0.5f * col_edge : col_edge;
+      float of_x = edge * ((out[2][o] - by_m) + by_d), of_y = edge * ((out[M - 1][o] - by_m) - by_d);
       if (p.l1) {
-        T gain = p.l1_windowed ? edge * l1[0][o] : pixel_gain;
+        float gain = p.l1_windowed ? edge * l1[0][o] : pixel_gain;
         if (pixel_l1 && p.grad_map.data) gain *= stage[place(o)];
-        const T difference = a[o] - b[o];
-        // sign(0) = 0, sign(NaN) = NaN
-        const T by = difference > 0 ? gain : (difference < 0 ? -gain : difference * gain);
+        const float by = gradient_of_l1(a[o] - b[o], gain);
         of_x += by, of_y -= by;
       }
       a[o] = of_x, b[o] = of_y;
     });
-    this->with_type([&](auto* tag) {
+    with_type(p.dtype, [&](auto* tag) {
       using E = std::remove_pointer_t<decltype(tag)>;
       E* grad_x = pixel<E>(p.grad_x, row, col0 + column);
       each_own_row([&](int o) { narrow(a[o], grad_x[o * p.grad_x.h]); });
@@ -273,10 +263,10 @@ class Ring : RingMoments<T> {
   }
 };
 
-template <int K, int Gradients, class T>
-__global__ void __launch_bounds__(ring_threads, sizeof(T) == 8 || (Gradients && ring_spills_at_two) ? 1 : 2)
-    ring_kernel(const __grid_constant__ RingParams<T> params) {
-  Ring<K, Gradients, T>(params, ssimloss_shared).run();
+template <int K, int Gradients>
+__global__ void __launch_bounds__(ring_threads, Gradients&& ring_spills_at_two ? 1 : 2)
+    ring_kernel(const __grid_constant__ RingParams params) {
+  Ring<K, Gradients>(params, ssimloss_shared).run();
 }
 
 }  // namespace ssimloss

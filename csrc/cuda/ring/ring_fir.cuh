@@ -8,21 +8,21 @@
 namespace ssimloss {
 
 // N elements side by side, aligned to their size.
-template <class T, int N>
-struct alignas(N * sizeof(T) > 16 ? 16 : N * sizeof(T)) Some {
-  T v[N];
+template <int N>
+struct alignas(N * sizeof(float) > 16 ? 16 : N * sizeof(float)) Some {
+  float v[N];
 };
-template <int N, class T>
-__device__ __forceinline__ const Some<T, N>& some(const T* from) {
-  return *reinterpret_cast<const Some<T, N>*>(from);
+template <int N>
+__device__ __forceinline__ const Some<N>& some(const float* from) {
+  return *reinterpret_cast<const Some<N>*>(from);
 }
 
 // The weight of input k of an output, k from 0 to 2 radius.
-template <class T>
 struct RingWindow {
   int radius;
-  const T* taps;  // in shared memory, that of input k at k + 3: those of inputs 1, 5, 9, ... lie on 16 bytes
-  const T* rim;   // in the parameters, the first 10
+  const float*
+      taps;  // in shared memory, that of input k at k + 3: those of inputs 1, 5, 9, ... lie on 16 bytes
+  const float* rim;  // in the parameters, the first 10
 };
 
 // out[q][o] = sum_k taps[k] in_q(o + k), k from 0 to 2 radius. fetch(i, N, v) sets v[q][u] = in_q(i + u), u <
@@ -30,8 +30,8 @@ struct RingWindow {
 // window holds it and no others: 0 * NaN would be NaN. So the first and last K inputs make triangles, whose
 // weights are known places of `rim`; between them each input feeds all K outputs, with weights from shared
 // memory.
-template <int K, int Q, class T, class Fetch>
-__device__ __forceinline__ void fir(const RingWindow<T>& window, T (&out)[Q][K], Fetch fetch) {
+template <int K, int Q, class Fetch>
+__device__ __forceinline__ void fir(const RingWindow& window, float (&out)[Q][K], Fetch fetch) {
   const int r = window.radius;
 #pragma unroll
   for (int q = 0; q < Q; ++q) {
@@ -40,14 +40,14 @@ __device__ __forceinline__ void fir(const RingWindow<T>& window, T (&out)[Q][K],
   }
   // Inputs [i, i + N) of which `has(u, o)` belong to output o, with weight(u, o).
   const auto add = [&](int i, auto N, auto has, auto weight) {
-    T v[Q][N.value];
+    float v[Q][N.value];
     fetch(i, N, v);
 #pragma unroll
     for (int u = 0; u < N.value; ++u) {
 #pragma unroll
       for (int o = 0; o < K; ++o) {
         if (!has(u, o)) continue;
-        const T w = weight(u, o);
+        const float w = weight(u, o);
 #pragma unroll
         for (int q = 0; q < Q; ++q) out[q][o] += w * v[q][u];
       }
@@ -55,7 +55,7 @@ __device__ __forceinline__ void fir(const RingWindow<T>& window, T (&out)[Q][K],
   };
   constexpr std::integral_constant<int, 4> four{};
   constexpr std::integral_constant<int, 2> two{};
-  const T *rim = window.rim, *taps = window.taps;
+  const float *rim = window.rim, *taps = window.taps;
   if (K == 4 && r < 2) {  // the triangles would overlap
     add(
         0, four, [&](int u, int o) { return u >= o && u - o <= 2 * r; },
@@ -70,10 +70,10 @@ __device__ __forceinline__ void fir(const RingWindow<T>& window, T (&out)[Q][K],
     add(i, four, [&](int u, int o) { return i + u >= o; }, [&](int u, int o) { return rim[i + u - o]; });
 #pragma unroll 1
   for (int i = K; i + 3 <= 2 * r; i += 4) {
-    T w[K + 4];
+    float w[K + 4];
 #pragma unroll
     for (int j = 0; j < K + 4; j += 4) {
-      const Some<T, 4> part = some<4>(taps + i - K + 4 + j);
+      const Some<4> part = some<4>(taps + i - K + 4 + j);
 #pragma unroll
       for (int u = 0; u < 4; ++u) w[j + u] = part.v[u];
     }
@@ -87,9 +87,15 @@ __device__ __forceinline__ void fir(const RingWindow<T>& window, T (&out)[Q][K],
         [&](int u, int o) { return rim[o - j - u]; });
 }
 
+// The cell of a group of K windows: that in their middle.
+template <int K>
+__device__ __forceinline__ int cell_of(const RingWindow& window, int group) {
+  return group + (window.radius + (K - 1) / 2) / K;
+}
+
 // One quantity along a row, from windows that begin at `from`.
-template <int K, class T>
-__device__ __forceinline__ void blur_along(const RingWindow<T>& window, const T* from, T (&out)[1][K]) {
+template <int K>
+__device__ __forceinline__ void blur_along(const RingWindow& window, const float* from, float (&out)[1][K]) {
   fir<K>(window, out, [&](int i, auto N, auto& v) {
     const auto part = some<decltype(N)::value>(from + i);
 #pragma unroll

@@ -24,9 +24,6 @@
 // benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
-#include "../common/launch.h"
-#include "../common/sums.cuh"
-#include "../tiles/tile_plane.cuh"
 #include "ring_moments.cuh"
 
 namespace ssimloss {
@@ -36,19 +33,17 @@ struct ScaleCut {
   int first_block, bands, band_rows;
 };
 
-template <class T>
 struct ScalesParams {
-  RingParams<T> block;  // its radius is the largest; its taps are not used
+  RingParams block;  // its radius is the largest; its taps are not used
   int scales;
   int radius[max_scales], taps_at[max_scales];  // in shared memory
-  T taps[max_scales][33];
+  float taps[max_scales][33];
   ScaleCut cut[max_scales];  // of adjoint_kernel
-  T* maps;                   // [planes][map][height - 2 crop][width - 2 crop]
-  T* parts;  // [planes][scale][gradient][height][width]: of the gradient, where there are several scales
+  float* maps;               // [planes][map][height - 2 crop][width - 2 crop]
+  float* parts;  // [planes][scale][gradient][height][width]: of the gradient, where there are several scales
 };
 
-template <class T>
-__device__ __forceinline__ void load_taps(const ScalesParams<T>& all, T* to) {
+__device__ __forceinline__ void load_taps(const ScalesParams& all, float* to) {
 #pragma unroll 1
   for (int j = 0; j < all.scales; ++j) {
     const int r = all.radius[j];
@@ -64,38 +59,27 @@ struct ScalesInterval {
 };
 
 // As many as registers allow: warps hide each other's waiting.
-template <class T>
-__host__ __device__ constexpr int scales_threads(int gradients) {
-  return sizeof(T) == 8 ? 256 : (gradients == 2 ? 512 : 768);
-}
+__host__ __device__ constexpr int scales_threads(int gradients) { return gradients == 2 ? 512 : 768; }
 
-template <int Gradients, class T>
-class Scales : RingMoments<T, true> {
-  using Base = RingMoments<T, true>;
-  using Base::crop, Base::next, Base::previous, Base::divided, Base::lane;
-  using Base::p, Base::s, Base::raw, Base::moments, Base::maps, Base::bases, Base::image, Base::channel,
-      Base::row0, Base::row1, Base::col0, Base::col1;
-  using typename Base::Pair;
-  static constexpr int R = 8, K = 4, threads = scales_threads<T>(Gradients);
+template <int Gradients>
+class Scales : RingMoments<true> {
+  static constexpr int R = 8, K = 4, threads = scales_threads(Gradients);
   static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, and a or a_m and a_d; then cs
 
  public:
-  __device__ __forceinline__ Scales(const ScalesParams<T>& params, unsigned char* shared)
-      : Base(params.block, shared),
-        all(params),
-        running(this->ring),
-        partial(this->taps + s.partial - s.taps) {
-    row0 += crop(), col0 += crop();
-    row1 = row0 + p.band_rows < p.height - crop() ? row0 + p.band_rows : p.height - crop();
-    col1 = col0 + p.own < p.width - crop() ? col0 + p.own : p.width - crop();
-    load_taps(all, this->taps);
+  __device__ __forceinline__ Scales(const ScalesParams& params, unsigned char* shared)
+      : RingMoments(params.block, shared), all(params), running(ring), partial(taps + s.partial - s.taps) {
+    row0 += p.crop, col0 += p.crop;
+    row1 = row0 + p.band_rows < p.height - p.crop ? row0 + p.band_rows : p.height - p.crop;
+    col1 = col0 + p.own < p.width - p.crop ? col0 + p.own : p.width - p.crop;
+    load_taps(all, taps);
   }
 
   __device__ __forceinline__ void run() {
     for (int i = int(threadIdx.x); i < 2 * 32 * tasks(own_columns()); i += threads) partial[i] = 0;
     if (threadIdx.x == 0) set_interval(-1, 0, 0);
     __syncthreads();
-    const int chunks = divided(row1 - row0, R), r = p.radius;
+    const int chunks = divided_up(row1 - row0, R), r = p.radius;
     int slot = 0, turn = 0;  // of the chunk in the ring; of the two buffers of moments, and the intervals
 #pragma unroll 1
     for (int n = -1; n <= chunks; ++n) {  // the first time only fills
@@ -107,7 +91,7 @@ class Scales : RingMoments<T, true> {
         ScalesInterval& now = interval(turn);
         const int row = row0 + R * n;
 #pragma unroll 1
-        for (int task = this->warp(); task < now.tasks; task = this->take(&now.taken)) {
+        for (int task = warp(); task < now.tasks; task = take(&now.taken)) {
           if (task < now.along_from) {
             down(step, row, slot, turn, task);
           } else if (task < now.pad_from) {
@@ -119,18 +103,19 @@ class Scales : RingMoments<T, true> {
           } else {
             task -= now.fill_from;
             const int to = n < 0 ? task : next(slot, 2 * r + R + task, s.capacity);
-            this->with_type([&](auto* tag) { fill_line(tag, (n < 0 ? row0 - r : row + R + r) + task, to); });
+            with_type(p.dtype,
+                      [&](auto* tag) { fill_line(tag, (n < 0 ? row0 - r : row + R + r) + task, to); });
           }
         }
         __syncthreads();
       }
       if (n >= 0) slot = next(slot, R, s.capacity);
     }
-    T sum_ssim = 0, sum_l1 = 0;
+    float sum_ssim = 0, sum_l1 = 0;
     for (int i = int(threadIdx.x); i < 32 * tasks(own_columns()); i += threads)
       sum_ssim += partial[2 * i], sum_l1 += partial[2 * i + 1];
     if (!p.sums) return;
-    const int tile = (row0 - crop()) / p.band_rows * p.strips + (col0 - crop()) / p.own,
+    const int tile = (row0 - p.crop) / p.band_rows * p.strips + (col0 - p.crop) / p.own,
               tiles = p.strips * p.bands;
     if (p.l1 && !p.l1_windowed) {  // every pixel, whatever the padding: shared out over the blocks
       const int64_t pixels = int64_t(p.height) * p.width;
@@ -138,41 +123,38 @@ class Scales : RingMoments<T, true> {
       for (int64_t i = int64_t(tile) * threads + threadIdx.x; i < pixels; i += int64_t(tiles) * threads)
         sum_l1 += pixel_l1(i / p.width, i % p.width);
     }
-    double total[2] = {double(sum_ssim), double(sum_l1)};
-    sum_block(total[0], total[1], reinterpret_cast<double*>(raw));
-    if (threadIdx.x != 0) return;
-    double* sums = p.sums + 2 * ((int64_t(image) * p.channels + channel) * tiles + tile);
-    sums[0] = total[0], sums[1] = total[1];
+    write_sums(p, plane_of(p, image, channel), tile, sum_ssim, sum_l1, raw);
   }
 
  private:
-  const ScalesParams<T>& all;
-  T* running;  // [3][R][map_pitch]: the product of what came before, at last l; the loss; the gain
-  T* partial;  // [lane of a task along rows][2]: sums of the ssim and the l1 terms, whoever takes the task
+  const ScalesParams& all;
+  float* running;  // [3][R][map_pitch]: the product of what came before, at last l; the loss; the gain
+  float*
+      partial;  // [lane of a task along rows][2]: sums of the ssim and the l1 terms, whoever takes the task
 
-  __device__ __forceinline__ RingWindow<T> window_of(int j) const {
-    const T* own = this->taps + all.taps_at[j];
+  __device__ __forceinline__ RingWindow window_of(int j) const {
+    const float* own = taps + all.taps_at[j];
     return {all.radius[j], own, own + 3};
   }
   __device__ __forceinline__ ScalesInterval& interval(int turn) const {
-    return reinterpret_cast<ScalesInterval*>(this->taps + s.queues - s.taps)[turn];
+    return reinterpret_cast<ScalesInterval*>(taps + s.queues - s.taps)[turn];
   }
   // Step `step` of chunk n, heavy tasks first.
   __device__ __forceinline__ void set_interval(int n, int step, int turn) const {
     ScalesInterval& to = interval(turn);
-    const int chunks = divided(row1 - row0, R), new_rows = n < 0 ? 2 * p.radius + R : R;
+    const int chunks = divided_up(row1 - row0, R), new_rows = n < 0 ? 2 * p.radius + R : R;
     const bool goes_down = n >= 0 && n < chunks, goes_along = step > 0 || n > 0;
     const Columns columns = columns_of(goes_down ? all.radius[step] : 0);
     const int inside = columns.end - columns.begin;
     to.taken = threads / 32;
     to.along_from = goes_down ? tasks(inside) : 0;
     to.pad_from = to.along_from + (goes_along ? tasks(own_columns()) : 0);
-    to.fill_from = to.pad_from + (goes_down ? divided(columns.all - inside, 32) : 0);
+    to.fill_from = to.pad_from + (goes_down ? divided_up(columns.all - inside, 32) : 0);
     to.tasks = to.fill_from + (step == 0 && n + 1 < chunks ? new_rows : 0);
   }
-  __device__ __forceinline__ int own_columns() const { return K * divided(col1 - col0, K); }
+  __device__ __forceinline__ int own_columns() const { return K * divided_up(col1 - col0, K); }
   // Warps' tasks in so many columns of a chunk.
-  __device__ __forceinline__ static int tasks(int columns) { return R / K * divided(columns, 32); }
+  __device__ __forceinline__ static int tasks(int columns) { return R / K * divided_up(columns, 32); }
   // Of the moments of a scale: all, and the cells [begin, end) that have pixels. The others, of zero padding
   // alone, need no window.
   struct Columns {
@@ -181,13 +163,13 @@ class Scales : RingMoments<T, true> {
   __device__ __forceinline__ Columns columns_of(int radius) const {
     const int all = own_columns() + 2 * radius;
     if (p.padding != Padding::zeros) return {all, 0, all};
-    const int end = K * divided(p.width - col0 + radius, K);
+    const int end = K * divided_up(p.width - col0 + radius, K);
     return {all, radius > col0 ? (radius - col0) / K * K : 0, end < all ? end : all};
   }
-  __device__ __forceinline__ T* moments_of(int parity) const {
+  __device__ __forceinline__ float* moments_of(int parity) const {
     return moments + parity * s.moments * s.each_moment;
   }
-  __device__ __forceinline__ T* cells_of(int parity, int part) const {
+  __device__ __forceinline__ float* cells_of(int parity, int part) const {
     return bases + (R / K * parity + part) * 2 * s.cells;
   }
 
@@ -196,42 +178,42 @@ class Scales : RingMoments<T, true> {
   __device__ __forceinline__ void fill_line(E*, int row, int slot) const {
     if (p.padding == Padding::reflect) row = mirrored(row, p.height);
     const bool exists = row >= 0 && row < p.height;
-    const E* x = p.x.template plane<E>(image, channel) + (exists ? row : 0) * p.x.h;
-    const E* y = p.y.template plane<E>(image, channel) + (exists ? row : 0) * p.y.h;
-    T* to = raw + 2 * slot * s.raw_pitch;
+    const E* x = p.x.plane<E>(image, channel) + (exists ? row : 0) * p.x.h;
+    const E* y = p.y.plane<E>(image, channel) + (exists ? row : 0) * p.y.h;
+    float* to = raw + 2 * slot * s.raw_pitch;
     const int again = slot < s.repeated ? 2 * s.capacity * s.raw_pitch : 0, first = col0 - s.reach;
     const bool pyramid = p.pyramid;
-    const auto pair = [&](T a, T b) { return pyramid ? Pair{a, b} : Pair{a + b, a - b}; };
+    const auto pair = [&](float a, float b) { return pyramid ? Pair{a, b} : Pair{a + b, a - b}; };
     const int step = p.in_fours ? 4 : 1;
 #pragma unroll 1
-    for (int k = step * lane(); k < this->filled; k += step * 32) {
+    for (int k = step * lane(); k < filled; k += step * 32) {
       if (p.in_fours && exists && first + k >= 0 && first + k + 4 <= p.width) {
         const Four<E> a = *reinterpret_cast<const Four<E>*>(x + (first + k));
         const Four<E> b = *reinterpret_cast<const Four<E>*>(y + (first + k));
 #pragma unroll
         for (int u = 0; u < 4; u += 2) {
           const Pair one = pair(wide(a.v[u]), wide(b.v[u])), two = pair(wide(a.v[u + 1]), wide(b.v[u + 1]));
-          const Some<T, 4> both{one.v[0], one.v[1], two.v[0], two.v[1]};
-          *reinterpret_cast<Some<T, 4>*>(to + 2 * (k + u)) = both;
-          if (again) *reinterpret_cast<Some<T, 4>*>(to + again + 2 * (k + u)) = both;
+          const Some<4> both{one.v[0], one.v[1], two.v[0], two.v[1]};
+          *reinterpret_cast<Some<4>*>(to + 2 * (k + u)) = both;
+          if (again) *reinterpret_cast<Some<4>*>(to + again + 2 * (k + u)) = both;
         }
         continue;
       }
       if (step == 4 && p.padding != Padding::reflect &&
           (!exists || first + k <= -4 || first + k >= p.width)) {
-        const T d = this->pad_d();
-        const Some<T, 4> both{T(0), d, T(0), d};
+        const float d = pad_d();
+        const Some<4> both{0.f, d, 0.f, d};
 #pragma unroll
         for (int u = 0; u < 8; u += 4) {
-          *reinterpret_cast<Some<T, 4>*>(to + 2 * k + u) = both;
-          if (again) *reinterpret_cast<Some<T, 4>*>(to + again + 2 * k + u) = both;
+          *reinterpret_cast<Some<4>*>(to + 2 * k + u) = both;
+          if (again) *reinterpret_cast<Some<4>*>(to + again + 2 * k + u) = both;
         }
         continue;
       }
 #pragma unroll 1
       for (int u = k; u < k + step; ++u) {
         const int col = p.padding == Padding::reflect ? mirrored(first + u, p.width) : first + u;
-        Pair one{T(0), this->pad_d()};
+        Pair one{0.f, pad_d()};
         if (exists && col >= 0 && col < p.width) one = pair(wide(x[col * p.x.w]), wide(y[col * p.y.w]));
         *reinterpret_cast<Pair*>(to + 2 * u) = one;
         if (again) *reinterpret_cast<Pair*>(to + again + 2 * u) = one;
@@ -240,14 +222,13 @@ class Scales : RingMoments<T, true> {
   }
 
   __device__ __forceinline__ void down(int j, int row, int slot, int parity, int task) {
-    const RingWindow<T> window = window_of(j);
+    const RingWindow window = window_of(j);
     const Columns columns = columns_of(window.radius);
     const int part = task % (R / K), column = columns.begin + task / (R / K) * 32 + lane();
     if (column >= columns.end) return;
-    this->template moments_down<K>(
-        window, row + K * part, next(slot, p.radius - window.radius + K * part, s.capacity),
-        s.reach - window.radius, column, p.l1 && p.l1_windowed && j == all.scales - 1, cells_of(parity, part),
-        moments_of(parity) + K * part * s.moment_pitch);
+    moments_down<K>(window, row + K * part, next(slot, p.radius - window.radius + K * part, s.capacity),
+                    s.reach - window.radius, column, p.l1 && p.l1_windowed && j == all.scales - 1,
+                    cells_of(parity, part), moments_of(parity) + K * part * s.moment_pitch);
   }
 
   // Columns of zero padding alone, all rows of the chunk: each cell has the padding as its base.
@@ -256,65 +237,66 @@ class Scales : RingMoments<T, true> {
     int column = 32 * task + lane();
     if (column >= columns.begin) column += columns.end - columns.begin;
     if (column >= columns.all) return;
-    T* const to = moments_of(parity) + column;
+    float* const to = moments_of(parity) + column;
 #pragma unroll 1
     for (int i = 0; i < s.moments * R; ++i) to[i * s.moment_pitch] = 0;
     if (column % K) return;
 #pragma unroll 1
     for (int part = 0; part < R / K; ++part) {
-      T* const cell = cells_of(parity, part) + column / K;
-      cell[0] = 0, cell[s.cells] = this->pad_d();
+      float* const cell = cells_of(parity, part) + column / K;
+      cell[0] = 0, cell[s.cells] = pad_d();
     }
   }
 
   __device__ __forceinline__ void along(int j, int first_row, int slot, int parity, int task) {
-    const RingWindow<T> window = window_of(j);
-    const int part = task % (R / K), group = Base::template group_of_lane<K>(task / (R / K));
-    const int line = K * part + Base::template row_of_lane<K>(), row = first_row + line;
+    const RingWindow window = window_of(j);
+    const int part = task % (R / K), group = group_of_lane<K>(task / (R / K));
+    const int line = K * part + row_of_lane<K>(), row = first_row + line;
     if (K * group >= col1 - col0) return;
-    const T* from = moments_of(parity) + line * s.moment_pitch + K * group;
-    RowMoments<K, T> at;
-    this->moments_along(window, from, cells_of(parity, part) + group, at);
+    const float* from = moments_of(parity) + line * s.moment_pitch + K * group;
+    RowMoments<K> at;
+    moments_along(window, from, cells_of(parity, part) + group, at);
     const bool last = j == all.scales - 1, windowed_l1 = last && p.l1 && p.l1_windowed;
-    T l1[1][K];
+    float l1[1][K];
     if (windowed_l1) blur_along(window, from + 4 * s.each_moment, l1);
 
-    const T mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - this->pad_d();
+    const float mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - pad_d();
     const int each = R * s.map_pitch, first_col = col0 + K * group;
-    T* run = running + line * s.map_pitch + K * group;
-    T* to = maps + j * (M + 1) * each + line * s.map_pitch + K * group;
+    float* run = running + line * s.map_pitch + K * group;
+    float* to = maps + j * (M + 1) * each + line * s.map_pitch + K * group;
     if (j == 0) {
-      const T row_gain =
-          Gradients ? this->incoming() * (is_edge(row, p.height, p.padding) ? T(2) : T(1)) : T(0);
+      const float row_gain =
+          Gradients ? p.incoming.of<float>(image) * (is_edge(row, p.height, p.padding) ? 2.f : 1.f) : 0.f;
 #pragma unroll 1
       for (int o = 0; o < K; ++o) {
-        T gain = is_edge(first_col + o, p.width, p.padding) ? T(2) * row_gain : row_gain;
-        if (Gradients && p.grad_map.data) gain *= this->incoming_at(row, first_col + o);
+        float gain = is_edge(first_col + o, p.width, p.padding) ? 2.f * row_gain : row_gain;
+        if (Gradients && p.grad_map.data) gain *= incoming_at(p, image, channel, row, first_col + o);
         run[o] = p.ssim_gain * gain, run[each + o] = 0, run[2 * each + o] = gain;
       }
     }
-    const T* pixels = raw + 2 * (next(slot, p.radius + line, s.capacity) * s.raw_pitch + s.reach + K * group);
-    const auto value = Base::values(at.near_m, at.near_d);
-    T block_ssim = 0, block_l1 = 0;
-    Some<T, K> before = some<K>(run), total = some<K>(run + each);
-    Some<T, K> map[M + 1];
+    const float* pixels =
+        raw + 2 * (next(slot, p.radius + line, s.capacity) * s.raw_pitch + s.reach + K * group);
+    const auto value = values(at.near_m, at.near_d);
+    float block_ssim = 0, block_l1 = 0;
+    Some<K> before = some<K>(run), total = some<K>(run + each);
+    Some<K> map[M + 1];
     const auto positions = [&](auto is_last) {  // the last scale alone has an l
       constexpr bool last = decltype(is_last)::value;
 #pragma unroll
       for (int o = 0; o < K; ++o) {
-        const Moments<T> mu{at.mean_m[o] + mean_m, at.mean_d[o] + mean_d, at.s_mm[o], at.s_dd[o]};
-        Dissimilarity<T> e = dissimilarity<last>(mu, p.c1, p.c2);
-        if (last) e.e_l *= p.luminance, e.inverse_a *= p.luminance, e.l = T(1) - e.e_l;
-        T loss = total.v[o];
+        const Moments<float> mu{at.mean_m[o] + mean_m, at.mean_d[o] + mean_d, at.s_mm[o], at.s_dd[o]};
+        Dissimilarity<float> e = dissimilarity<last>(mu, p.c1, p.c2);
+        if (last) e.e_l *= p.luminance, e.inverse_a *= p.luminance, e.l = 1.f - e.e_l;
+        float loss = total.v[o];
         if (last) loss += e.e_l - loss * e.e_l;
         loss += e.e_cs - loss * e.e_cs;
         const Pair pixel = some<2>(pixels + 2 * o);
-        const T m = value.m(pixel.v[0], pixel.v[1]), d = value.d(pixel.v[0], pixel.v[1]);
+        const float m = value.m(pixel.v[0], pixel.v[1]), d = value.d(pixel.v[0], pixel.v[1]);
         if (Gradients) {
-          const T g_cs = window.radius > 0 ? before.v[o] * e.l : T(0);  // as in ring.cuh
-          const Coefficients<T> c =
-              coefficients<last, T>(mu, e, m - (at.mean_m[o] + at.centre_m), d - (at.mean_d[o] + at.centre_d),
-                                    before.v[o] * e.cs, g_cs);
+          const float g_cs = window.radius > 0 ? before.v[o] * e.l : 0.f;  // as in ring.cuh
+          const Coefficients<float> c =
+              coefficients<last, float>(mu, e, m - (at.mean_m[o] + at.centre_m),
+                                        d - (at.mean_d[o] + at.centre_d), before.v[o] * e.cs, g_cs);
           map[0].v[o] = c.b_m, map[1].v[o] = c.b_d;
           map[2].v[o] = Gradients == 2 ? c.a_m : c.a_m + c.a_d;
           if (Gradients == 2) map[M - 1].v[o] = c.a_d;
@@ -328,7 +310,7 @@ class Scales : RingMoments<T, true> {
           if (exists && windowed_l1) block_l1 += l1[0][o];
           loss *= p.ssim_weight;
           if (p.l1) {
-            const T pixel = magnitude_of(d + (at.near_d - this->pad_d()));
+            const float pixel = magnitude(d + (at.near_d - pad_d()));
             loss += p.l1_weight * (p.l1_windowed ? l1[0][o] : pixel);
           }
         }
@@ -337,38 +319,39 @@ class Scales : RingMoments<T, true> {
     };
     last ? positions(std::true_type{}) : positions(std::false_type{});
     if (last) {
-      T* sums = partial + 2 * (task * 32 + lane());
+      float* sums = partial + 2 * (task * 32 + lane());
       sums[0] += block_ssim, sums[1] += block_l1;
     }
     if (last && p.loss_map.data && row < row1) {
-      T* const losses = p.loss_map.template plane<T>(image, channel) + (row - crop()) * p.loss_map.h;
+      float* const losses = p.loss_map.plane<float>(image, channel) + (row - p.crop) * p.loss_map.h;
 #pragma unroll
       for (int o = 0; o < K; ++o) {
-        if (first_col + o < col1) losses[(first_col + o - crop()) * p.loss_map.w] = total.v[o];
+        if (first_col + o < col1) losses[(first_col + o - p.crop) * p.loss_map.w] = total.v[o];
       }
     }
-    *reinterpret_cast<Some<T, K>*>(run + each) = total;
+    *reinterpret_cast<Some<K>*>(run + each) = total;
     if (!Gradients) return;
-    *reinterpret_cast<Some<T, K>*>(run) = before;
+    *reinterpret_cast<Some<K>*>(run) = before;
 #pragma unroll
-    for (int q = 0; q <= M; ++q) *reinterpret_cast<Some<T, K>*>(to + q * each) = map[q];
+    for (int q = 0; q <= M; ++q) *reinterpret_cast<Some<K>*>(to + q * each) = map[q];
     if (last && row < row1) write(row, first_col, to, before, run + 2 * each);
   }
 
   // The maps of K positions: `from` those of the last scale, l and the gains of each.
-  __device__ __forceinline__ void write(int row, int col, const T* from, Some<T, K> l, const T* gains) const {
-    const int64_t width = p.width - 2 * crop(), size = width * (p.height - 2 * crop());
-    const int64_t plane = int64_t(image) * p.channels + channel, each = R * s.map_pitch;
+  __device__ __forceinline__ void write(int row, int col, const float* from, Some<K> l,
+                                        const float* gains) const {
+    const int64_t width = p.width - 2 * p.crop, size = width * (p.height - 2 * p.crop);
+    const int64_t plane = plane_of(p, image, channel), each = R * s.map_pitch;
     const int count = all.scales * M + (p.l1 && p.l1_windowed);
     const bool together = width % K == 0;  // then all lie on 16 bytes
-    T* to =
-        all.maps + (plane * count + (all.scales - 1) * M) * size + (row - crop()) * width + (col - crop());
-    const auto put = [&](T* at, T gain, const Some<T, K>& by, const Some<T, K>& values) {
-      Some<T, K> out;
+    float* to =
+        all.maps + (plane * count + (all.scales - 1) * M) * size + (row - p.crop) * width + (col - p.crop);
+    const auto put = [&](float* at, float gain, const Some<K>& by, const Some<K>& values) {
+      Some<K> out;
 #pragma unroll
       for (int o = 0; o < K; ++o) out.v[o] = gain * by.v[o] * values.v[o];
       if (together) {
-        *reinterpret_cast<Some<T, K>*>(at) = out;
+        *reinterpret_cast<Some<K>*>(at) = out;
         return;
       }
 #pragma unroll
@@ -376,36 +359,36 @@ class Scales : RingMoments<T, true> {
         if (col + o < col1) at[o] = out.v[o];
       }
     };
-    Some<T, K> behind;
+    Some<K> behind;
 #pragma unroll
     for (int o = 0; o < K; ++o) behind.v[o] = 1;
     if (p.l1 && p.l1_windowed) put(to + M * size, p.l1_gain, behind, some<K>(gains));
 #pragma unroll 1
     for (int j = all.scales - 1; j >= 0; --j, to -= M * size, from -= (M + 1) * each) {
 #pragma unroll
-      for (int q = 0; q < M; ++q) put(to + q * size, T(1), behind, some<K>(from + q * each));
-      const Some<T, K> cs = some<K>(from + M * each);
+      for (int q = 0; q < M; ++q) put(to + q * size, 1.f, behind, some<K>(from + q * each));
+      const Some<K> cs = some<K>(from + M * each);
 #pragma unroll
       for (int o = 0; o < K; ++o) behind.v[o] *= cs.v[o] * l.v[o], l.v[o] = 1;
     }
   }
 
-  __device__ __forceinline__ T pixel_l1(int64_t row, int64_t col) const {
-    T l1 = 0;
-    this->with_type([&](auto* tag) {
+  __device__ __forceinline__ float pixel_l1(int64_t row, int64_t col) const {
+    float l1 = 0;
+    with_type(p.dtype, [&](auto* tag) {
       using E = std::remove_pointer_t<decltype(tag)>;
-      const T x = wide(p.x.template plane<E>(image, channel)[row * p.x.h + col * p.x.w]);
-      const T y = wide(p.y.template plane<E>(image, channel)[row * p.y.h + col * p.y.w]);
-      l1 = magnitude_of((p.pyramid ? y : x - y) * (p.pyramid ? T(1) : p.inverse_range));
+      const float x = wide(p.x.plane<E>(image, channel)[row * p.x.h + col * p.x.w]);
+      const float y = wide(p.y.plane<E>(image, channel)[row * p.y.h + col * p.y.w]);
+      l1 = magnitude((p.pyramid ? y : x - y) * (p.pyramid ? 1.f : p.inverse_range));
     });
     return l1;
   }
 };
 
-template <int Gradients, class T>
-__global__ void __launch_bounds__(scales_threads<T>(Gradients), 1)
-    scales_kernel(const __grid_constant__ ScalesParams<T> params) {
-  Scales<Gradients, T>(params, ssimloss_shared).run();
+template <int Gradients>
+__global__ void __launch_bounds__(scales_threads(Gradients), 1)
+    scales_kernel(const __grid_constant__ ScalesParams params) {
+  Scales<Gradients>(params, ssimloss_shared).run();
 }
 
 }  // namespace ssimloss

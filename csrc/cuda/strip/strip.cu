@@ -3,83 +3,100 @@
 
 #include <algorithm>
 #include <climits>
-#include <cmath>
 #include <cstdlib>
 
-#include "../common/params.h"
+#include "../plan/plan.h"
+#include "../route.h"
 
 namespace ssimloss {
 namespace {
 
-// How the levels of one launch are cut.
-struct Plan {
-  int64_t columns;  // of a strip at most, for the launch's warps
-  int64_t margin;   // columns on each side that a block needs beyond its own
-  int64_t band_rows;
-  int threads;
+// How the levels of one launch are cut. Strips of each are equally wide, in multiples of 8, and as wide as
+// `own` at most, which is the first one's.
+int64_t strips_of(const Problem& p, const Cut& cut) { return divided(p.width, cut.own); }
+int64_t own_of(const Problem& p, const Cut& cut) {
+  return divided(divided(p.width, strips_of(p, cut)), 8) * 8;
+}
+int64_t bands_of(const Problem& p, const Cut& cut) { return divided(p.height, cut.band_rows); }
+int64_t pieces_of(const Problem& p, const Cut& cut) { return strips_of(p, cut) * bands_of(p, cut); }
+
+// A family for least_time. A multiprocessor's time is that of the scheduler with most warps, times four; and,
+// for each round of blocks, that of strip_waiting_warps.
+struct StripSearch {
+  const Problem* levels;
+  int count;
+  bool pools;
+  int64_t height = levels[0].height, width = levels[0].width;  // the first level is the tallest and widest
+  int gradients = levels[0].gradients;
+  int64_t margin = gradients || pools ? strip_radius : 0;  // pooling's: threads (strip_pool.cuh)
+  int widest = int(strip_threads - 2 * margin) / 8 * 8;
+  double gain = strip_narrower;
+  Device device = current_device();
+  int own = 0;
+  int64_t warps = 0, resident = 0;
+
+  bool set(int columns) {
+    bool same = true;  // narrower strips make as many
+    for (int j = 0; j < count; ++j) same = same && !narrowest(levels[j].width, columns);
+    if (same) return false;
+    warps = 0;
+    Cut cut;
+    cut.own = own = columns;
+    for (int j = 0; j < count; ++j) warps = std::max(warps, divided(own_of(levels[j], cut) + 2 * margin, 32));
+    // Warps at once, as far as registers go.
+    const bool maps_or_levels = levels[0].grad_map.data || levels[0].sum_difference || pools;
+    const int64_t most = strip_blocks(gradients, maps_or_levels) * strip_threads / 32;
+    resident = resident_of(device, divided(most, schedulers) * schedulers / warps, strip_shared_pooling);
+    return true;
+  }
+
+  int64_t blocks(const Cut& cut) const {
+    int64_t all = 0;
+    for (int j = 0; j < count; ++j) all += levels[0].batch * levels[0].channels * pieces_of(levels[j], cut);
+    return all;
+  }
+
+  template <class F>
+  void each_bands(F f) const {
+    for (int64_t bands = 1; bands <= 4096; ++bands) {
+      Cut cut;
+      cut.own = own, cut.band_rows = int(divided(height, bands));
+      if (bands > 1 && (cut.band_rows < strip_rows || blocks(cut) > 4 * resident * device.multiprocessors))
+        return;
+      f(bands);
+    }
+  }
+
+  double cycles(Cut& cut, double) const {
+    cut.threads = int(32 * warps);
+    int64_t beyond = 2 * strip_radius + (gradients ? 2 * strip_radius : 0);  // rows that a block reads
+    if (pools) beyond += strip_rows - 1;                                     // see strip_pool.cuh
+    const auto round = [&](int64_t blocks) {
+      return blocks ? schedulers * divided(blocks * warps, schedulers) + strip_waiting_warps : 0;
+    };
+    const int64_t all = blocks(cut), at_once = resident * device.multiprocessors;
+    const int64_t last = divided(all % at_once, device.multiprocessors);
+    const double chunks = double(divided(cut.band_rows + beyond, strip_rows)) + start_chunks;
+    return chunks * double(all / at_once * round(resident) + round(last)) / schedulers *
+           strip_instructions[gradients];
+  }
 };
 
-// Strips are equally wide, in multiples of 8.
-int64_t strips_of(const Problem& p, const Plan& plan) { return divided(p.width, plan.columns); }
-int64_t own_of(const Problem& p, const Plan& plan) {
-  return divided(divided(p.width, strips_of(p, plan)), 8) * 8;
-}
-int64_t bands_of(const Problem& p, const Plan& plan) { return divided(p.height, plan.band_rows); }
-
-int64_t pieces_of(const Problem& p, const Plan& plan) { return strips_of(p, plan) * bands_of(p, plan); }
-
-// For the least time; the first level is the tallest and widest. A multiprocessor's time is estimated as the
-// instructions of its warps, as many as the fullest of its four parts has, times four; and, for each round of
-// blocks, as much as those of five warps for waiting: with 12 warps an H100 issued 0.69 instructions a cycle.
-Plan plan_of(const Problem* levels, int count, bool pools) {
-  const Problem& p = levels[0];
-  const Device device = current_device();
-  const bool maps_or_levels = p.grad_map.data || p.sum_difference || pools;
-  const int gradients = p.grad_y.data ? 2 : wants_gradient(p);
-  // Warps at once, as far as registers go.
-  const int64_t most = divided(strip_blocks(gradients, maps_or_levels) * strip_threads / 32, 4) * 4;
-  const int64_t margin = gradients || pools ? strip_radius : 0;  // pooling's: threads (strip_pool.cuh)
-  int64_t beyond = 2 * strip_radius + (gradients ? 2 * strip_radius : 0);
-  if (pools) beyond += strip_rows - 1;  // see strip_pool.cuh
-  Plan best{};
-  double least = HUGE_VAL;
-  for (int64_t warps = strip_threads / 32; warps > 0; --warps) {
-    Plan plan{(32 * warps - 2 * margin) / 8 * 8, margin, 0, 0};
-    for (int j = 0; j < count; ++j)
-      plan.threads = std::max(plan.threads, 32 * int(divided(own_of(levels[j], plan) + 2 * margin, 32)));
-    if (plan.threads < 32 * warps) continue;  // fewer warps make the same strips
-    const int64_t resident = resident_of(device, most / warps, strip_shared_pooling);
-    const int64_t at_once = resident * device.multiprocessors;
-    const auto round = [&](int64_t blocks) { return blocks ? 4 * divided(blocks * warps, 4) + 5 : 0; };
-    double shortest = HUGE_VAL;
-    int64_t rows = 0;
-    for (int64_t bands = 1; bands <= 4096; ++bands) {
-      plan.band_rows = divided(p.height, bands);
-      int64_t blocks = 0;
-      for (int j = 0; j < count; ++j) blocks += p.batch * p.channels * pieces_of(levels[j], plan);
-      if (bands > 1 && (plan.band_rows < strip_rows || blocks > 4 * at_once)) break;
-      // A block's chunks, and what starting one costs in chunks.
-      const double chunks = double(divided(plan.band_rows + beyond, strip_rows)) + 1.5;
-      const int64_t last = divided(blocks % at_once, device.multiprocessors);
-      const double time = chunks * double(blocks / at_once * round(resident) + round(last));
-      if (time < shortest) shortest = time, rows = plan.band_rows;
-    }
-    plan.band_rows = rows;
-    if (shortest < 0.95 * least) least = shortest, best = plan;  // narrower ones must be worth it
-  }
-  return best;
+Cut plan_of(const Problem* levels, int count, bool pools) {
+  const char* kernel = pools ? "strip_kernel that pools" : (count > 1 ? "levels_kernel" : "strip_kernel");
+  return plan_for(kernel, levels[0], count, [&] {
+    StripSearch search{levels, count, pools};
+    return least_time(search);
+  });
 }
 
-void set_params(const Similarity& s, const Plan& plan, StripParams& params) {
+void set_params(const Similarity& s, const Cut& cut, bool pools, StripParams& params) {
   const Problem& p = s.problem;
-  params.channels = int(p.channels), params.height = int(p.height), params.width = int(p.width);
-  params.dtype = p.x.dtype;
-  params.padding = p.padding;
-  params.strips = int(strips_of(p, plan)), params.own = int(own_of(p, plan));
-  params.filled = params.own + (plan.margin ? 28 : 20);  // 12 before the own ones
-  params.bands = int(bands_of(p, plan)), params.band_rows = int(plan.band_rows);
-  params.channel_first = p.x.stride_c == 1 && p.channels > 1;
-  params.in_fours = in_fours(p.x) && in_fours(p.y) && in_fours(p.grad_x) && in_fours(p.grad_y);
+  set_problem(s, params);
+  params.strips = int(strips_of(p, cut)), params.own = int(own_of(p, cut));
+  params.filled = params.own + (p.gradients || pools ? 28 : 20);  // 12 before the own ones
+  params.bands = int(bands_of(p, cut)), params.band_rows = cut.band_rows;
+  params.in_fours = params.in_fours && in_fours(p.grad_x) && in_fours(p.grad_y);
   const double* taps = p.windows[0].weights;
   for (int t = 0; t <= strip_radius; ++t) {
     params.taps[t] = float(taps[t]);
@@ -88,17 +105,9 @@ void set_params(const Similarity& s, const Plan& plan, StripParams& params) {
   }
   double reached = 0;
   for (int j = 2 * strip_radius - 1; j >= 0; --j) {  // the newest pending output has had one row
-    const int t = std::abs(j + 1 - strip_radius);
-    reached += p.windows[0].weights[t];
+    reached += taps[std::abs(j + 1 - strip_radius)];
     params.reached[j] = float(reached);
   }
-  params.c1 = float(p.c1), params.c2 = float(p.c2), params.inverse_range = float(p.inverse_range);
-  params.luminance = p.luminance ? 1.f : 0.f;
-  params.ssim_weight = float(p.ssim_weight), params.l1_weight = float(p.l1_weight);
-  params.ssim_gain = float(s.ssim_gain), params.l1_gain = float(s.l1_gain);
-  params.l1 = p.l1_weight != 0, params.l1_windowed = p.l1_windowed;
-  params.grad_map_dtype = p.grad_map.dtype;
-  params.incoming_double = s.incoming.dtype == DType::float64, params.incoming_stride = s.incoming.stride;
 }
 
 // start(params, threads, first image, blocks) for as many images at a time as a grid has room for.
@@ -106,26 +115,23 @@ template <class Start>
 void each_launch(const Similarity* levels, int count, bool pools, Start start) {
   Problem problems[levels_at_once] = {};
   for (int j = 0; j < count; ++j) problems[j] = levels[j].problem;
-  const Plan plan = plan_of(problems, count, pools);
+  const Cut cut = plan_of(problems, count, pools);
   LevelsParams params{};
   int64_t of_image[levels_at_once], all = 0;
   for (int j = 0; j < count; ++j) {
-    set_params(levels[j], plan, params.level[j]);
-    all += of_image[j] = pieces_of(problems[j], plan) * problems[j].channels;
+    set_params(levels[j], cut, pools, params.level[j]);
+    all += of_image[j] = pieces_of(problems[j], cut) * problems[j].channels;
   }
-  const int64_t batch = problems[0].batch;
-  const int64_t at_most = std::min(batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, all)));
-  for (int64_t first = 0; first < batch; first += at_most) {
-    const int64_t images = std::min(at_most, batch - first);
+  for_batches(problems[0].batch, all, [&](int64_t first, int64_t images) {
     int64_t blocks = 0;
     for (int j = 0; j < levels_at_once; ++j) {
       params.first_block[j] = j < count ? int(blocks) : INT_MAX;
       if (j >= count) continue;
-      set_images(levels[j], first, of_image[j], params.level[j].offsets, params.level[j]);
+      set_images(levels[j], first, pieces_of(problems[j], cut), params.level[j]);
       blocks += images * of_image[j];
     }
-    start(params, plan.threads, first, blocks);
-  }
+    start(params, cut.threads, first, blocks);
+  });
 }
 
 template <bool Maps, bool Pools>
@@ -137,18 +143,7 @@ void start_strip(const StripParams& params, int threads, int64_t blocks, void* s
          params);
 }
 
-}  // namespace
-
-bool strip_takes(const Problem& p) {
-  const bool maps = p.loss_map.data || p.grad_map.data;
-  return p.scales == 1 && p.windows[0].radius == strip_radius && p.x.dtype != DType::float64 &&
-         p.windows[0].weights[strip_radius] > 1e-6 &&  // StripParams::taps_down
-         !(maps && p.l1_windowed && p.l1_weight != 0);
-}
-
-int64_t strip_pieces(const Problem& p) { return pieces_of(p, plan_of(&p, 1, false)); }
-
-void strip_similarity(const Similarity& s, void* stream) {
+void similarity(const Similarity& s, void* stream) {
   each_launch(&s, 1, false, [&](const LevelsParams& params, int threads, int64_t, int64_t blocks) {
     const StripParams& one = params.level[0];
     const bool maps = one.loss_map.data || one.grad_map.data;
@@ -157,12 +152,17 @@ void strip_similarity(const Similarity& s, void* stream) {
   });
 }
 
+}  // namespace
+
+const Family strip_family = {"strip", [](const Problem& p) { return pieces_of(p, plan_of(&p, 1, false)); },
+                             [](const Problem&) { return int64_t(0); }, &similarity};
+
 void strip_level_pieces(const Problem* levels, int count, int64_t* pieces) {
   for (int first = 0; first < count;) {
     const int together = first == 0 ? 1 : std::min(levels_at_once, count - first);
-    const Plan plan = plan_of(levels + first, together, first == 0);
+    const Cut cut = plan_of(levels + first, together, first == 0);
     for (const int end = first + together; first < end; ++first)
-      pieces[first] = pieces_of(levels[first], plan);
+      pieces[first] = pieces_of(levels[first], cut);
   }
 }
 

@@ -28,13 +28,10 @@
 
 #include <cstring>
 
-#include "../common/launch.h"
-#include "../common/sums.cuh"
+#include "../common/formulas.cuh"
 #include "strip_pool.cuh"
 
 namespace ssimloss {
-
-#include "../../ssim_math.h"
 
 // Blocks of all 192 threads that a multiprocessor runs at once. Two leave 168 registers a thread, too few for
 // both gradients of a map, or of several levels: they would spill up to 350 bytes.
@@ -84,7 +81,9 @@ class Strip : StripPool {
         gradient_along(row, sum_l1);
       }
     }
-    reduce(sum_ssim, sum_l1);
+    if (!p.sums) return;
+    const int piece = row0 / p.band_rows * p.strips + col0 / p.own;
+    write_sums(p, plane_index(), piece, sum_ssim, sum_l1, raw);
   }
 
  private:
@@ -460,22 +459,10 @@ class Strip : StripPool {
       const float covered = covers[col + i + u - col0];
       sum_l1 += fabsf(difference * p.inverse_range) * (of_row.cover * covered);
       const float gain = of_row.gain * covered * (Maps ? incoming_at(row, col + i + u) : 1.f);
-      // sign(0) = 0, sign(NaN) = NaN
-      const float by = difference > 0 ? gain : (difference < 0 ? -gain : difference * gain);
+      const float by = gradient_of_l1(difference, gain);
       out[2][i + u] += by;
       if (Gradients == 2) out[maps - 1][i + u] -= by;
     }
-  }
-
-  // ---- The block's sums, added in a fixed order.
-  __device__ __forceinline__ void reduce(float sum_ssim, float sum_l1) {
-    if (!p.sums) return;
-    double total[2] = {sum_ssim, sum_l1};
-    sum_block(total[0], total[1], reinterpret_cast<double*>(raw));
-    if (threadIdx.x != 0) return;
-    const int piece = row0 / p.band_rows * p.strips + col0 / p.own;
-    double* sums = p.sums + 2 * (plane_index() * p.strips * p.bands + piece);
-    sums[0] = total[0], sums[1] = total[1];
   }
 };
 

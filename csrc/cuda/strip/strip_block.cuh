@@ -3,7 +3,8 @@
 
 #include <type_traits>
 
-#include "../common/pixels.cuh"
+#include "../common/block.cuh"
+#include "../common/cover.cuh"
 
 namespace ssimloss {
 
@@ -21,33 +22,15 @@ struct PooledLevels {
   float* offsets;        // out, see StripParams
 };
 
-struct StripParams {
-  View x, y;  // images; of a coarser level m and d
-  DType dtype;
-  View grad_x, grad_y;  // the first is always there where a gradient is wanted
-  View loss_map;
-  View grad_map;
-  DType grad_map_dtype;
-  int channels, height, width;
-  Padding padding;
-  int strips, bands, band_rows;  // of one plane
-  int own, filled;               // columns of a strip; of `raw` that are read. Multiples of 8 and of 4
-  bool channel_first;            // blocks beside each other: channels of one strip
-  bool in_fours;                 // see elements.cuh
+struct StripParams : KernelParams<float> {
+  int filled;  // columns of `raw` that are read, a multiple of 4
   float taps[strip_radius + 1];
-  // The same times and over the last one, which is 1 then: no multiplication down the columns.
+  // taps_down = taps / taps[5]: its first and last weights are 1 and need no multiplication.
+  // taps_along = taps * taps[5] puts the factor back.
   float taps_along[strip_radius + 1], taps_down[strip_radius + 1];
-  float reached[2 * strip_radius];  // by the pending output j: the sum of the taps it has had
-  float c1, c2, inverse_range;
-  float luminance;  // 1, or 0: cs alone
-  float ssim_weight, l1_weight;
-  float ssim_gain, l1_gain;
-  bool l1, l1_windowed;
-  const void* incoming;
-  bool incoming_double;
-  int64_t incoming_stride;
-  const float* offsets;  // of a coarser level: what was taken off d, per plane
-  double* sums;          // [planes][pieces][2]
+  // Output j has so far received rows whose weights sum to reached[j]; a change of the base by h moves it by
+  // h * reached[j].
+  float reached[2 * strip_radius];
   PooledLevels pooled;
 };
 
@@ -87,16 +70,9 @@ class StripBlock {
     slots = raw + 2 * R * raw_pitch;
     bases = slots + 4 * R * pitch;
     covers = bases + 4 * groups;
-    const int pieces = p.strips * p.bands;
-    int image, channel;
-    if (p.channel_first) {
-      channel = piece % p.channels, piece /= p.channels;
-      image = piece / pieces, piece %= pieces;
-    } else {
-      image = piece / pieces, piece %= pieces;
-      channel = image % p.channels, image /= p.channels;
-    }
-    row0 = piece / p.strips * p.band_rows, col0 = piece % p.strips * p.own;
+    const Piece own = piece_of(p, piece, p.bands, p.band_rows);
+    const int image = own.image, channel = own.channel;
+    row0 = own.row, col0 = own.col;
     if (threadIdx.x == 0) {
       here->image = image, here->channel = channel;
       const View* views[4] = {&p.x, &p.y, &p.grad_x, &p.grad_y};
@@ -138,15 +114,9 @@ class StripBlock {
   // What zero padding is in d: of a coarser level, less what was taken off. Read anew each time: registers.
   __device__ __forceinline__ float pad_d() const { return coarser ? -p.offsets[plane_index()] : 0.f; }
 
-  // f(a pointer of the images' type)
   template <class F>
   __device__ __forceinline__ void with_type(F f) const {
-    if (coarser) return f(static_cast<float*>(nullptr));
-    switch (p.dtype) {
-      case DType::float16: return f(static_cast<Half*>(nullptr));
-      case DType::bfloat16: return f(static_cast<Brain*>(nullptr));
-      default: return f(static_cast<float*>(nullptr));
-    }
+    coarser ? f(static_cast<float*>(nullptr)) : ssimloss::with_type(p.dtype, f);
   }
 
   // ---- Rows [row, row + R) of x and y, with what padding adds, into `raw`.
@@ -203,7 +173,8 @@ class StripBlock {
           copy_four(y + (first + k), to_y + k);
         } else {
 #pragma unroll 1
-          for (int u = k; u < k + step; ++u) fill_one(x, y, first + u, exists, to_x + u, to_y + u);
+          for (int u = k; u < k + step; ++u)
+            fill_pixel(p, x, y, first + u, exists, pad_d(), to_x + u, to_y + u);
         }
       }
     }
@@ -218,18 +189,6 @@ class StripBlock {
       copy_four(x, to + i * raw_pitch);
       copy_four(y, to + (R + i) * raw_pitch);
       x += at_once * p.x.h, y += at_once * p.y.h;
-    }
-  }
-
-  template <class E>
-  __device__ __forceinline__ void fill_one(const E* x, const E* y, int col, bool exists, float* to_x,
-                                           float* to_y) const {
-    if (common.padding == Padding::reflect) col = mirrored(col, p.width);
-    if (exists && col >= 0 && col < p.width) {
-      copy_one(x + col * p.x.w, to_x);
-      copy_one(y + col * p.y.w, to_y);
-    } else {
-      *to_x = 0.f, *to_y = pad_d();
     }
   }
 
@@ -252,21 +211,10 @@ class StripBlock {
   }
 
   __device__ __forceinline__ float incoming() const {
-    if (coarser || !p.incoming) return 1.f;
-    const int64_t at = here->image * p.incoming_stride;
-    return p.incoming_double ? float(static_cast<const double*>(p.incoming)[at])
-                             : static_cast<const float*>(p.incoming)[at];
+    return coarser ? 1.f : p.incoming.of<float>(here->image);
   }
-
-  // grad_map at a position, 0 where there is none; mirrored under reflect.
   __device__ __forceinline__ float incoming_at(int row, int col) const {
-    const int crop = common.padding == Padding::valid ? r : 0;
-    if (common.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
-    if (row < crop || row >= p.height - crop || col < crop || col >= p.width - crop) return 0.f;
-    const View& map = p.grad_map;
-    return float(
-        read_as(map.data, p.grad_map_dtype,
-                here->image * map.n + here->channel * map.c + (row - crop) * map.h + (col - crop) * map.w));
+    return ssimloss::incoming_at(p, here->image, here->channel, row, col);
   }
 };
 

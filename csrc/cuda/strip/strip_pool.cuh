@@ -13,6 +13,7 @@
 // other instructions; 2.7 bytes written.
 #pragma once
 
+#include "../common/offset.cuh"
 #include "strip_block.cuh"
 
 namespace ssimloss {
@@ -33,8 +34,11 @@ class StripPool : protected StripBlock {
     if (threadIdx.x != 0) return;
     with_type([&](auto* tag) {
       using E = std::remove_pointer_t<decltype(tag)>;
-      const float offset =
-          offset_of<float>(plane<E>(0), plane<E>(1), p.x, p.y, p.height, p.width, p.inverse_range);
+      const E *x = plane<E>(0), *y = plane<E>(1);
+      const auto difference = [&](int64_t row, int64_t col) {
+        return wide(x[row * p.x.h + col * p.x.w]) - wide(y[row * p.y.h + col * p.y.w]);
+      };
+      const float offset = offset_of<float>(difference, p.height, p.width, p.inverse_range);
       carried()[2 * strip_cells] = offset;
       if (row0 == 0 && col0 == 0) p.pooled.offsets[plane_index()] = offset;
     });

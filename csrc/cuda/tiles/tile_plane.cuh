@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "../common/pixels.cuh"
+#include "../common/block.cuh"
 
 namespace ssimloss {
 
@@ -15,28 +15,15 @@ constexpr int tile_width = sizeof(T) == 8 ? 16 : 32;
 template <class T>
 constexpr int tile_threads = tile_width<T> * tile_height / tile_outputs;
 
+// strips and bands are the tiles across and down.
 template <class T>
-struct TileParams {
-  View x, y;
-  View grad_x, grad_y, loss_map, grad_map;
-  DType grad_map_dtype;
-  bool pyramid;   // x and y are m and d
+struct TileParams : KernelParams<T> {
   bool gradient;  // positions: maps are wanted
   bool both;      // gradients
-  bool luminance, l1, l1_windowed;
-  int channels, height, width, crop;
-  int tiles_across, tiles_down;
-  Padding padding;
   int scales;
-  int radius[max_scales];
+  int radii[max_scales];
   T taps[max_scales][33];
-  T c1, c2, inverse_range, ssim_weight, l1_weight, ssim_gain, l1_gain;
-  const void* incoming;
-  bool incoming_double;
-  int64_t incoming_stride;
-  const T* offsets;
-  double* sums;  // [planes][tiles][2]
-  T* maps;       // [planes][map][height - 2 crop][width - 2 crop]
+  T* maps;  // [planes][map][height - 2 crop][width - 2 crop]
 };
 
 template <class T>
@@ -49,11 +36,10 @@ __host__ __device__ inline int all_maps(const TileParams<T>& p) {  // the last o
 }
 
 // One plane: pixels in the arithmetic type, with what padding adds.
-template <class E, class T>
+template <class T>
 struct Plane {
   const TileParams<T>& p;
   int image, channel;
-  const E *x, *y;
   T pad_d;
   bool inside = false;  // all that is going to be read is in the image
 
@@ -61,8 +47,6 @@ struct Plane {
       : p(params),
         image(plane / params.channels),
         channel(plane % params.channels),
-        x(params.x.template plane<E>(image, channel)),
-        y(params.y.template plane<E>(image, channel)),
         pad_d(params.pyramid ? -params.offsets[plane] : T(0)) {}
 
   // m and d at any place, also outside.
@@ -74,7 +58,8 @@ struct Plane {
         return;
       }
     }
-    const T a = T(wide(x[row * p.x.h + col * p.x.w])), b = T(wide(y[row * p.y.h + col * p.y.w]));
+    const T a = read_pixel<T>(p.x.data, p.dtype, p.x.at(image, channel, row, col));
+    const T b = read_pixel<T>(p.y.data, p.dtype, p.y.at(image, channel, row, col));
     m = p.pyramid ? a : (a + b) * p.inverse_range;
     d = p.pyramid ? b : (a - b) * p.inverse_range;
   }
@@ -88,25 +73,10 @@ struct Plane {
   __device__ __forceinline__ bool has_position(int row, int col) const {
     return row >= p.crop && row < p.height - p.crop && col >= p.crop && col < p.width - p.crop;
   }
-
   __device__ __forceinline__ T incoming_at(int row, int col) const {
-    if (!p.grad_map.data) return T(1);
-    const View& map = p.grad_map;
-    return T(read_as(map.data, p.grad_map_dtype,
-                     image * map.n + channel * map.c + (row - p.crop) * map.h + (col - p.crop) * map.w));
-  }
-  __device__ __forceinline__ T incoming() const {
-    if (!p.incoming) return T(1);
-    const int64_t at = image * p.incoming_stride;
-    return p.incoming_double ? T(static_cast<const double*>(p.incoming)[at])
-                             : T(static_cast<const float*>(p.incoming)[at]);
+    return p.grad_map.data ? ssimloss::incoming_at(p, image, channel, row, col) : T(1);
   }
 };
-
-template <class T>
-__device__ __forceinline__ T magnitude(T v) {  // NaN stays NaN
-  return v < 0 ? -v : v;
-}
 
 // A finite value from inside every one of a thread's windows; narrow windows share none: then the middle
 // one of three, so that no huge one spreads. read(i, m, d), i from 0 to tile_outputs - 1 + 2 radius.
@@ -114,11 +84,6 @@ template <class T>
 struct Base {
   T m, d;
 };
-template <class T>
-__device__ __forceinline__ T between(T v, T a, T b) {
-  const T low = a < b ? a : b, high = a < b ? b : a;
-  return v < low ? low : (v > high ? high : v);
-}
 template <class T, class Read>
 __device__ __forceinline__ Base<T> typical(int radius, Read read) {
   Base<T> v;
@@ -127,11 +92,9 @@ __device__ __forceinline__ Base<T> typical(int radius, Read read) {
     Base<T> a, b;
     read(radius, a.m, a.d);
     read(radius + tile_outputs - 1, b.m, b.d);
-    v.m = between(v.m, a.m, b.m), v.d = between(v.d, a.d, b.d);
+    v.m = middle(a.m, v.m, b.m), v.d = middle(a.d, v.d, b.d);
   }
-  if (v.m - v.m != T(0)) v.m = 0;
-  if (v.d - v.d != T(0)) v.d = 0;
-  return v;
+  return {finite_or_zero(v.m), finite_or_zero(v.d)};
 }
 
 // The weights of input i for outputs 0, 1, 2, 3, one step after the other.

@@ -1,94 +1,80 @@
 // The launches of tiles.cuh's kernels.
 #include "tiles.cuh"
 
-#include <algorithm>
-
-#include "../common/params.h"
+#include "../plan/plan.h"
+#include "../route.h"
 
 namespace ssimloss {
 namespace {
 
-int64_t width_of_tile(DType dtype) {
-  return dtype == DType::float64 ? tile_width<double> : tile_width<float>;
-}
-
-template <class T>
-void set_params(const Similarity& s, TileParams<T>& params) {
-  const Problem& p = s.problem;
-  params.grad_map_dtype = p.grad_map.dtype;
-  params.pyramid = p.sum_difference, params.gradient = wants_gradient(p), params.both = p.grad_y.data;
-  params.luminance = p.luminance, params.l1 = p.l1_weight != 0, params.l1_windowed = p.l1_windowed;
-  params.channels = int(p.channels), params.height = int(p.height), params.width = int(p.width);
-  params.crop = int(crop_of(p));
-  params.padding = p.padding;
-  params.scales = p.scales;
-  for (int j = 0; j < p.scales; ++j) {
-    params.radius[j] = p.windows[j].radius;
-    for (int t = 0; t <= params.radius[j]; ++t) params.taps[j][t] = T(p.windows[j].weights[t]);
-  }
-  params.c1 = T(p.c1), params.c2 = T(p.c2), params.inverse_range = T(p.inverse_range);
-  params.ssim_weight = T(p.ssim_weight), params.l1_weight = T(p.l1_weight);
-  params.ssim_gain = T(s.ssim_gain), params.l1_gain = T(s.l1_gain);
-  params.incoming_double = s.incoming.dtype == DType::float64, params.incoming_stride = s.incoming.stride;
+// Nothing to choose: every block has a tile. Predicted from instructions for 4 results of a thread, counted
+// for float32 where all pixels lie inside (2026-11-25, cuda-estimate-2026-11-25.md), at one a cycle and
+// scheduler.
+Cut plan_of(const Problem& p) {
+  return plan_for("tiles", p, 1, [&] {
+    const int64_t height = p.height - 2 * crop_of(p), width = p.width - 2 * crop_of(p);
+    Cut cut;
+    cut.own = p.x.dtype == DType::float64 ? tile_width<double> : tile_width<float>;
+    cut.threads = p.x.dtype == DType::float64 ? tile_threads<double> : tile_threads<float>;
+    cut.strips = int(divided(width, cut.own));
+    cut.bands = int(divided(height, tile_height)), cut.band_rows = tile_height;
+    double instructions = 0;
+    for (int j = 0; j < p.scales; ++j) {
+      const int r = p.windows[j].radius, taps = std::max(0, 2 * r - 2);
+      const double halo = double(tile_height + 2 * r) / tile_height;
+      instructions += halo * (228 + 76 * 3 + 55 * taps + 83 * 3);
+      instructions += 119 + 104 * 3 + 72.5 * taps + 101 * 3 + 222 * 4;
+      if (p.gradients == 0) continue;
+      instructions += halo * (273 + 84 * 3 + 62 * taps + 92 * 3) + 199 + 95 * 3 + 67.5 * taps + 99 * 3;
+    }
+    const double results = double(p.batch * p.channels) * double(height) * double(width);
+    cut.cycles = results / 4 * instructions / 32 / schedulers / current_device().multiprocessors;
+    return cut;
+  });
 }
 
 // Dynamic shared memory: the largest window's quantities.
 template <class T>
-size_t shared_bytes(const TileParams<T>& p, int quantities) {
-  const int rows = tile_height + 2 * p.radius[p.scales - 1];
-  return size_t(quantities) * size_t(rows) * tile_width<T> * sizeof(T);
+size_t shared_bytes(const TileParams<T>& p) {
+  const int rows = tile_height + 2 * p.radii[p.scales - 1];
+  return size_t(p.l1 && p.l1_windowed ? 5 : 4) * size_t(rows) * tile_width<T> * sizeof(T);
 }
 
-template <class E, class T>
+template <class T>
 void run(const Similarity& s, void* stream) {
   const Problem& p = s.problem;
+  const Cut cut = plan_of(p);
   TileParams<T> params{};
-  set_params(s, params);
-  const int64_t map_size = (p.height - 2 * params.crop) * (p.width - 2 * params.crop);
-  const bool windowed_l1 = params.l1 && params.l1_windowed;
-  const int64_t across = divided(p.width, tile_width<T>), down = divided(p.height, tile_height);
-  const int64_t in_image = across * down * p.channels;  // of the gradient: at least as many as of positions
-  const int64_t images =
-      std::min(p.batch, std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, in_image)));
-  const int64_t tiles = tile_pieces(p);
-  for (int64_t first = 0; first < p.batch; first += images) {
-    const int64_t planes = std::min(images, p.batch - first) * p.channels;
-    set_images(s, first, p.channels * tiles, params.offsets, params);
-    params.maps = static_cast<T*>(s.maps) + first * p.channels * all_maps(params) * map_size;
-
-    params.tiles_across = int(divided(p.width - 2 * params.crop, tile_width<T>));
-    params.tiles_down = int(divided(p.height - 2 * params.crop, tile_height));
-    const auto positions = p.scales == 1 ? &positions_kernel<E, T, 1> : &positions_kernel<E, T, max_scales>;
-    launch("positions_kernel", positions, planes * tiles, tile_threads<T>,
-           shared_bytes(params, windowed_l1 ? 5 : 4), stream, params);
-    if (!params.gradient) continue;
-    params.tiles_across = int(across), params.tiles_down = int(down);
-    launch("gradient_kernel", &gradient_kernel<E, T>, planes * across * down, tile_threads<T>,
-           shared_bytes(params, windowed_l1 ? 5 : 4), stream, params);
+  set_problem(s, params);
+  params.gradient = p.gradients > 0, params.both = p.gradients == 2, params.scales = p.scales;
+  for (int j = 0; j < p.scales; ++j) {
+    params.radii[j] = p.windows[j].radius;
+    for (int t = 0; t <= params.radii[j]; ++t) params.taps[j][t] = T(p.windows[j].weights[t]);
   }
+  const int64_t across = divided(p.width, tile_width<T>), down = divided(p.height, tile_height);
+  const int64_t maps = all_maps_bytes(p) / std::max<int64_t>(1, p.batch) / int64_t(sizeof(T));  // of an image
+  // Tiles of the gradient, at least as many as of positions.
+  for_batches(p.batch, across * down * p.channels, [&](int64_t first, int64_t images) {
+    const int64_t planes = images * p.channels;
+    set_images(s, first, cut.pieces(), params);
+    params.maps = static_cast<T*>(s.maps) + first * maps;
+    params.strips = cut.strips, params.bands = cut.bands;
+    launch("positions_kernel", &positions_kernel<T>, planes * cut.pieces(), tile_threads<T>,
+           shared_bytes(params), stream, params);
+    if (!params.gradient) return;
+    params.strips = int(across), params.bands = int(down);
+    launch("gradient_kernel", &gradient_kernel<T>, planes * across * down, tile_threads<T>,
+           shared_bytes(params), stream, params);
+  });
+}
+
+void similarity(const Similarity& s, void* stream) {
+  s.problem.x.dtype == DType::float64 ? run<double>(s, stream) : run<float>(s, stream);
 }
 
 }  // namespace
 
-int64_t tile_pieces(const Problem& p) {
-  const int64_t crop = crop_of(p);
-  return divided(p.width - 2 * crop, width_of_tile(p.x.dtype)) * divided(p.height - 2 * crop, tile_height);
-}
-
-size_t tile_maps_bytes(const Problem& p) {
-  if (!wants_gradient(p)) return 0;
-  const int64_t crop = crop_of(p), size = p.x.dtype == DType::float64 ? 8 : 4;
-  const int64_t maps = p.scales * (p.grad_y.data ? 4 : 3) + (p.l1_weight != 0 && p.l1_windowed ? 1 : 0);
-  return size_t(p.batch * p.channels * maps * (p.height - 2 * crop) * (p.width - 2 * crop) * size);
-}
-
-void tile_similarity(const Similarity& s, void* stream) {
-  switch (s.problem.x.dtype) {
-    case DType::float32: return run<float, float>(s, stream);
-    case DType::float64: return run<double, double>(s, stream);
-    case DType::float16: return run<Half, float>(s, stream);
-    case DType::bfloat16: return run<Brain, float>(s, stream);
-  }
-}
+const Family tiles_family = {"tiles", [](const Problem& p) { return plan_of(p).pieces(); }, &all_maps_bytes,
+                             &similarity};
 
 }  // namespace ssimloss

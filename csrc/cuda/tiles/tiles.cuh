@@ -1,14 +1,14 @@
 // The general kernels: any radius up to 32, up to 16 scales, any dtype; two launches where a gradient is
-// wanted. For what ring.cuh or scales.cuh have not the shared memory on a device (Turing: the default five
-// scales; float64 under wide windows).
+// wanted. They take float64, and what ring.cuh and scales.cuh have not the shared memory for on a device
+// (Turing: the default five scales).
 //
 //   positions   a block owns 32 x 32 positions of one plane (16 x 32 in float64). For each scale it makes
 //               means and variances along the rows (4 columns a thread, pixels from L1) into shared memory,
 //               then down the columns (4 rows a thread); after the last scale the product of all, its sum,
 //               and of each scale the coefficients b_m, b_d, a (or a_m, a_d) into maps in global memory
 //   gradient    a block owns as many pixels; the same two passes blur the maps
-// Means and variances go by the law of total variance relative to a value inside every window of a thread,
-// and each a is relative to the pixel of its own place, as in ../cpu/fir.h: differences alone.
+// Means and variances are worked out as in ../ring/ring_moments.cuh. Each a is relative to the pixel of its
+// own place: differences alone.
 //
 // For each element and scale of radius r, with h = (32 + 2 r) / 32 the halo:
 //   FMA: positions (2 r + 1) (4 h + 4), gradient (2 r + 1) (3 h + 3)
@@ -16,17 +16,14 @@
 //   bytes: 8 read, 12 of maps written and read; from L1 8 (4 + 2 r) (h + 1) / 4 and as many for the gradient
 #pragma once
 
-#include "../common/launch.h"
-#include "../common/sums.cuh"
+#include "../common/formulas.cuh"
 #include "tile_plane.cuh"
 
 namespace ssimloss {
 
-#include "../../ssim_math.h"
-
 // ---- Means and variances of one row: 4 columns from `col`, means relative to their own pixel.
-template <class E, class T>
-__device__ __forceinline__ void moments_along(const Plane<E, T>& plane, const T* taps, int radius, int row,
+template <class T>
+__device__ __forceinline__ void moments_along(const Plane<T>& plane, const T* taps, int radius, int row,
                                               int col, bool with_l1, T* out, int pitch) {
   const auto read = [&](int i, T& m, T& d) { plane.read(row, col - radius + i, m, d); };
   const Base<T> base = typical<T>(radius, read);
@@ -61,8 +58,8 @@ struct ColumnMoments {
   Base<T> base;
   T l1[tile_outputs];
 };
-template <class E, class T>
-__device__ __forceinline__ void moments_down(const Plane<E, T>& plane, const T* taps, int radius, int row,
+template <class T>
+__device__ __forceinline__ void moments_down(const Plane<T>& plane, const T* taps, int radius, int row,
                                              int col, bool with_l1, const T* in, int pitch,
                                              ColumnMoments<T>& out) {
   const auto read = [&](int i, T& m, T& d) { plane.read(row - radius + i, col, m, d); };
@@ -91,45 +88,45 @@ __device__ __forceinline__ void moments_down(const Plane<E, T>& plane, const T* 
   out.base = base;
 }
 
-template <class E, class T, int Scales>
+template <class T>
 __global__ void __launch_bounds__(tile_threads<T>) positions_kernel(const __grid_constant__ TileParams<T> p) {
   constexpr int width = tile_width<T>, threads = tile_threads<T>, outputs = tile_outputs;
   T* slots = reinterpret_cast<T*>(ssimloss_shared);
-  const int tiles = p.tiles_across * p.tiles_down;
+  const int tiles = p.strips * p.bands;
   const int tile = int(blockIdx.x) % tiles, index = int(blockIdx.x) / tiles;
-  Plane<E, T> plane(p, index);
-  const int row0 = p.crop + tile / p.tiles_across * tile_height,
-            col0 = p.crop + tile % p.tiles_across * width;
+  Plane<T> plane(p, index);
+  const int row0 = p.crop + tile / p.strips * tile_height, col0 = p.crop + tile % p.strips * width;
   const int col = int(threadIdx.x) % width, group = int(threadIdx.x) / width * outputs;
 
-  ColumnMoments<T> mu[Scales];
+  ColumnMoments<T> mu[max_scales];
   for (int j = 0; j < p.scales; ++j) {
-    const int radius = p.radius[j], rows = tile_height + 2 * radius, pitch = rows * width;
+    const int radius = p.radii[j], rows = tile_height + 2 * radius, pitch = rows * width;
     const bool with_l1 = j == p.scales - 1 && p.l1 && p.l1_windowed;
     plane.reach(row0, col0, radius);
     if (j > 0) __syncthreads();
     for (int task = int(threadIdx.x); task < rows * (width / outputs); task += threads) {
       const int row = task / (width / outputs), first = task % (width / outputs) * outputs;
-      moments_along<E, T>(plane, p.taps[j], radius, row0 - radius + row, col0 + first, with_l1,
-                          slots + row * width + first, pitch);
+      moments_along<T>(plane, p.taps[j], radius, row0 - radius + row, col0 + first, with_l1,
+                       slots + row * width + first, pitch);
     }
     __syncthreads();
-    moments_down<E, T>(plane, p.taps[j], radius, row0 + group, col0 + col, with_l1,
-                       slots + group * width + col, pitch, mu[Scales == 1 ? 0 : j]);
+    moments_down<T>(plane, p.taps[j], radius, row0 + group, col0 + col, with_l1, slots + group * width + col,
+                    pitch, mu[j]);
   }
 
   plane.inside = false;
-  const int last = Scales == 1 ? 0 : p.scales - 1;
+  const int last = p.scales - 1;
   const int64_t map_width = p.width - 2 * p.crop, map_size = map_width * (p.height - 2 * p.crop);
   const int each = maps_a_scale(p);
-  const T ssim_gain = p.ssim_gain * plane.incoming(), l1_gain = p.l1_gain * plane.incoming();
+  const T ssim_gain = p.ssim_gain * p.incoming.template of<T>(plane.image),
+          l1_gain = p.l1_gain * p.incoming.template of<T>(plane.image);
   double sum_ssim = 0, sum_l1 = 0;
 #pragma unroll 1
   for (int o = 0; o < outputs; ++o) {
     const int row = row0 + group + o, at_col = col0 + col;
     if (!plane.has_position(row, at_col)) continue;
     const auto moments = [&](int j) {
-      const ColumnMoments<T>& from = mu[Scales == 1 ? 0 : j];
+      const ColumnMoments<T>& from = mu[j];
       return Moments<T>{from.at[o].mu_m + from.base.m, from.at[o].mu_d + (from.base.d - plane.pad_d),
                         from.at[o].s_mm, from.at[o].s_dd};
     };
@@ -138,13 +135,13 @@ __global__ void __launch_bounds__(tile_threads<T>) positions_kernel(const __grid
                                       : dissimilarity<false>(moments(j), p.c1, p.c2);
     };
     // The gradient with respect to one factor is the product of the others, l and all cs.
-    T behind[Scales];  // the product of the cs after j
+    T behind[max_scales];  // the product of the cs after j
     behind[last] = T(1);
     T loss = dissimilarity_at(last).e_l;
     for (int j = last; j >= 0; --j) {
       const Dissimilarity<T> e = dissimilarity_at(j);
       loss += e.e_cs - loss * e.e_cs;
-      if (j > 0) behind[Scales == 1 ? 0 : j - 1] = behind[Scales == 1 ? 0 : j] * e.cs;
+      if (j > 0) behind[j - 1] = behind[j] * e.cs;
     }
     loss = not_negative(loss);
     T m, d, l1 = 0;
@@ -167,8 +164,7 @@ __global__ void __launch_bounds__(tile_threads<T>) positions_kernel(const __grid
     T before = ssim_gain * gain;
     const T g_l = before * behind[0] * dissimilarity_at(0).cs;
     before *= dissimilarity_at(last).l;
-    for (int k = 0; k <= last; ++k, map += each * map_size) {
-      const int j = Scales == 1 ? 0 : k;
+    for (int j = 0; j <= last; ++j, map += each * map_size) {
       const Dissimilarity<T> e = dissimilarity_at(j);
       const T g_cs = before * behind[j];
       const T delta_m = (m - mu[j].base.m) - mu[j].at[o].mu_m,
@@ -194,20 +190,20 @@ __global__ void __launch_bounds__(tile_threads<T>) positions_kernel(const __grid
     }
   }
   __syncthreads();
-  sum_block(sum_ssim, sum_l1, reinterpret_cast<double*>(slots));
-  if (threadIdx.x == 0)
-    p.sums[2 * int64_t(blockIdx.x)] = sum_ssim, p.sums[2 * int64_t(blockIdx.x) + 1] = sum_l1;
+  write_sums(p, index, tile, sum_ssim, sum_l1, slots);
 }
 
 // ---- The gradient of each pixel from the maps of all scales; maps are mirrored under reflect.
-template <class E, class T>
-__global__ void __launch_bounds__(tile_threads<T>) gradient_kernel(const __grid_constant__ TileParams<T> p) {
+// One block a multiprocessor is asked for at least: without a number ptxas aims at more, and spills on some.
+template <class T>
+__global__ void __launch_bounds__(tile_threads<T>, 1)
+    gradient_kernel(const __grid_constant__ TileParams<T> p) {
   constexpr int width = tile_width<T>, threads = tile_threads<T>, outputs = tile_outputs;
   T* slots = reinterpret_cast<T*>(ssimloss_shared);
-  const int tiles = p.tiles_across * p.tiles_down;
+  const int tiles = p.strips * p.bands;
   const int tile = int(blockIdx.x) % tiles, index = int(blockIdx.x) / tiles;
-  Plane<E, T> plane(p, index);
-  const int row0 = tile / p.tiles_across * tile_height, col0 = tile % p.tiles_across * width;
+  Plane<T> plane(p, index);
+  const int row0 = tile / p.strips * tile_height, col0 = tile % p.strips * width;
   const int col = int(threadIdx.x) % width, group = int(threadIdx.x) / width * outputs;
   const int64_t map_width = p.width - 2 * p.crop, map_size = map_width * (p.height - 2 * p.crop);
   const int each = maps_a_scale(p);
@@ -225,7 +221,7 @@ __global__ void __launch_bounds__(tile_threads<T>) gradient_kernel(const __grid_
 
   T sum_x[outputs] = {}, sum_y[outputs] = {}, l1[outputs] = {};
   for (int j = 0; j < p.scales; ++j, maps += each * map_size) {
-    const int radius = p.radius[j], rows = tile_height + 2 * radius, pitch = rows * width;
+    const int radius = p.radii[j], rows = tile_height + 2 * radius, pitch = rows * width;
     const bool with_l1 = windowed_l1 && j == p.scales - 1;
     plane.reach(row0 - p.crop, col0 - p.crop, radius);
     all_positions = plane.inside && row0 + tile_height + radius <= p.height - p.crop &&
@@ -295,7 +291,7 @@ __global__ void __launch_bounds__(tile_threads<T>) gradient_kernel(const __grid_
   }
 
   plane.inside = false;
-  const T pixel_gain = p.l1 && !p.l1_windowed ? p.l1_gain * plane.incoming() : T(0);
+  const T pixel_gain = p.l1 && !p.l1_windowed ? p.l1_gain * p.incoming.template of<T>(plane.image) : T(0);
 #pragma unroll
   for (int o = 0; o < outputs; ++o) {
     const int row = row0 + group + o, at_col = col0 + col;
@@ -307,19 +303,15 @@ __global__ void __launch_bounds__(tile_threads<T>) gradient_kernel(const __grid_
     if (p.l1) {
       T gain = edge * l1[o];
       if (!p.l1_windowed) {
-        gain = p.grad_map.data && !plane.has_position(row, at_col)
-                   ? T(0)
-                   : pixel_gain * plane.incoming_at(row, at_col);
+        gain = pixel_gain * plane.incoming_at(row, at_col);
       }
       T m, d;
       plane.read(row, at_col, m, d);
-      const T by = d > 0 ? gain : (d < 0 ? -gain : d * gain);  // sign(0) = 0, sign(NaN) = NaN
+      const T by = gradient_of_l1(d, gain);
       x += by, y -= by;
     }
-    narrow(x, p.grad_x.template plane<E>(plane.image, plane.channel)[row * p.grad_x.h + at_col * p.grad_x.w]);
-    if (p.both)
-      narrow(y,
-             p.grad_y.template plane<E>(plane.image, plane.channel)[row * p.grad_y.h + at_col * p.grad_y.w]);
+    write_pixel(x, p.grad_x.data, p.dtype, p.grad_x.at(plane.image, plane.channel, row, at_col));
+    if (p.both) write_pixel(y, p.grad_y.data, p.dtype, p.grad_y.at(plane.image, plane.channel, row, at_col));
   }
 }
 
