@@ -139,7 +139,7 @@ def start(finished: Finished) -> list[Run]:
     """Does the order hang on where training starts?"""
     return [
         Run(loss, "adam", factor * finished.rate(loss), start="plain")
-        for loss in COMPARED[:4]
+        for loss in ("l2", "l1", "mix")
         for factor in (1 / 2, 1)
     ]
 
@@ -147,7 +147,7 @@ def start(finished: Finished) -> list[Run]:
 def sample(finished: Finished) -> list[Run]:
     """Does the noise of a small batch cost some losses more than others?"""
     found = []
-    for loss in ("l2", "l1", "mix"):
+    for loss in ("l2", "mix"):
         run = Run(loss, "adam", finished.rate(loss))
         found += [
             replace(run, batch=64, steps=STEPS),  # four times the patches a step
@@ -160,7 +160,7 @@ def sample(finished: Finished) -> list[Run]:
 def alpha(finished: Finished) -> list[Run]:
     """What does Mix's weight do?"""
     rate = finished.rate("mix")
-    return [Run(f"alpha={value}", "adam", rate) for value in (0.5, 0.84, 0.95, 1)]
+    return [Run(f"alpha={value}", "adam", rate) for value in (0.5, 0.95, 1)]  # beside 0.84
 
 
 def smoke(question: Callable[[Finished], list[Run]]) -> list[Run]:
