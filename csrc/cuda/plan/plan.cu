@@ -10,7 +10,9 @@ namespace ssimloss {
 Question question_of(const char* kernel, const Problem& p, int levels) {
   Question q;
   std::memset(&q, 0, sizeof q);  // as questions are compared byte by byte
-  for (const char* letter = kernel; *letter; ++letter) q.kernel = 31 * q.kernel + *letter;
+  uint32_t name = 0;             // unsigned, as it overflows
+  for (const char* letter = kernel; *letter; ++letter) name = 31 * name + uint8_t(*letter);
+  q.kernel = int(name);
   q.planes = p.batch * p.channels, q.height = p.height, q.width = p.width;
   q.levels = levels, q.padding = int(p.padding), q.gradients = p.gradients;
   q.maps = p.grad_map.data ? 1 : 0, q.l1 = p.l1_weight != 0 ? 1 + p.l1_windowed : 0, q.scales = p.scales;
