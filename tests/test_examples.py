@@ -114,7 +114,8 @@ def test_table_has_the_means_and_their_intervals(finished):
     assert (cell["task"], cell["pictures"], cell["seeds"]) == (NAME, "4", "1")
     lines = (finished / "table.md").read_text(encoding="utf-8").splitlines()
     assert "| metric | jpeg | l2 | l1 | mix |" in lines
-    (line,) = (line for line in lines if line.startswith("| SSIM"))
+    line, beside_paper = (line for line in lines if line.startswith("| SSIM"))
+    assert beside_paper.split("|")[3].strip() == "0.9410"  # the paper's JPEG
     assert line.split("|")[5].strip(" *") == f"{sum(values) / 4:.4f}"
 
 
