@@ -28,6 +28,7 @@ from restoration.data import PATCH, SMALLEST_TEST, NoPhotographs, Photograph, as
 from restoration.files import replacing, write_text
 from restoration.losses import ALPHA, LOSSES, RELEASED
 from restoration.network import Network, save_network
+from restoration.page.study import write_plots
 from restoration.patches import Patches, degrade
 from restoration.run import PHOTOS, claim, default_precision
 from restoration.task import middle
@@ -322,6 +323,8 @@ def write_runs(finished: Finished) -> None:
         for step, psnr in line["curve"]
     ]
     write_csv(finished.folder / "curves.csv", points)
+    if (finished.folder / "gradients.csv").exists():
+        write_plots(finished.folder)
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, str]:

@@ -12,7 +12,7 @@ from .files import replacing, write_text
 from .losses import PLANS
 from .metrics import DIGITS
 from .page import Page, PictureView, TaskView, write_page
-from .page.curves import CHARTS, lines, svg
+from .page.curves import CHARTS, lines, standalone, svg
 from .paper import beside_paper
 from .progress import read_curves
 from .stats import Cell, summary
@@ -154,22 +154,13 @@ def write_cells(path: Path, cells: Sequence[Cell]) -> None:
             writer.writerow([c.task, c.variant, c.metric, *numbers, c.pictures, c.seeds])
 
 
-# The page's own colours are in its style sheet.
-PLOT_STYLE = """svg { background: white; font: 12px sans-serif; fill: #555; } .grid { stroke: #ddd; }
-polyline, path { fill: none; stroke: currentColor; stroke-width: 1.75; }
-g text, circle { fill: currentColor; }
-.blue { color: #0072b2; } .red { color: #d55e00; } .green { color: #009e73; } .purple { color: #a0568a; }
-.orange { color: #b87800; } .sky { color: #3a94c9; } .grey { color: #777; }"""
-
-
 def write_plots(folder: Path, curves: Sequence[CurvePoint]) -> None:
     """curves-TASK.svg: the PSNR of the test pictures while training, without the page."""
     for task in dict.fromkeys(point.task for point in curves):
         drawn = lines([point for point in curves if point.task == task], CHARTS[0])
         if drawn:
-            head = f'<svg xmlns="http://www.w3.org/2000/svg"><style>{PLOT_STYLE}</style>'
-            plot = svg(CHARTS[0], drawn, CHARTS[0].title)
-            write_text(folder / f"curves-{task}.svg", head + plot + "</svg>\n")
+            plot = standalone(svg(CHARTS[0], drawn, CHARTS[0].title))
+            write_text(folder / f"curves-{task}.svg", plot)
 
 
 OWN = "each loss at its own rate, Adam"

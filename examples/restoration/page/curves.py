@@ -153,6 +153,19 @@ def svg(chart: Chart, drawn: Sequence[Line], label: str) -> str:
     )
 
 
+# Of a plot without the page, whose colours are in its style sheet.
+STYLE = """svg { background: white; font: 12px sans-serif; fill: #555; } .grid { stroke: #ddd; }
+polyline, path { fill: none; stroke: currentColor; stroke-width: 1.75; }
+g text, circle { fill: currentColor; }
+.blue { color: #0072b2; } .red { color: #d55e00; } .green { color: #009e73; } .purple { color: #a0568a; }
+.orange { color: #b87800; } .sky { color: #3a94c9; } .grey { color: #777; }"""
+
+
+def standalone(plot: str) -> str:
+    """A file of its own."""
+    return f'<svg xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style>{plot}</svg>\n'
+
+
 def figures(points: Sequence) -> str:
     """The charts of one task, each with what a screen reader says of it."""
     parts = []

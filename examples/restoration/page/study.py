@@ -7,8 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+from ..files import write_text
 from . import names
-from .curves import Chart, Line, svg
+from .curves import Chart, Line, standalone, svg
 
 Row = dict[str, str]
 SHOWN = ("l2", "l1", "ms_ssim", "mix", "ms_ssim+l2")
@@ -100,3 +101,9 @@ def figures(folder: Path) -> str:
         for plot in plots(folder)
     ]
     return f'<div class="charts">\n{"".join(parts)}</div>\n' if parts else ""
+
+
+def write_plots(folder: Path) -> None:
+    """NAME.svg beside the study's tables."""
+    for plot in plots(folder):
+        write_text(folder / f"{plot.name}.svg", standalone(svg(plot.chart, plot.lines, ends(plot))))
