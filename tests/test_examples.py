@@ -241,7 +241,7 @@ def test_networks_side_by_side_are_those_one_after_the_other(finished, tmp_path)
 def test_workers_stop_with_the_first_process(tmp_path, signal_number):
     out = tmp_path / "run"
     command = [sys.executable, EXAMPLES / "super_resolution.py", "--out", out, "--losses", "l1", "l2",
-               "--steps", "999", "--batch-size", "256", "--train-only", "--accelerator", "cpu", "--workers",
+               "--steps", "1000", "--batch-size", "16", "--train-only", "--accelerator", "cpu", "--workers",
                "2"]  # fmt: skip
     folder = out / "checkpoints" / "super_resolution"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
