@@ -37,7 +37,15 @@ SPECIAL = (math.nan, math.inf, -math.inf, 0.0, 1e-40, 5e-324)
 
 
 def luminance_and_contrast_structure(
-    x: Tensor, y: Tensor, sigma: float, radius: int, c1: float, c2: float, padding: str, largest: int
+    x: Tensor,
+    y: Tensor,
+    sigma: float,
+    radius: int,
+    c1: float,
+    c2: float,
+    padding: str,
+    largest: int,
+    sample_covariance: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """As reference's, from differences: E[x^2] - E[x]^2 of an image around 1e9 is noise even in float64."""
     if padding == "valid":
@@ -56,6 +64,9 @@ def luminance_and_contrast_structure(
         means = [t @ window for t in under]
         around = [(t - mean[..., None]) ** 2 @ window for t, mean in zip(under, means, strict=True)]
         variances = [a + v for a, v in zip(around, inner, strict=True)]
+    if sample_covariance:
+        n = window.numel() ** 2
+        variances = [v * n / (n - 1) for v in variances]
     (mu_x, mu_y, mu_d), (s_xx, s_yy, s_dd) = means, variances
     return 1 - mu_d**2 / (mu_x**2 + mu_y**2 + c1), 1 - s_dd / (s_xx + s_yy + c2)
 
