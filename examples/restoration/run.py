@@ -53,7 +53,7 @@ def parser(tasks: Sequence[Task], description: str, out: str) -> argparse.Argume
     default = "; ".join(f"{task.name}: {' '.join(task.default)}" for task in tasks)
     add("--losses", nargs="+", choices=every, help=f"default: {default}")
     more = "".join(f" ({task.pace} times as many for {task.name})" for task in tasks if task.pace > 1)
-    add("--steps", type=whole(1, MANY), default=3000, help=f"for each network{more}; default: %(default)s")
+    add("--steps", type=whole(1, MANY), default=2500, help=f"for each network{more}; default: %(default)s")
     add("--batch-size", type=whole(1, 2**16), default=16, help="patches a step; default: %(default)s")
     add("--seeds", nargs="+", type=whole(0, 2**32 - 1), default=[0], help="a network for each; default: 0")
     add("--optimizer", choices=["adam", "sgd"], default="adam",
