@@ -22,7 +22,7 @@ from .train import CurvePoint, Diverged, Job, Stage, train
 
 PROBE = 64  # pixels a side, from the middle of each of at most 24 test pictures
 BM3D = "BM3D"
-SGD_RATE = 0.06  # of all losses: results/study/README.md
+SGD_RATE = 0.06  # of all losses: results/README.md
 
 
 @dataclass(frozen=True)
