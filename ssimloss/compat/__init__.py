@@ -1,0 +1,19 @@
+"""The interfaces of other packages, computed by ssimloss: change the import, and nothing else.
+
+    from ssimloss.compat.pytorch_msssim import SSIM, MS_SSIM, ssim, ms_ssim   # 1.0.0
+    from ssimloss.compat.kornia import SSIMLoss, MS_SSIMLoss, ssim_loss, ssim, SSIM   # 0.9.0, and before
+    from ssimloss.compat.fused_ssim import fused_ssim, fused_l1_ssim_loss
+    from ssimloss.compat.torchmetrics import structural_similarity_index_measure   # 1.9.0, and multiscale_...
+    from ssimloss.compat.piq import SSIMLoss, MultiScaleSSIMLoss, ssim, multi_scale_ssim   # 0.8.0
+    from ssimloss.compat.piqa import SSIM, MS_SSIM, ssim, ms_ssim   # 1.3.2
+    from ssimloss.compat.gaussian_splatting import ssim   # utils/loss_utils.py of Kerbl et al. 2023
+    from ssimloss.compat.skimage import structural_similarity   # scikit-image 0.26.0, numpy in, number out
+
+Names, the order of arguments, defaults, the kinds of errors and the numbers are theirs; a checkpoint that
+holds their buffers loads strictly. Theirs are also the traps: a data range of 255, images that are halved
+first, a gradient that is 0 where a similarity is clamped. New code takes ssimloss itself. Each module says
+where it differs.
+
+What no kernel computes yet raises NotImplementedError: volumes, signals, complex images, windows that differ
+from one dimension to the other, windows that are neither Gaussian nor uniform.
+"""

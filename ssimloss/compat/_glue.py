@@ -1,0 +1,83 @@
+"""What several peers ask for, in terms of ssimloss.ssim: values of each channel, cs, pyramids, windows."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import functional
+
+NO_LUMINANCE = {"k1": 1e6}  # c1 so large that l is 1 to 1e-12: SSIM is cs
+NO_CONTRAST = {"k2": 1e6}  # and here it is l
+
+
+def missing(what: str) -> NotImplementedError:
+    return NotImplementedError(f"ssimloss.compat: {what}: ssimloss has no kernel for it yet")
+
+
+def channel_means(x: Tensor, y: Tensor, **options: Any) -> Tensor:
+    """SSIM of each image and channel, [N, C]: the channels of [N, C, H, W] are taken for images."""
+    planes = (image.reshape(-1, 1, *image.shape[-2:]) for image in (x, y))
+    return functional.ssim(*planes, reduction="none", **options).unflatten(0, x.shape[:2])
+
+
+def product_over_levels(
+    x: Tensor, y: Tensor, weights: Tensor, halve: Callable[[Tensor], Tensor], **options: Any
+) -> Tensor:
+    """prod_j max(m_j, 0) ** weights[j], [N, C]: ssimloss.ms_ssim with another way to halve, and a clamp.
+
+    m_j is the mean of cs at level j, of l * cs at the last. Where one is negative the gradient is 0.
+    """
+    means = []
+    for level in range(1, len(weights) + 1):
+        if level == len(weights):
+            means.append(channel_means(x, y, **options))
+        else:
+            means.append(channel_means(x, y, **options | NO_LUMINANCE))
+            x, y = halve(x), halve(y)
+    clamped = torch.stack(means, -1).relu()
+    return (clamped ** weights.to(clamped)).prod(-1)
+
+
+def window_of(kernel: Tensor) -> dict[str, Any]:
+    """Options of the window that `kernel` [..., taps] holds the weights of; Gaussian or uniform.
+
+    Its numbers are looked at: on a device that waits for it.
+    """
+    rows = kernel.detach().double().cpu().reshape(-1, kernel.shape[-1])
+    taps, size = rows[0], kernel.shape[-1]
+    if size % 2 == 0:
+        raise ValueError(f"window: expected an odd number of weights, got {size}")
+    radius = size // 2
+    falls = math.log(taps[radius] / taps[radius - 1]) if radius and taps[radius - 1] > 0 else 0.0
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    expected = torch.softmax(-falls * offsets**2, 0)  # exp(-0.5 (offset / sigma)^2), of sum 1
+    if not torch.allclose(rows, expected.expand_as(rows), rtol=0, atol=1e-5):
+        raise missing("a window that is neither Gaussian nor uniform, or not the same for all channels")
+    if radius == 0 or abs(falls) < 1e-6:
+        return {"window": "uniform", "window_size": size}
+    sigma = float(f"{math.sqrt(0.5 / falls):.6g}")  # weights in float32 do not tell more digits
+    return {"sigma": sigma, "window_size": size}
+
+
+def one_number(name: str, value: float | Tensor) -> float:
+    """A number, or the one that a tensor holds."""
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise missing(f"{name} of {value.numel()} numbers, one for each image,")
+    return float(value)
+
+
+def one_for_all(name: str, value: Any) -> Any:
+    """A number, or what all of a sequence's are: one for each dimension."""
+    if not isinstance(value, Sequence):
+        return value
+    if len(set(value)) != 1:
+        raise missing(f"{name}={value!r}, which differs from one dimension to the other,")
+    return value[0]
+
+
+def no_volumes(image: Tensor) -> None:
+    if image.dim() == 5:
+        raise missing(f"volumes, {list(image.shape)}")

@@ -1,0 +1,141 @@
+"""pytorch-msssim 1.0.0. The data range is 255 by default; the multi-scale form is clamped at 0.
+
+Not served: volumes, and images smaller than the window, which it does not filter in that direction. Windows
+given as `win` are Gaussian or uniform. The window is not rounded to float32 here.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import functional
+from ._glue import channel_means, missing, no_volumes, one_number, product_over_levels, window_of
+
+__all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
+
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
+
+def _images(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both without spatial dimensions of size 1, [N, C, H, W]."""
+    if X.shape != Y.shape:
+        raise ValueError(f"Y: expected the dimensions of X, {list(X.shape)}, got {list(Y.shape)}")
+    for dimension in range(X.dim() - 1, 1, -1):
+        X, Y = X.squeeze(dimension), Y.squeeze(dimension)
+    no_volumes(X)
+    if X.dim() != 4:
+        raise ValueError(f"X: expected shape [N, C, H, W], without sides of 1, got {list(X.shape)}")
+    return X, Y
+
+
+def _options(X: Tensor, data_range, win_size, win_sigma, win, K) -> dict:
+    window = dict(window_size=win_size, sigma=win_sigma) if win is None else window_of(win)
+    if window["window_size"] % 2 == 0:
+        raise ValueError(f"win_size: expected an odd number, got {win_size}")
+    if min(X.shape[-2:]) < window["window_size"]:
+        raise missing(f"images of {X.shape[-2]}x{X.shape[-1]} under a window of {window['window_size']}")
+    return window | dict(data_range=one_number("data_range", data_range), k1=K[0], k2=K[1])
+
+
+def ssim(
+    X: Tensor,
+    Y: Tensor,
+    data_range: float | Tensor = 255,
+    size_average: bool = True,
+    win_size: int = 11,
+    win_sigma: float = 1.5,
+    win: Tensor | None = None,
+    K: Sequence[float] = (0.01, 0.03),
+    nonnegative_ssim: bool = False,
+) -> Tensor:
+    """SSIM of X, Y [N, C, H, W]: a scalar, or [N] without size_average.
+
+    nonnegative_ssim: that of each channel is at least 0.
+    """
+    X, Y = _images(X, Y)
+    options = _options(X, data_range, win_size, win_sigma, win, K)
+    if not nonnegative_ssim:
+        return functional.ssim(X, Y, reduction="mean" if size_average else "none", **options).to(X.dtype)
+    value = channel_means(X, Y, **options).relu()
+    return (value.mean() if size_average else value.mean(1)).to(X.dtype)
+
+
+def ms_ssim(
+    X: Tensor,
+    Y: Tensor,
+    data_range: float | Tensor = 255,
+    size_average: bool = True,
+    win_size: int = 11,
+    win_sigma: float = 1.5,
+    win: Tensor | None = None,
+    weights: Sequence[float] | Tensor | None = None,
+    K: Sequence[float] = (0.01, 0.03),
+) -> Tensor:
+    """MS-SSIM of X, Y [N, C, H, W], clamped at 0 level by level: a scalar, or [N] without size_average.
+
+    Sides of more than 16 (win_size - 1) pixels whatever the number of weights, or AssertionError.
+    """
+    X, Y = _images(X, Y)
+    options = _options(X, data_range, win_size, win_sigma, win, K)
+    least = 16 * (options["window_size"] - 1)
+    if min(X.shape[-2:]) <= least:
+        raise AssertionError(f"X: expected sides of more than {least}, for 4 halvings, got {list(X.shape)}")
+    weights = torch.as_tensor(WEIGHTS if weights is None else weights, dtype=torch.float64, device=X.device)
+    value = product_over_levels(X, Y, weights, _halve, **options)
+    return (value.mean() if size_average else value.mean(1)).to(X.dtype)
+
+
+def _halve(image: Tensor) -> Tensor:
+    return F.avg_pool2d(image, 2, padding=(image.shape[-2] % 2, image.shape[-1] % 2))
+
+
+class SSIM(nn.Module):
+    """The module of `ssim`: a similarity. `channel` is not looked at: any number will do."""
+
+    def __init__(
+        self,
+        data_range: float | Tensor = 255,
+        size_average: bool = True,
+        win_size: int = 11,
+        win_sigma: float = 1.5,
+        channel: int = 3,
+        spatial_dims: int = 2,
+        K: Sequence[float] = (0.01, 0.03),
+        nonnegative_ssim: bool = False,
+    ) -> None:
+        super().__init__()
+        if spatial_dims != 2:
+            raise missing(f"spatial_dims={spatial_dims}")
+        self.data_range, self.size_average, self.K = data_range, size_average, K
+        self.win_size, self.win_sigma, self.nonnegative_ssim = win_size, win_sigma, nonnegative_ssim
+
+    def forward(self, X: Tensor, Y: Tensor) -> Tensor:
+        window = (self.win_size, self.win_sigma, None)
+        return ssim(X, Y, self.data_range, self.size_average, *window, self.K, self.nonnegative_ssim)
+
+
+class MS_SSIM(nn.Module):
+    """The module of `ms_ssim`: a similarity. `channel` is not looked at: any number will do."""
+
+    def __init__(
+        self,
+        data_range: float | Tensor = 255,
+        size_average: bool = True,
+        win_size: int = 11,
+        win_sigma: float = 1.5,
+        channel: int = 3,
+        spatial_dims: int = 2,
+        weights: Sequence[float] | Tensor | None = None,
+        K: Sequence[float] = (0.01, 0.03),
+    ) -> None:
+        super().__init__()
+        if spatial_dims != 2:
+            raise missing(f"spatial_dims={spatial_dims}")
+        self.data_range, self.size_average, self.K = data_range, size_average, K
+        self.win_size, self.win_sigma, self.weights = win_size, win_sigma, weights
+
+    def forward(self, X: Tensor, Y: Tensor) -> Tensor:
+        window = (self.win_size, self.win_sigma, None)
+        return ms_ssim(X, Y, self.data_range, self.size_average, *window, self.weights, self.K)
