@@ -5,12 +5,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import functional
 
 NO_LUMINANCE = {"k1": 1e6}  # c1 so large that l is 1 to 1e-12: SSIM is cs
 NO_CONTRAST = {"k2": 1e6}  # and here it is l
+
+
+class Module(nn.Module):
+    """What torch.jit.script is told."""
+
+    def __prepare_scriptable__(self) -> None:
+        raise RuntimeError(functional.NO_SCRIPT)
 
 
 def missing(what: str) -> NotImplementedError:

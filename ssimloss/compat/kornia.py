@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import functional
 from ..modules import MixLoss
 from ..modules import SSIMLoss as _SSIMLoss
-from ._glue import NO_CONTRAST, NO_LUMINANCE, missing
+from ._glue import NO_CONTRAST, NO_LUMINANCE, Module, missing
 
 __all__ = ["SSIM", "MS_SSIMLoss", "SSIMLoss", "ssim", "ssim_loss"]
 
@@ -85,7 +85,7 @@ def ssim_loss(
     return (loss.sum() if reduction == "sum" else loss).to(x.dtype)
 
 
-class SSIM(nn.Module):
+class SSIM(Module):
     """The module of `ssim`: a map of similarities."""
 
     def __init__(
@@ -98,7 +98,7 @@ class SSIM(nn.Module):
         return ssim(img1, img2, self.window_size, self.max_val, self.eps, self.padding)
 
 
-class SSIMLoss(nn.Module):
+class SSIMLoss(Module):
     """The module of `ssim_loss`."""
 
     def __init__(
@@ -118,7 +118,7 @@ class SSIMLoss(nn.Module):
         return ssim_loss(img1, img2, *options)
 
 
-class MS_SSIMLoss(nn.Module):
+class MS_SSIMLoss(Module):
     """compensation * (alpha * (1 - MS-SSIM) + (1 - alpha) * G * l1 / data_range), of [B, C, H, W].
 
     The mean or the sum of its map [B, H, W], which "none" gives. One batch may be 1 image, which is then

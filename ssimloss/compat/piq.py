@@ -8,17 +8,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import functional
-from ._glue import NO_LUMINANCE, missing, product_over_levels
+from ._glue import NO_LUMINANCE, Module, missing, product_over_levels
 
 __all__ = ["MultiScaleSSIMLoss", "SSIMLoss", "multi_scale_ssim", "ssim"]
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
-def _check(x: Tensor, y: Tensor, kernel_size: int, data_range: float) -> tuple[Tensor, Tensor]:
+def _check(
+    x: Tensor, y: Tensor, kernel_size: int, data_range: float, levels: int = 1
+) -> tuple[Tensor, Tensor]:
     """Both in floating point, [N, C, H, W]."""
     _check_size(kernel_size)
     for name, image in (("x", x), ("y", y)):
@@ -33,6 +35,9 @@ def _check(x: Tensor, y: Tensor, kernel_size: int, data_range: float) -> tuple[T
         low, high = image.detach().aminmax()
         if not (low >= 0 and high <= data_range):
             raise AssertionError(f"{name}: expected values in [0, {data_range}], got {low} to {high}")
+    least = (kernel_size - 1) * 2 ** (levels - 1) + 1
+    if min(x.shape[2:4]) < least:
+        raise ValueError(f"x: expected height and width of at least {least}, got {list(x.shape)}")
     if x.dim() == 5:
         raise missing(f"complex images, {list(x.shape)}")
     dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float16)
@@ -90,16 +95,14 @@ def multi_scale_ssim(
     k2: float = 0.03,
 ) -> Tensor:
     """MS-SSIM of x, y [N, C, H, W] with values in [0, data_range]; given weights are divided by their sum."""
-    x, y = _check(x, y, kernel_size, data_range)
+    levels = len(WEIGHTS) if scale_weights is None else len(scale_weights)
+    x, y = _check(x, y, kernel_size, data_range, levels)
     if scale_weights is None:
         scale_weights = torch.tensor(WEIGHTS, dtype=torch.float64, device=x.device)
     elif scale_weights.dim() != 1:
         raise ValueError(f"scale_weights: expected a vector, got {list(scale_weights.shape)}")
     else:
         scale_weights = scale_weights / scale_weights.sum()
-    least = (kernel_size - 1) * 2 ** (len(scale_weights) - 1) + 1
-    if min(x.shape[-2:]) < least:
-        raise ValueError(f"x: expected height and width of at least {least}, got {list(x.shape)}")
     options = dict(sigma=kernel_sigma, window_size=kernel_size, data_range=data_range, k1=k1, k2=k2)
     values = product_over_levels(x, y, scale_weights, _halve, **options)
     return _reduce(values.mean(1), reduction).to(x.dtype)
@@ -111,7 +114,7 @@ def _halve(image: Tensor) -> Tensor:
     return F.avg_pool2d(F.pad(image, [odd, 0, odd, 0], mode="replicate"), 2)
 
 
-class SSIMLoss(nn.Module):
+class SSIMLoss(Module):
     """1 - ssim(x, y); with reduction="sum" that is 1 - the sum, as theirs."""
 
     def __init__(
@@ -134,7 +137,7 @@ class SSIMLoss(nn.Module):
         return 1 - ssim(x, y, *window, False, self.downsample, self.k1, self.k2)
 
 
-class MultiScaleSSIMLoss(nn.Module):
+class MultiScaleSSIMLoss(Module):
     """1 - multi_scale_ssim(x, y). The weights are the buffer scale_weights, as in their checkpoints."""
 
     scale_weights: Tensor

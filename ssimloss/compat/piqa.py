@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ._glue import NO_LUMINANCE, channel_means, missing, product_over_levels, window_of
+from ._glue import NO_LUMINANCE, Module, channel_means, missing, product_over_levels, window_of
 
 __all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
 
@@ -62,7 +62,7 @@ def _halve(image: Tensor) -> Tensor:
     return F.avg_pool2d(image, 2, ceil_mode=True)
 
 
-class _Module(nn.Module):
+class _Module(Module):
     """The window is a buffer, `kernel`, as in their checkpoints: one that is loaded is used."""
 
     kernel: Tensor

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import functional
-from ._glue import channel_means, missing, no_volumes, one_number, product_over_levels, window_of
+from ._glue import Module, channel_means, missing, no_volumes, one_number, product_over_levels, window_of
 
 __all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
 
@@ -91,7 +91,7 @@ def _halve(image: Tensor) -> Tensor:
     return F.avg_pool2d(image, 2, padding=(image.shape[-2] % 2, image.shape[-1] % 2))
 
 
-class SSIM(nn.Module):
+class SSIM(Module):
     """The module of `ssim`: a similarity. `channel` is not looked at: any number will do."""
 
     def __init__(
@@ -116,7 +116,7 @@ class SSIM(nn.Module):
         return ssim(X, Y, self.data_range, self.size_average, *window, self.K, self.nonnegative_ssim)
 
 
-class MS_SSIM(nn.Module):
+class MS_SSIM(Module):
     """The module of `ms_ssim`: a similarity. `channel` is not looked at: any number will do."""
 
     def __init__(

@@ -66,18 +66,21 @@ def structural_similarity(
         raise missing(f"images of {spatial} under a window of {2 * radius + 1}")
 
     float32 = im1.dtype in (np.float16, np.float32)
-    dtype = torch.float32 if float32 else torch.float64
-    x, y = (_planes(image, channel_axis).to(dtype) for image in (im1, im2))
-    if full or gradient or size // 2 != radius:
+    dtype = np.float32 if float32 else np.float64
+    x, y = (_planes(image.astype(dtype), channel_axis) for image in (im1, im2))
+    crop = size // 2
+    if full or gradient or crop != radius:
         similarity, grad = _map(x, y, radius, gradient, unbiased, options)
-        crop = size // 2
+    if crop == radius:
+        value = functional.ssim(x, y, **options)
+    else:  # theirs crops by win_size what the Gaussian window has made
         inner = similarity[..., crop : similarity.shape[-2] - crop, crop : similarity.shape[-1] - crop]
         value = inner.double().mean()
-    else:
-        value, similarity, grad = functional.ssim(x, y, **options), x, x
     number = np.float32(value.item()) if float32 and channel_axis is not None else np.float64(value.item())
-    arrays = [_array(grad, channel_axis)] * gradient + [_array(similarity, channel_axis)] * full
-    return (number, *arrays) if arrays else number
+    if not full and not gradient:
+        return number
+    arrays = [grad] * gradient + [similarity] * full
+    return number, *(_array(planes, channel_axis) for planes in arrays)
 
 
 def _range_of_dtype(im1: np.ndarray, im2: np.ndarray) -> float:
