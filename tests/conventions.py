@@ -21,12 +21,17 @@ def maps(x: Tensor, y: Tensor, sigma: float, radius: int, padding: str, **option
 
 
 def clamped_product(
-    x: Tensor, y: Tensor, halve: Callable[[Tensor], Tensor], weights: Sequence[float], **options
+    x: Tensor,
+    y: Tensor,
+    halve: Callable[[Tensor], Tensor],
+    weights: Sequence[float],
+    padding: str = "valid",
+    **options,
 ) -> Tensor:
     """prod_j relu(mean)^w_j, [N, C], 11 taps of sigma 1.5, over levels made by `halve`."""
     values = torch.ones((), dtype=x.dtype)
     for level, weight in enumerate(weights):
-        similarity, cs = maps(x, y, 1.5, 5, options.get("padding", "valid"), **options)
+        similarity, cs = maps(x, y, 1.5, 5, padding, **options)
         last = level == len(weights) - 1
         values = values * (similarity if last else cs).mean((-2, -1)).relu() ** weight
         x, y = halve(x), halve(y)
