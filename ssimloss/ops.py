@@ -7,19 +7,10 @@ wanted, `unit_scale` times its gradient from the same pass over the images.
 import torch
 from torch import Tensor
 
+from . import recompute
 from .options import Dyadic, Gaussian, Options
 
 Pair = tuple[Tensor, Tensor]
-
-
-NO_DOUBLE_BACKWARD = (
-    "ssimloss: double backward is not supported, and the gradient of a loss was asked to be "
-    "differentiated again (create_graph=True or nested torch.func.grad); the functions of "
-    "ssimloss.reference can be differentiated any number of times"
-)
-NO_FORWARD_MODE = (
-    "ssimloss: forward-mode derivatives are not supported; the functions of ssimloss.reference have them"
-)
 
 
 def output_size(x: Tensor, options: Options) -> tuple[int, int]:
@@ -99,10 +90,15 @@ def _register(form: type[Gaussian] | type[Dyadic], name: str) -> None:
 
     torch.library.register_autograd(name, backward, setup_context=setup_context)
 
-    def no_double_backward(ctx, *_):
-        raise RuntimeError(NO_DOUBLE_BACKWARD)
+    def setup_gradient(ctx, inputs, output):
+        ctx.wants, ctx.options = inputs[3:5], form(*inputs[5:])
+        ctx.save_for_backward(*inputs[:3])
 
-    torch.library.register_autograd(backward_name, no_double_backward)
+    def double_backward(ctx, *grads):
+        nothing = [None] * (2 + len(ctx.options))
+        return *recompute.pull_back_gradient(grads, ctx.saved_tensors, ctx.options, ctx.wants), *nothing
+
+    torch.library.register_autograd(backward_name, double_backward, setup_context=setup_gradient)
 
     # vmap folds its dimension into the batch; a mean becomes the mean over each fold's images.
     @torch.library.register_vmap(name)

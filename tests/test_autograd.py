@@ -46,36 +46,6 @@ def test_gradcheck(case: Case, padding: str, at_least_size: bool) -> None:
         torch.autograd.gradcheck(loss, (x, y), fast_mode=not at_least_size)
 
 
-@every_loss
-def test_double_backward_raises(case: Case) -> None:
-    x, y = tiny_pair(case)
-    loss = case.make(**case.tiny)
-    x.requires_grad_()
-    (grad,) = torch.autograd.grad(loss(x, y), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="double backward is not supported"):
-        grad.sum().backward()
-    with pytest.raises(RuntimeError, match="double backward is not supported"):
-        func.grad(lambda t: func.grad(loss)(t, y).sum())(x.detach())
-
-
-@pytest.mark.parametrize("form", ["gaussian", "dyadic"])
-def test_double_backward_of_the_raw_op_raises(form: str) -> None:
-    case, arguments = op_arguments(form)
-    x, y = (t.requires_grad_() for t in tiny_pair(case))
-    loss = arguments.op(x, y, 1.0, True, True, *arguments)[0]
-    (grad,) = torch.autograd.grad(loss, x, create_graph=True)
-    with pytest.raises(RuntimeError, match="double backward is not supported"):
-        grad.sum().backward()
-
-
-@every_loss
-def test_forward_mode_raises(case: Case) -> None:
-    """A silent zero tangent would be worse than none."""
-    x, y = tiny_pair(case)
-    with pytest.raises(RuntimeError, match="ssimloss: forward-mode derivatives are not supported"):
-        func.jvp(lambda t: case.fused(t, y, **case.tiny), (x,), (torch.ones_like(x),))
-
-
 # ---- The kept gradient
 
 

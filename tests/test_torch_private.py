@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import test_autograd
+import test_second_order
 import torch
 
 from ssimloss import torch_private
@@ -30,10 +31,11 @@ def torch_without(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.mark.usefixtures("torch_without")
 class TestWithoutPrivateNames:
-    """What differs between autograd's ways: tests of test_autograd.py as they are."""
+    """What differs between autograd's ways: tests of the other files as they are."""
 
-    test_double_backward_raises = staticmethod(test_autograd.test_double_backward_raises)
-    test_forward_mode_raises = staticmethod(test_autograd.test_forward_mode_raises)
+    test_double_backward = staticmethod(test_second_order.test_nested_grad)
+    test_forward_mode = staticmethod(test_second_order.test_forward_mode)
+    test_hessian = staticmethod(test_second_order.test_hessian)
     test_kept_gradient_is_handed_out_once = staticmethod(test_autograd.test_kept_gradient_is_handed_out_once)
     test_batched_incoming_gradients = staticmethod(test_autograd.test_batched_incoming_gradients)
     test_func_grad = staticmethod(test_autograd.test_func_grad)
