@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from . import _C
+from . import _C, recompute
 from .autograd import fused_loss
 from .options import Dyadic, Options
 from .warn import warn_once
@@ -17,9 +17,10 @@ CUDA_INSIDE = bool(_C.cuda_architectures())  # a constant: torch.compile cannot 
 def loss_of(x: Tensor, y: Tensor, options: Options) -> Tensor:
     """The loss with checked options: checks the images, adds and takes away the batch dimension."""
     x, y = check_images(x, y, options)
+    compute = fused_loss if has_kernels(x.device) else plain_loss
     if x.dim() == 4:
-        return fused_loss(x, y, options)
-    loss = fused_loss(x.unsqueeze(0), y.unsqueeze(0), options)
+        return compute(x, y, options)
+    loss = compute(x.unsqueeze(0), y.unsqueeze(0), options)
     return loss if options.reduction == "mean" else loss.squeeze(0)
 
 
@@ -46,27 +47,39 @@ def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor
         raise ValueError(f"y: expected the device of x, {x.device}, got {y.device}")
     check_device(x.device)
     if x.dtype != y.dtype:
-        if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
+        kind = x.device.type
+        if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
             raise TypeError(f"y: expected the dtype of x, {x.dtype}, got {y.dtype}")
         dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
         x, y = x.to(dtype), y.to(dtype)
-    if x.device.type == "cuda":
+    if x.device.type == "cuda" and has_kernels(x.device):
         check_cuda_limits(options)
     check_size(x, options)
     return x, y
 
 
+def plain_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
+    """On a device that no kernels are written for: by reference.py, in float32 (it may have no float64)."""
+    if not torch.compiler.is_compiling():
+        warn_once(
+            f"no kernels for {x.device.type}: computed in plain torch, many times slower, in more memory, "
+            "and with fewer right digits where x and y are alike"
+        )
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return recompute.loss(x.to(dtype), y.to(dtype), options)
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Or it is one that this package has none for. AMD's GPUs are called cuda, too."""
+    return device.type in ("cpu", "meta") or (device.type == "cuda" and torch.version.hip is None)
+
+
 def check_device(device: torch.device) -> None:
-    if device.type in ("cpu", "meta"):
-        return
-    if device.type == "cuda" and CUDA_INSIDE:
-        return
-    reason = (
-        "this build has no CUDA kernels; rebuild from source where nvcc is on the PATH"
-        if device.type == "cuda"
-        else f"this build has kernels for {'cpu and cuda' if CUDA_INSIDE else 'cpu'}"
-    )
-    raise RuntimeError(f"x: no ssimloss kernels for a tensor on {device}: {reason}")
+    if device.type == "cuda" and has_kernels(device) and not CUDA_INSIDE:
+        raise RuntimeError(
+            f"x: no ssimloss kernels for a tensor on {device}: this build has no CUDA kernels; rebuild from "
+            "source where nvcc is on the PATH"
+        )
 
 
 def check_cuda_limits(options: Options) -> None:

@@ -1,7 +1,8 @@
-"""A loss by the formulas of reference.py: for derivatives of second order and in forward mode. Slow.
+"""A loss by the formulas of reference.py, in plain torch: for what the kernels do not give. Slow.
 
-The kernels give a value and its first derivative. What else is asked for is computed here in plain torch, in
-float64, as these formulas lose the digits that the kernels keep.
+They give a value and its first derivative, on the CPU and on CUDA. Derivatives of second order and in forward
+mode are computed here in float64, as these formulas lose the digits that the kernels keep; and everything on
+other devices.
 """
 
 from collections.abc import Callable
