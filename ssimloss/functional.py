@@ -13,8 +13,8 @@ reduction    "mean": a scalar; "none": one value an image, [N], a scalar for [C,
 
 The result is float32 for 16-bit images; gradients have the images' dtype. Values outside the data
 range are computed as they are; NaN gives NaN. Bad arguments raise ValueError, other dtypes, layouts and
-DTensors TypeError, a CUDA tensor in a build without the CUDA kernels RuntimeError. On other devices (mps, xpu,
-...) plain torch computes the loss, slowly and with float32's digits, and a warning says so once.
+DTensors TypeError, a CUDA tensor in a build without the CUDA kernels RuntimeError. On other devices, as mps
+and xpu, plain torch computes the loss, slowly and with float32's digits, and a warning says so once.
 
 Beyond some hundred data ranges float32's gradient is not exact where flat regions meet contrasts.
 

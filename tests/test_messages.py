@@ -77,7 +77,7 @@ def test_every_dtype(device: str, mode: str, monkeypatch: pytest.MonkeyPatch) ->
             except Exception:  # not a dtype of this device
                 continue
             seen += 1
-            kind, said = message_of(lambda x=x, y=y: run(x, y))
+            _, said = message_of(lambda x=x, y=y: run(x, y))
             if dtype not in images.DTYPES:
                 assert f"y: expected dtype float16, bfloat16, float32, float64, got {dtype}" in said
             elif not built:
