@@ -181,6 +181,12 @@ def dtypes_table(seconds: float, only: list[str]) -> Iterator[str]:
         "float32, channels_last": tuple(t.contiguous(memory_format=torch.channels_last) for t in (x, y)),
     }
     runs = {name: backward(loss, a.detach().requires_grad_(), b) for name, (a, b) in variants.items()}
+    render, truth = (t.permute(0, 2, 3, 1).contiguous() for t in (x, y))
+
+    def of_renders(x: Tensor, y: Tensor) -> Tensor:
+        return loss(x.permute(0, 3, 1, 2), y.permute(0, 3, 1, 2))
+
+    runs["float32, [N, H, W, C] permuted"] = backward(of_renders, render.requires_grad_(), truth)
     progress(f"{DTYPES}: {', '.join(runs)}")
     result = medians(runs, seconds)
     yield "### SSIM at 1x3x1080x1920, forward + backward"

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from cases import CASES, Case, every_loss, pair
+from cases import CASES, Case, every_loss, pair, relative_error
 from torch import Tensor
 
 from ssimloss import SSIMLoss, memory
@@ -163,3 +163,22 @@ def test_threads_have_gradients_of_their_own() -> None:
     with ThreadPoolExecutor(4) as threads:
         for seed, results in enumerate(threads.map(run, range(4))):
             assert all(torch.equal(grad, expected[seed]) for grad in results)
+
+
+@every_loss
+def test_renders_are_not_copied(case: Case) -> None:
+    """[N, H, W, C] permuted: the loss of the planes, and the gradient lies as the render does, all of it."""
+    x, y = pair(2, 3, 64, 66)
+    render, truth = (t.permute(0, 2, 3, 1).contiguous() for t in (x, y))
+    views = []
+    planes = render.requires_grad_().permute(0, 3, 1, 2)
+    planes.register_hook(views.append)
+    loss = case.fused(planes, truth.permute(0, 3, 1, 2), **case.tiny)
+    loss.backward()
+    leaf = x.requires_grad_()
+    expected = case.fused(leaf, y, **case.tiny)
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    assert render.grad is not None and render.grad.is_contiguous()
+    assert relative_error(render.grad.permute(0, 3, 1, 2), leaf.grad) < 1e-5
+    assert render.grad.data_ptr() == views[0].data_ptr()  # the op's own, not a copy in another layout
