@@ -59,7 +59,7 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, y: Tensor, leaf: "_Leaf", scale: float, want_x: bool, want_y: bool
+        x: Tensor, y: Tensor, leaf: _Leaf, scale: float, want_x: bool, want_y: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         return _run(x, y, leaf.options, scale, want_x, want_y)
 
@@ -113,7 +113,7 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        grad_loss: Tensor, x: Tensor, y: Tensor, leaf: "_Leaf", want_x: bool, want_y: bool
+        grad_loss: Tensor, x: Tensor, y: Tensor, leaf: _Leaf, want_x: bool, want_y: bool
     ) -> tuple[Tensor, Tensor]:
         return leaf.options.backward_op(grad_loss, x, y, want_x, want_y, *leaf.options)
 

@@ -21,26 +21,14 @@ FOLDER = Path(__file__).parent.parent / "examples" / "integrations"
 
 @pytest.fixture(autouse=True)
 def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test imports is not there for the next."""
+    """Our files, and what stands for a package, are gone when the next test begins."""
     monkeypatch.syspath_prepend(FOLDER)
-    before = dict(sys.modules)
+    before = set(sys.modules)
     yield
-    for name in set(sys.modules) - set(before):
-        if name.partition(".")[0] in {*PACKAGES, *(file.stem for file in FOLDER.glob("*.py"))}:
-            del sys.modules[name]
-
-
-PACKAGES = (
-    "torchvision",
-    "basicsr",
-    "traiNNer",
-    "neosr",
-    "compressai",
-    "monai",
-    "fastmri",
-    "nerfstudio",
-    "fused_ssim",
-)
+    ours = {file.stem for file in FOLDER.glob("*.py")} | {"fused_ssim"}
+    tops = {name: name.partition(".")[0] for name in set(sys.modules) - before}
+    for name in [n for n, top in tops.items() if top in ours or sys.modules[top].__spec__ is None]:
+        del sys.modules[name]
 
 
 def without_init(package: str, *folders: str) -> None:

@@ -148,7 +148,6 @@ class MS_SSIMLoss(Module):
         self._options |= dict(data_range=data_range, k1=K[0], k2=K[1], reduction="map")
 
     def _load_from_state_dict(self, state_dict: Mapping, prefix: str, *rest: Any) -> None:
-        state_dict = dict(state_dict)
         super()._load_from_state_dict(state_dict, prefix, *rest)
         unexpected = rest[3]
         if prefix + "_g_masks" in unexpected:
