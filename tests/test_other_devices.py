@@ -10,7 +10,8 @@ from ssimloss import images
 
 def test_other_device(python: Callable) -> None:
     """other_device.py checks values, gradients, the warning and errors on a stand-in for such a device."""
-    pytest.importorskip("torch._C._acc", reason="this torch has no devices written in Python")
+    if not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("this torch has no devices written in Python")
     done = python("import runpy; runpy.run_module('other_device', run_name='__main__')")
     assert (done.returncode, done.stdout) == (0, "checked\n"), done.stderr
 
