@@ -21,12 +21,12 @@ TASK = Task(
     rates=dict.fromkeys(LOSSES, 2e-3) | dict.fromkeys(("l1", "mix", "mix_released"), 1e-3),
     losses=("l2", "l1", "ms_ssim", "mix", "mix_l1_range1", "mix_released", "ms_ssim+l2"),
     network={"kernels": (9, 1, 5), "widths": (64, 32)},  # SRCNN's: a sixth of the others' cost
-    pace=3,
     also={"super_resolution_blur5": LowResolution(sigma=5)},  # do the rankings survive a wrong blur?
 )
 
 if __name__ == "__main__":
     arguments = parser([TASK], TASK.title, TASK.name)
+    arguments.set_defaults(steps=7500)  # as long as the others, whose networks cost six times as much
     default = LowResolution()
     arguments.add_argument("--factor", type=whole(1, 32), default=default.factor, help="default: %(default)s")
     arguments.add_argument(

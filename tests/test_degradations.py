@@ -23,7 +23,7 @@ from restoration.degrade import (  # noqa: E402
     demosaic,
     gaussian_blur,
 )
-from restoration.patches import Patches, degrade, generator  # noqa: E402
+from restoration.patches import FEW, Patches, degrade, generator  # noqa: E402
 
 CPU = torch.device("cpu")
 CORNER = torch.zeros(1, 2, dtype=torch.long)
@@ -171,7 +171,7 @@ def photographs() -> list[data.Photograph]:
 def test_patches_lie_at_stride_7_in_both_pictures():
     patches = Patches(photographs(), Untouched(), CPU)
     corners = [(row, column) for row in (0, 7, 14) for column in (0, 7)]
-    assert len(patches) == 2 * len(corners)
+    assert len(patches) == 6 * 2 * len(corners)
     degraded, truth = patches.cut(torch.arange(12), generator(CPU, 0))
     for index, (row, column) in enumerate(corners):
         for number, (_, pixels) in enumerate(photographs()):
@@ -196,11 +196,45 @@ def test_noisy_patches_are_cut_from_what_whole_pictures_show():
     pixels = embedded("eval/004-flower.png")
     noiseless = NoisyBayer(a=0, b=0)
     patches = Patches([data.Photograph("flower", pixels)], noiseless, CPU)
-    chosen = torch.tensor([0, 1, 64, len(patches) - 1])
+    chosen = torch.tensor([0, 1, 64, len(patches.corners) - 1])
     degraded, _ = patches.cut(chosen, generator(CPU, 0))
     picture = degrade(noiseless, pixels, 0)
     for patch, (_, row, column) in zip(degraded, patches.corners[chosen].tolist(), strict=True):
         torch.testing.assert_close(patch, picture[:, row + 1 : row + 32, column + 1 : column + 32])
+
+
+def test_batches_take_the_eight_orientations_in_turn():
+    square = torch.arange(31 * 31).remainder(251).to(torch.uint8).expand(3, 961).reshape(3, 31, 31)  # grey
+    patches = Patches([data.Photograph("one", square)], Untouched(), CPU)
+    seen = []
+    for step in range(8):
+        degraded, truth = patches.batch(2, 0, step)
+        torch.testing.assert_close(degraded, 1 - truth)  # both are turned alike
+        assert torch.equal(truth[0], truth[1])
+        seen.append((truth[0] * 255).round().to(torch.uint8))
+    turns = [torch.rot90(side, k, (1, 2)) for side in (square, square.flip(2)) for k in range(4)]
+    assert all(sum(torch.equal(turn, one) for one in seen) == 1 for turn in turns)
+
+
+class Strongest(Untouched):
+    """Treats channels differently, as JPEG does."""
+
+    def __call__(self, pictures, corners, generator):
+        return pictures * torch.tensor([1, 0.5, 0.25]).view(3, 1, 1)
+
+
+def test_few_photographs_are_shown_in_every_order_of_their_channels():
+    pixels = torch.tensor([51, 102, 204], dtype=torch.uint8).view(3, 1, 1).expand(3, 31, 31)
+    few = [data.Photograph("a", pixels), data.Photograph("b", pixels)]
+    patches = Patches(few, Strongest(), CPU)
+    assert len(patches) == 12
+    degraded, truth = patches.cut(torch.arange(12), generator(CPU, 0))
+    torch.testing.assert_close(truth[:2], torch.stack([pixels / 255] * 2))  # the photographs themselves
+    assert len({tuple(patch[:, 0, 0].tolist()) for patch in truth}) == 6
+    once = truth * torch.tensor([1, 0.5, 0.25]).view(3, 1, 1)  # degraded in their new order
+    torch.testing.assert_close(degraded, once, rtol=0, atol=0.51 / 255)
+    many = [data.Photograph(str(number), pixels) for number in range(FEW + 1)]
+    assert len(Patches(many, Strongest(), CPU)) == FEW + 1
 
 
 def test_batches_follow_from_seed_and_step():

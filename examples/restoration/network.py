@@ -18,15 +18,22 @@ class Network(nn.Module):
     Where the paper is silent: the network predicts the correction to its input, and its last
     layer starts at zero. So before the first step the output IS the input, whatever the loss, and a
     few hundred steps suffice to improve on it; without this they would go into learning to copy.
+    And it sees its input less `centre`: after 4500 steps l1 gains 0.89 instead of 0.80 dB on the JPEG.
     correction=False is the plain network, with torch's usual initialisation in every layer.
     """
 
     def __init__(
-        self, kernels: Sequence[int] = (9, 5, 5), widths: Sequence[int] = (64, 64), correction: bool = True
+        self,
+        kernels: Sequence[int] = (9, 5, 5),
+        widths: Sequence[int] = (64, 64),
+        correction: bool = True,
+        centre: float = 0.5,
     ):
         super().__init__()
-        self.shape = {"kernels": list(kernels), "widths": list(widths), "correction": correction}
-        self.correction = correction
+        self.shape = {
+            "kernels": list(kernels), "widths": list(widths), "correction": correction, "centre": centre,
+        }  # fmt: skip
+        self.correction, self.centre = correction, centre
         layers: list[nn.Module] = []
         for kernel, (before, after) in zip(kernels, pairwise([3, *widths, 3]), strict=True):
             convolution = nn.Conv2d(before, after, kernel, padding=kernel // 2)
@@ -37,7 +44,7 @@ class Network(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])  # no PReLU at the end
 
     def forward(self, image: Tensor) -> Tensor:
-        restored = self.layers(image)
+        restored = self.layers(image - self.centre)
         return image + restored if self.correction else restored
 
 
@@ -54,6 +61,7 @@ def load_network(path: Path) -> tuple[Network, dict[str, str]]:
         about = dict(file.metadata() or {})
         if "network" not in about:
             raise ValueError(f"{path} is no network of these examples: its metadata lacks 'network'")
-        network = Network(**json.loads(about["network"]))
+        shape = {"centre": 0.0, **json.loads(about["network"])}  # older files do not say so
+        network = Network(**shape)
         network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
     return network, about

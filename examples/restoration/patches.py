@@ -1,6 +1,7 @@
 """The patches of a training step: drawn, cut and degraded on the training device."""
 
 from collections.abc import Callable, Sequence
+from itertools import permutations
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from .data import PATCH, Photograph, as_float, to_uint8
 from .degrade import Degradation
 
+FEW = 48  # photographs
 STRIDE = 7  # pixels; not 8, so that JPEG's grid of 8x8 blocks falls anywhere in a patch
 
 
@@ -23,7 +25,9 @@ class Patches:
     """Pairs (degraded, truth) of patches of `size` pixels a side at stride 7, float in [0, 1].
 
     A batch follows from its seed and step alone, whatever the losses and however often the training
-    was stopped. Patches are drawn with replacement.
+    was stopped. Patches are drawn with replacement, and batches take the eight orientations in turn.
+    Few photographs are also shown in the five other orders of their channels, or a network learns their
+    colours: from eight of the embedded ones l1 gained 1.00 instead of 0.73 dB on the JPEG, in 2500 steps.
     """
 
     def __init__(
@@ -49,42 +53,63 @@ class Patches:
         self.corners = torch.cat(corners).to(device)  # [patches, 3]: photograph, row, column
         self.starts = torch.tensor(starts, device=device)  # of the photographs in self.truth
         self.pitches = torch.tensor(pitches, device=device)  # [photographs, 2]: of a channel, of a row
+        orders = list(permutations(range(3)))  # the first is the photograph itself
+        self.orders = torch.tensor(orders[: len(orders) if len(photographs) <= FEW else 1], device=device)
         # All photographs one after the other: a batch is then one gather, on any device.
         self.truth = torch.cat([pixels.flatten() for _, pixels in photographs]).to(device)  # uint8
         self.degraded = None
         if not degradation.random:
-            # Kept in 8 bits, as a saved picture would be.
-            whole = (to_uint8(degrade(degradation, pixels.to(device), 0)) for _, pixels in photographs)
-            self.degraded = torch.cat([pixels.flatten() for pixels in whole])
+            # In every order, and in 8 bits, as a saved picture would be.
+            self.degraded = torch.cat(
+                [
+                    to_uint8(degrade(degradation, pixels.to(device)[order], 0)).flatten()
+                    for order in self.orders
+                    for _, pixels in photographs
+                ]
+            )
 
     def __len__(self) -> int:
-        return len(self.corners)
+        return len(self.orders) * len(self.corners)
 
     def batch(self, count: int, *numbers: int) -> tuple[Tensor, Tensor]:
         """`count` patches and their truths, [count, 3, size, size]; numbers: the seed and the step."""
         random = generator(self.truth.device, *numbers)
         chosen = torch.randint(len(self), (count,), generator=random, device=self.truth.device)
-        return self.cut(chosen, random)
+        degraded, truth = self.cut(chosen, random)
+        return turned(degraded, sum(numbers)), turned(truth, sum(numbers))
 
     def cut(self, chosen: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The patches of these numbers."""
-        photograph, row, column = self.corners[chosen].long().unbind(1)
+        """The patches of these numbers: all of an order of the channels, then those of the next."""
+        order, corner = chosen // len(self.corners), chosen % len(self.corners)
+        photograph, row, column = self.corners[corner].long().unbind(1)
         channel_pitch, row_pitch = self.pitches[photograph].unbind(1)
         line = torch.arange(self.side, device=chosen.device)
-        channel = torch.arange(3, device=chosen.device)
-        index = (
+        inside = (
             (self.starts[photograph] + row * row_pitch + column)[:, None, None, None]
-            + channel[:, None, None] * channel_pitch[:, None, None, None]
             + line[:, None] * row_pitch[:, None, None, None]
             + line
-        )  # [count, 3, side, side]
-        truth = as_float(self.truth[index])
+        )  # [count, 1, side, side], of the first channel
+        truth = as_float(self.truth[inside + (self.orders[order] * channel_pitch[:, None])[..., None, None]])
         if self.degraded is not None:
-            return as_float(self.degraded[index]), truth
+            start = order * len(self.truth)
+            channels = start[:, None] + torch.arange(3, device=chosen.device) * channel_pitch[:, None]
+            return as_float(self.degraded[inside + channels[..., None, None]]), truth
         degraded = self.degradation(truth, torch.stack([row, column], 1), random)
         margin = self.degradation.margin
         inner = slice(margin, margin + self.size)
         return degraded[..., inner, inner], truth[..., inner, inner]
+
+
+def turned(patches: Tensor, number: int) -> Tensor:
+    """[N, 3, side, side] in one of the eight orientations of a square, the same for all of them.
+
+    What degrades them does nearly the same in each: JPEG's quantisation alone tells rows from columns.
+    """
+    if number & 1:
+        patches = patches.flip(-1)
+    if number & 2:
+        patches = patches.flip(-2)
+    return patches.mT if number & 4 else patches
 
 
 def whole(function: Callable, picture: Tensor, number: int) -> Tensor:

@@ -95,11 +95,10 @@ def write_report(title: str, studies: Sequence[Study], rows: Sequence[Row], sett
 
 
 def note_of(studies: Sequence[Study], settings: Mapping) -> str:
-    paces = [f", {s.task.pace} times as many in {s.task.name}" for s in studies if s.task.pace > 1]
     seeds = ", ".join(map(str, studies[0].options.seeds))
     return (
         f"Trained on {settings['train']}; tested on {settings['test']}. {settings['steps']} steps of "
-        f"{settings['batch_size']} patches for each network{''.join(paces)}; "
+        f"{settings['batch_size']} patches for each network; "
         f"{OWN if settings['optimizer'] == 'adam' else PAPER}; {settings['precision']}; seeds {seeds}."
     )
 
@@ -132,8 +131,8 @@ def longer(study: Study, cells: Sequence[Cell], settings: Mapping) -> str:
     if not (comparable and means and study.task.degradation == type(study.task.degradation)()):
         return ""
     told = ", ".join(f"{v} {means[v]:.2f}" for v in sorted(means, key=means.__getitem__, reverse=True))
-    steps = RESULTS_STEPS * study.task.pace
-    return f"After {steps} steps on 46 photographs, tested on Kodak's 24: PSNR {told} (examples/results)."
+    length = f"{RESULTS_STEPS} steps on 46 photographs"
+    return f"After {length}, tested on Kodak's 24: PSNR {told} (examples/results)."
 
 
 def read_cells(path: Path) -> list[Cell]:

@@ -52,8 +52,7 @@ def parser(tasks: Sequence[Task], description: str, out: str) -> argparse.Argume
     every = list(dict.fromkeys(loss for task in tasks for loss in task.losses))
     default = "; ".join(f"{task.name}: {' '.join(task.default)}" for task in tasks)
     add("--losses", nargs="+", choices=every, help=f"default: {default}")
-    more = "".join(f" ({task.pace} times as many for {task.name})" for task in tasks if task.pace > 1)
-    add("--steps", type=whole(1, MANY), default=2500, help=f"for each network{more}; default: %(default)s")
+    add("--steps", type=whole(1, MANY), default=4500, help="for each network; default: %(default)s")
     add("--batch-size", type=whole(1, 2**16), default=16, help="patches a step; default: %(default)s")
     add("--seeds", nargs="+", type=whole(0, 2**32 - 1), default=[0], help="a network for each; default: 0")
     add("--optimizer", choices=["adam", "sgd"], default="adam",
@@ -69,8 +68,9 @@ def parser(tasks: Sequence[Task], description: str, out: str) -> argparse.Argume
     add("--nodes", type=whole(1, MANY), default=1, help="machines, started by torchrun; default: %(default)s")
     precisions = ["32-true", "bf16-mixed", "16-mixed"]
     add("--precision", choices=precisions, default=default_precision(), help="default here: %(default)s")
-    add("--workers", type=whole(1, 256), default=workers.COUNT,
-        help="networks trained at a time on a CPU; default here: %(default)s")  # fmt: skip
+    add("--workers", type=whole(1, 256), 
+        help=f"networks trained at a time on a CPU; default here: {workers.COUNT}, or all of up to "
+        f"{workers.COUNT + workers.COUNT // 2}")  # fmt: skip
     return result
 
 
@@ -219,8 +219,9 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
                 for test, variant, pictures in study.baselines():
                     if not known(test, variant, 0):
                         keep(study.evaluated(test, variant, 0, pictures))
-        steps = {job: studies[job.task].steps for job in jobs}
-        count = min(options.workers, len(jobs)) if side_by_side else 1
+        steps = dict.fromkeys(jobs, options.steps)
+        asked = options.workers or workers.at_a_time(len(jobs))
+        count = min(asked, len(jobs)) if side_by_side else 1
         with Progress(options.out, steps, active=first, workers=count) as progress:
             done = {row[:3] for row in rows}
             if count > 1:

@@ -34,7 +34,6 @@ class Task:
     default: Sequence[str] = ("l2", "l1", "mix")  # those trained unless --losses names others
     network: Mapping[str, Sequence[int]] = field(default_factory=dict)  # options of Network
     rates: Mapping[str, float] = field(default_factory=dict)  # each loss's best under Adam
-    pace: int = 1  # steps for each of --steps: a cheaper network has time for more
     # Other degradations to test the networks on, by the name of their rows' task.
     also: Mapping[str, Degradation] = field(default_factory=dict)
 
@@ -45,7 +44,6 @@ class Study:
     def __init__(self, task: Task, fabric: Fabric, options: argparse.Namespace,
                  photographs: tuple[Sequence[Photograph], Sequence[Photograph]]):  # fmt: skip
         self.task, self.fabric, self.options = task, fabric, options
-        self.steps = options.steps * task.pace
         self.photographs = photographs[0]
         # On the CPU, so that every device is tested on the same noise.
         self.tests = {
@@ -94,7 +92,7 @@ class Study:
         stages = [self.stage(name) for name in PLANS[job.variant]]
         ended = train(
             fabric, network, stages, self.patches, self.probe, unfinished, job,
-            optimizer=self.options.optimizer, steps=self.steps, batch_size=self.options.batch_size,
+            optimizer=self.options.optimizer, steps=self.options.steps, batch_size=self.options.batch_size,
             stop=stop, watch=watch,
         )  # fmt: skip
         if not ended:
@@ -105,7 +103,7 @@ class Study:
                 "task": job.task,
                 "loss": job.variant,
                 "input": json.dumps(degradation),
-                "trained": f"{self.steps} steps of {self.options.batch_size} patches, "
+                "trained": f"{self.options.steps} steps of {self.options.batch_size} patches, "
                 f"{self.options.optimizer}, rate {', '.join(f'{stage.rate:g}' for stage in stages)}",
             }
             save_network(file, network, about)

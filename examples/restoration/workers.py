@@ -18,6 +18,13 @@ import torch
 
 COUNT = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
+
+def at_a_time(networks: int) -> int:
+    """How many to train side by side: one for each core, or half as many again where that is all of them,
+    as 3 networks on 2 cores would otherwise take as long as 4."""
+    return networks if networks <= COUNT + COUNT // 2 else COUNT
+
+
 # Of this process, once it is a worker: what takes every point of a learning curve, and whether to stop.
 watch: Callable[[Any], None]
 stopped: Callable[[], bool]
