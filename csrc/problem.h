@@ -59,4 +59,21 @@ struct Problem {
   const double* gains;    // in: [planes][2], for the ssim and the l1 term; null without gradients
 };
 
+#ifdef __CUDACC__
+#define SSIMLOSS_BOTH __host__ __device__  // for the kernels, too
+#else
+#define SSIMLOSS_BOTH
+#endif
+
+// How the dyadic form halves a side of n pixels: means of two pixels, where an odd side gets a pixel of zeros
+// before its first. CUDA's kernels ask here; those of the CPU that do the same are named in README.md.
+struct Halving {
+  int n;
+  SSIMLOSS_BOTH int size() const { return n / 2 + n % 2; }
+  // The first of the two pixels that make pixel i of the half: -1 is the zero.
+  SSIMLOSS_BOTH int first(int i) const { return 2 * i - n % 2; }
+  // The pixel of the half that pixel i goes into.
+  SSIMLOSS_BOTH int of(int i) const { return (i + n % 2) / 2; }
+};
+
 }  // namespace ssimloss

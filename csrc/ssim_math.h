@@ -9,9 +9,9 @@
 // reference (ssimloss/reference.py) is one of these with 1 - e in the place of l and cs.
 //
 // Included inside a namespace of the includer's, under its compiler flags, and only by these two:
-// cpu/variant.h and cuda/common/formulas.cuh.
+// cpu/variant.h and cuda/common/block.cuh.
 #if !defined(INLINE) && !defined(SSIMLOSS_FORMULAS)
-#error "include cuda/common/formulas.cuh, or cpu/variant.h"
+#error "include cuda/common/block.cuh, or cpu/variant.h"
 #endif
 
 #ifdef __CUDACC__

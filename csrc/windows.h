@@ -67,7 +67,7 @@ class Windows {
 struct LogMean {
   double value, slope;  // of log(m) in m, for m = 1 - e
 };
-inline LogMean log_mean(double e) {
+SSIMLOSS_BOTH inline LogMean log_mean(double e) {
   constexpr double knee = 0.05;
   const double m = 1 - e;
   if (m > knee) return {std::log1p(-e), 1 / m};

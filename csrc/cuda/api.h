@@ -23,6 +23,14 @@ struct Scalars {
   const void* data;
   DType dtype;     // float32 or float64
   int64_t stride;  // in elements
+
+  template <class T>
+  SSIMLOSS_BOTH T of(int64_t image) const {
+    if (!data) return T(1);
+    const int64_t at = image * stride;
+    return dtype == DType::float64 ? T(static_cast<const double*>(data)[at])
+                                   : T(static_cast<const float*>(data)[at]);
+  }
 };
 
 // The Gaussian form. `problem` as on the CPU, all of its pointers on the device except `windows`, and

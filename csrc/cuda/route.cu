@@ -1,5 +1,8 @@
-// The choice between the kernels, and what each family has beside its kernels.
+// The choice between the kernels; and the Gaussian form: one similarity at full resolution, and the sum of
+// its blocks' sums.
 #include "route.h"
+
+#include "common/launch.h"
 
 namespace ssimloss {
 
@@ -20,6 +23,44 @@ int64_t all_maps_bytes(const Problem& p) {
   const int64_t crop = crop_of(p), size = element_size(arithmetic(p.x.dtype));
   const int64_t maps = p.scales * (2 + p.gradients) + (p.l1_weight != 0 && p.l1_windowed ? 1 : 0);
   return p.batch * p.channels * maps * (p.height - 2 * crop) * (p.width - 2 * crop) * size;
+}
+
+void set_cuda_device(int device) { check_cuda(cudaSetDevice(device), "cudaSetDevice"); }
+
+namespace {
+
+// In a workspace: the sums of all blocks, then the maps.
+int64_t maps_at(const Problem& p, const Family& family) {
+  Layout layout;
+  layout.take(p.batch * p.channels * family.pieces(p) * 2 * int64_t(sizeof(double)), 256);
+  return layout.used();
+}
+
+}  // namespace
+
+size_t gaussian_workspace(const GaussianCall& call) {
+  Problem p = call.problem;
+  want_first(p);
+  const Family& family = route(p);
+  return size_t(maps_at(p, family) + family.maps_bytes(p));
+}
+
+void gaussian_cuda(const GaussianCall& call, void* workspace, void* stream) {
+  Problem p = call.problem;
+  want_first(p);
+  const Family& family = route(p);
+  char* scratch = static_cast<char*>(workspace);
+  double* sums = reinterpret_cast<double*>(scratch);
+  const int64_t planes = p.batch * p.channels;
+  if (planes > 0) {
+    family.similarity({p, call.ssim_gain, call.l1_gain, call.incoming, nullptr, call.loss ? sums : nullptr,
+                       scratch + maps_at(p, family)},
+                      stream);
+  }
+  if (!call.loss) return;
+  const int64_t outputs = call.per_image ? p.batch : 1;
+  finish(sums, outputs ? planes * family.pieces(p) / outputs : 0, outputs, call.ssim_mean, call.l1_mean,
+         call.loss, arithmetic(p.x.dtype), stream);
 }
 
 }  // namespace ssimloss

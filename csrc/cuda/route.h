@@ -1,9 +1,76 @@
-// Which family of kernels takes a problem: route.cu. The table is in ../README.md. Host side.
+// What the two forms ask of the kernels at full resolution or of one level, and which family of kernels
+// answers: route.cu. The table is in ../README.md. Host side, no CUDA headers.
 #pragma once
 
-#include "similarity.h"
+#include "api.h"
 
 namespace ssimloss {
+
+// Value and gradient of `problem` (as in GaussianCall), where a gradient to y alone never occurs: the loss
+// is symmetric, so the callers swap the images.
+struct Similarity {
+  Problem problem;
+  double ssim_gain, l1_gain;
+  Scalars incoming;
+  const void* offsets;  // [planes], in the arithmetic type: what was taken off the d of a pyramid; or null
+  double* sums;         // out: [planes][pieces][2], of the ssim and the l1 terms; or null
+  void* maps;           // scratch of Family::maps_bytes
+};
+
+// out[i] = ssim_mean * (sum of sums[.][0]) + l1_mean * (sum of sums[.][1]) over `count` pairs each.
+void finish(const double* sums, int64_t count, int64_t outputs, double ssim_mean, double l1_mean, void* out,
+            DType dtype, void* stream);
+
+inline int64_t crop_of(const Problem& p) {
+  return p.padding == Padding::valid ? p.windows[p.scales - 1].radius : 0;
+}
+inline DType arithmetic(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
+
+// Image [first, ...) of a batch.
+inline Images from_image(Images images, int64_t first) {
+  if (images.data)
+    images.data = static_cast<char*>(images.data) + first * images.stride_n * element_size(images.dtype);
+  return images;
+}
+inline Scalars from_image(Scalars scalars, int64_t first) {
+  if (scalars.data)
+    scalars.data =
+        static_cast<const char*>(scalars.data) + first * scalars.stride * element_size(scalars.dtype);
+  return scalars;
+}
+
+// Sets how many gradients are wanted. Gradient to y alone: the same with the images swapped.
+inline void want_first(Problem& p) {
+  p.gradients = (p.grad_x.data ? 1 : 0) + (p.grad_y.data ? 1 : 0);
+  if (p.grad_x.data || !p.grad_y.data) return;
+  const Images x = p.x;
+  p.x = p.y, p.y = x;
+  p.grad_x = p.grad_y, p.grad_y = Images{};
+}
+
+// Which blocks do a plane: each owns a strip of columns and a band of rows.
+struct Cut {
+  int own = 0;  // columns of a strip, a multiple of 8; 0: no block fits into the device's shared memory
+  int strips = 0, bands = 0, band_rows = 0;
+  int threads = 0;                   // of a block
+  double cycles = 0;                 // predicted
+  int scale_bands[max_scales] = {};  // adjoint_kernel's, one number a scale, in the place of `bands`
+  int64_t pieces() const { return int64_t(strips) * bands; }
+};
+
+// Pieces of memory, one behind the other: where each begins.
+class Layout {
+ public:
+  int64_t take(int64_t size, int64_t to = 1) {
+    const int64_t at = used_;
+    used_ += (size + to - 1) / to * to;
+    return at;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  int64_t used_ = 0;
+};
 
 // Kernels for value and gradient at full resolution or of one level.
 struct Family {
@@ -21,7 +88,7 @@ bool scales_fit(const Problem&);
 
 // The levels of the dyadic form where the strips take the finest: that one, which also makes the images of
 // up to four coarser ones (the answer: how many) and the offsets of all; then the coarser ones.
-void strip_level_pieces(const Problem* levels, int count, int64_t* pieces);
+void strip_level_pieces(const Similarity* levels, int count, int64_t* pieces);
 int strip_finest(const Similarity* levels, int count, void* offsets, void* stream);
 void strip_coarser(const Similarity* levels, int count, void* stream);
 

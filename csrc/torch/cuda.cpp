@@ -102,7 +102,8 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const DyadicOptions& opti
   todo.finest = call.problem(windows);
   Problem coarsest = todo.finest;
   for (size_t j = 1; j < weights.size(); ++j)
-    coarsest.height = (coarsest.height + 1) / 2, coarsest.width = (coarsest.width + 1) / 2;
+    coarsest.height = Halving{int(coarsest.height)}.size(),
+    coarsest.width = Halving{int(coarsest.width)}.size();
   output_size(coarsest);
   const CurrentDevice guard(call.x.get_device_index());
   call.make_gradients();

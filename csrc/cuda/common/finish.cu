@@ -5,9 +5,7 @@
 // Reads 16 bytes a block of the first launch.
 #include <algorithm>
 
-#include "../similarity.h"
-#include "launch.h"
-#include "sums.cuh"
+#include "block.cuh"
 
 namespace ssimloss {
 

@@ -3,35 +3,17 @@
 
 #include <algorithm>
 
-#include "../similarity.h"
+#include "../route.h"
 #include "launch.h"
 #include "pixels.cuh"
 
 namespace ssimloss {
-
-// Scalars on the device: one, or one an image; absent: 1.
-struct Incoming {
-  const void* data;
-  bool is_double;
-  int64_t stride;
-
-  template <class T>
-  __device__ __forceinline__ T of(int64_t image) const {
-    if (!data) return T(1);
-    const int64_t at = image * stride;
-    return is_double ? T(static_cast<const double*>(data)[at]) : T(static_cast<const float*>(data)[at]);
-  }
-};
-inline Incoming incoming_of(const Scalars& scalars, int64_t first) {
-  return {from_image(scalars, first).data, scalars.dtype == DType::float64, scalars.stride};
-}
 
 // T: the arithmetic type.
 template <class T>
 struct KernelParams {
   View x, y;  // images; of a level of the pyramid m and d, less the plane's offset
   View grad_x, grad_y, loss_map, grad_map;
-  DType dtype, grad_map_dtype;
   Padding padding;
   bool pyramid;  // x and y are m and d
   bool l1, l1_windowed;
@@ -43,16 +25,18 @@ struct KernelParams {
   T c1, c2, inverse_range;
   T luminance;  // 1, or 0: cs alone
   T ssim_weight, l1_weight, ssim_gain, l1_gain;
-  Incoming incoming;
+  Scalars incoming;
   const T* offsets;  // of a pyramid: what was taken off d, per plane
   double* sums;      // [planes][pieces][2]
 };
 
-// All but the cut, and what differs from image to image.
+// All but what differs from image to image.
 template <class T>
-void set_problem(const Similarity& s, KernelParams<T>& params) {
+void set_problem(const Similarity& s, const Cut& cut, KernelParams<T>& params) {
   const Problem& p = s.problem;
-  params.dtype = p.x.dtype, params.grad_map_dtype = p.grad_map.dtype, params.padding = p.padding;
+  params.own = cut.own, params.strips = cut.strips;
+  params.bands = cut.bands, params.band_rows = cut.band_rows;
+  params.padding = p.padding;
   params.pyramid = p.sum_difference, params.l1 = p.l1_weight != 0, params.l1_windowed = p.l1_windowed;
   params.channel_first = p.x.stride_c == 1 && p.channels > 1;
   params.in_fours = in_fours(p.x) && in_fours(p.y);
@@ -72,9 +56,16 @@ void set_images(const Similarity& s, int64_t first, int64_t pieces, KernelParams
   params.grad_x = view(from_image(p.grad_x, first)), params.grad_y = view(from_image(p.grad_y, first));
   params.loss_map = view(from_image(p.loss_map, first));
   params.grad_map = view(from_image(p.grad_map, first));
-  params.incoming = incoming_of(s.incoming, first);
+  params.incoming = from_image(s.incoming, first);
   params.offsets = s.offsets ? static_cast<const T*>(s.offsets) + first * p.channels : nullptr;
   params.sums = s.sums ? s.sums + 2 * first * p.channels * pieces : nullptr;
+}
+
+// The kernel for so many gradients: of(a constant 0, 1 or 2).
+template <class Of>
+auto for_gradients(int gradients, Of of) {
+  if (gradients == 0) return of(std::integral_constant<int, 0>{});
+  return gradients == 1 ? of(std::integral_constant<int, 1>{}) : of(std::integral_constant<int, 2>{});
 }
 
 // start(first image, images) for as many images at a time as a launch has blocks for, `blocks` an image.

@@ -26,11 +26,26 @@ __device__ inline void narrow(float v, Half& out) { out = __float2half_rn(v); }
 __device__ inline void narrow(float v, Brain& out) { out = __float2bfloat16_rn(v); }
 __device__ inline void narrow(double v, double& out) { out = v; }
 
-// Four pixels side by side, aligned to their size.
-template <class E>
-struct alignas(4 * sizeof(E) > 16 ? 16 : 4 * sizeof(E)) Four {
-  E v[4];
+// N elements side by side, aligned to their size, to 16 bytes at most.
+template <int N, class E = float>
+struct alignas(N * sizeof(E) > 16 ? 16 : N * sizeof(E)) Some {
+  E v[N];
 };
+template <int N, class E>
+__device__ __forceinline__ const Some<N, E>& some(const E* from) {
+  return *reinterpret_cast<const Some<N, E>*>(from);
+}
+// N elements to an aligned place, four at a time.
+template <int N, class E>
+__device__ __forceinline__ void put(const E (&from)[N], E* to) {
+#pragma unroll
+  for (int part = 0; part < N; part += 4) {
+    Some < N<4 ? N : 4, E> some;
+#pragma unroll
+    for (int u = 0; u < N && u < 4; ++u) some.v[u] = from[part + u];
+    *reinterpret_cast<decltype(some)*>(to + part) = some;
+  }
+}
 
 // v, but what is worked out from it is not kept in registers for later.
 __device__ __forceinline__ int again(int v) {
@@ -46,11 +61,11 @@ __device__ __forceinline__ void copy_four(const E* from, T* to) {
 #pragma unroll
     for (int u = 0; u < 4; u += 16 / int(sizeof(T))) __pipeline_memcpy_async(to + u, from + u, 16);
   } else {
-    const Four<E> four = *reinterpret_cast<const Four<E>*>(from);
-    Four<T> wider;
+    const Some<4, E> four = some<4>(from);
+    T wider[4];
 #pragma unroll
-    for (int u = 0; u < 4; ++u) wider.v[u] = wide(four.v[u]);
-    *reinterpret_cast<Four<T>*>(to) = wider;
+    for (int u = 0; u < 4; ++u) wider[u] = wide(four.v[u]);
+    put(wider, to);
   }
 }
 template <class E, class T>
@@ -62,22 +77,53 @@ __device__ __forceinline__ void copy_one(const E* from, T* to) {
   }
 }
 
+// f(a null pointer of the type of pixels): float64 where the arithmetic is, else one of the others.
+template <class T, class F>
+__device__ __forceinline__ auto with_type(DType dtype, F f) {
+  if constexpr (std::is_same_v<T, double>) {
+    return f(static_cast<double*>(nullptr));
+  } else {
+    switch (dtype) {
+      case DType::float16: return f(static_cast<Half*>(nullptr));
+      case DType::bfloat16: return f(static_cast<Brain*>(nullptr));
+      default: return f(static_cast<float*>(nullptr));
+    }
+  }
+}
+
 // Images [batch, channels, height, width] on the device; strides in elements. data null: absent.
 struct View {
   void* data;
+  DType dtype;
   int64_t n, c, h, w;
 
   template <class E>
-  __device__ E* plane(int64_t image, int64_t channel) const {
+  __device__ __forceinline__ E* plane(int64_t image, int64_t channel) const {
     return static_cast<E*>(data) + image * n + channel * c;
   }
   __device__ __forceinline__ int64_t at(int64_t image, int64_t channel, int64_t row, int64_t col) const {
     return image * n + channel * c + row * h + col * w;
   }
+  // A pixel in the arithmetic type T, which is double where the pixels are, and only there.
+  template <class T>
+  __device__ __forceinline__ T read(int64_t image, int64_t channel, int64_t row, int64_t col) const {
+    const int64_t place = at(image, channel, row, col);
+    return with_type<T>(dtype, [&](auto* tag) -> T { return wide(static_cast<decltype(tag)>(data)[place]); });
+  }
+  template <class T>
+  __device__ __forceinline__ void write(T v, int64_t image, int64_t channel, int64_t row, int64_t col) const {
+    const int64_t place = at(image, channel, row, col);
+    with_type<T>(dtype, [&](auto* tag) { narrow(v, static_cast<decltype(tag)>(data)[place]); });
+  }
+  // The same of any type, whatever the arithmetic.
+  __device__ __forceinline__ double read_any(int64_t image, int64_t channel, int64_t row, int64_t col) const {
+    return dtype == DType::float64 ? read<double>(image, channel, row, col)
+                                   : read<float>(image, channel, row, col);
+  }
 };
 
 inline View view(const Images& images) {
-  return {images.data, images.stride_n, images.stride_c, images.stride_h, images.stride_w};
+  return {images.data, images.dtype, images.stride_n, images.stride_c, images.stride_h, images.stride_w};
 }
 
 // Whether every fourth pixel of a row can be read or written together with the three after it.
@@ -86,40 +132,6 @@ inline bool in_fours(const Images& images) {
   const uintptr_t size = 4 * uintptr_t(element_size(images.dtype));
   return images.stride_w == 1 && images.stride_h % 4 == 0 && images.stride_c % 4 == 0 &&
          images.stride_n % 4 == 0 && reinterpret_cast<uintptr_t>(images.data) % (size > 16 ? 16 : size) == 0;
-}
-
-// The same of any type that T is the arithmetic of.
-template <class T>
-__device__ __forceinline__ T read_pixel(const void* data, DType dtype, int64_t at) {
-  if constexpr (std::is_same_v<T, double>) {
-    return static_cast<const double*>(data)[at];
-  } else {
-    switch (dtype) {
-      case DType::float16: return wide(static_cast<const Half*>(data)[at]);
-      case DType::bfloat16: return wide(static_cast<const Brain*>(data)[at]);
-      default: return static_cast<const float*>(data)[at];
-    }
-  }
-}
-template <class T>
-__device__ __forceinline__ void write_pixel(T v, void* data, DType dtype, int64_t at) {
-  if constexpr (std::is_same_v<T, double>) {
-    static_cast<double*>(data)[at] = v;
-  } else {
-    switch (dtype) {
-      case DType::float16: return narrow(v, static_cast<Half*>(data)[at]);
-      case DType::bfloat16: return narrow(v, static_cast<Brain*>(data)[at]);
-      default: static_cast<float*>(data)[at] = v;
-    }
-  }
-}
-__device__ inline double read_as(const void* data, DType dtype, int64_t at) {
-  switch (dtype) {
-    case DType::float32: return static_cast<const float*>(data)[at];
-    case DType::float64: return static_cast<const double*>(data)[at];
-    case DType::float16: return wide(static_cast<const Half*>(data)[at]);
-    default: return wide(static_cast<const Brain*>(data)[at]);
-  }
 }
 
 __device__ __forceinline__ float lesser(float a, float b) { return fminf(a, b); }  // a NaN does not count

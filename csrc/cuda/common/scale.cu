@@ -9,10 +9,9 @@ namespace ssimloss {
 constexpr int scale_threads = 256, scale_pixels = 4 * scale_threads;
 struct ScaleParams {
   View images;
-  DType dtype;
   int channels, height, width;
   int64_t pieces, all;  // of scale_pixels pixels: of a plane, of all of them
-  Incoming by;
+  Scalars by;
   double factor;
 };
 
@@ -32,9 +31,8 @@ __global__ void __launch_bounds__(scale_threads) scale_kernel(const __grid_const
     for (int i = 0; i < 4; ++i) {
       const int64_t at = piece % p.pieces * scale_pixels + i * scale_threads + threadIdx.x;
       if (at >= pixels) break;
-      const int64_t place = p.images.at(image, channel, at / p.width, at % p.width);
-      const T value = read_pixel<T>(p.images.data, p.dtype, place);
-      write_pixel(value * T(factor), p.images.data, p.dtype, place);
+      const int64_t row = at / p.width, col = at % p.width;
+      p.images.write(p.images.read<T>(image, channel, row, col) * T(factor), image, channel, row, col);
     }
   }
 }
@@ -42,9 +40,9 @@ __global__ void __launch_bounds__(scale_threads) scale_kernel(const __grid_const
 void scale_cuda(const ScaleCall& call, void* stream) {
   if (call.batch * call.channels * call.height * call.width == 0) return;
   ScaleParams params{};
-  params.images = view(call.images), params.dtype = call.images.dtype;
+  params.images = view(call.images);
   params.channels = int(call.channels), params.height = int(call.height), params.width = int(call.width);
-  params.by = incoming_of(call.by, 0), params.factor = call.factor;
+  params.by = call.by, params.factor = call.factor;
   params.pieces = divided(call.height * call.width, scale_pixels);
   params.all = call.batch * call.channels * params.pieces;
   // What runs at once: mostly there is nothing to do, and starting blocks to find that out is what takes

@@ -20,6 +20,7 @@ struct Pyramid {
   double* losses;
   void* offsets;
   size_t bytes;
+  bool strips() const { return &route(levels[0].problem) == &strip_family; }  // take all levels
 };
 
 Images dense(void* data, DType dtype, const Problem& p) {
@@ -41,10 +42,9 @@ Pyramid pyramid_in(void* workspace, const DyadicCall& call) {
   all.losses = static_cast<double*>(take(planes * 2 * int64_t(sizeof(double))));
   all.offsets = take(planes * element_size(type));
   int64_t maps = 0;
-  Problem problems[cuda_max_levels];
   for (int j = 0; j < call.levels; ++j) {
     if (j > 0) {
-      p.height = p.height / 2 + p.height % 2, p.width = p.width / 2 + p.width % 2;
+      p.height = Halving{int(p.height)}.size(), p.width = Halving{int(p.width)}.size();
       p.l1_weight = 0;
       p.sum_difference = true;
       const int64_t bytes = planes * p.height * p.width * element_size(type);
@@ -55,24 +55,16 @@ Pyramid pyramid_in(void* workspace, const DyadicCall& call) {
     p.luminance = j + 1 == call.levels;
     const int64_t crop = crop_of(p);
     all.count[j] = double(p.height - 2 * crop) * double(p.width - 2 * crop);
-    problems[j] = p;
-    Similarity& level = all.levels[j];
-    level = {p,
-             call.grad_scale * call.finest.ssim_weight / all.count[j],
-             0,
-             {},
-             j > 0 ? all.offsets : nullptr,
-             nullptr,
-             nullptr};
+    all.levels[j].problem = p;
+    all.levels[j].ssim_gain = call.grad_scale * call.finest.ssim_weight / all.count[j];
+    all.levels[j].offsets = j > 0 ? all.offsets : nullptr;
     maps = std::max(maps, route(p).maps_bytes(p));
   }
-  if (&route(problems[0]) == &strip_family) {
-    strip_level_pieces(problems, call.levels, all.pieces);
-  } else {
-    for (int j = 0; j < call.levels; ++j) all.pieces[j] = route(problems[j]).pieces(problems[j]);
-  }
+  if (all.strips()) strip_level_pieces(all.levels, call.levels, all.pieces);
   void* shared_maps = take(maps);
   for (int j = 0; j < call.levels; ++j) {
+    const Problem& level = all.levels[j].problem;
+    if (!all.strips()) all.pieces[j] = route(level).pieces(level);
     all.levels[j].sums = static_cast<double*>(take(planes * all.pieces[j] * 2 * int64_t(sizeof(double))));
     all.levels[j].maps = shared_maps;
   }
@@ -81,16 +73,14 @@ Pyramid pyramid_in(void* workspace, const DyadicCall& call) {
 }
 
 template <class T>
-void pool(const Problem& fine, const Problem& coarse, void* offsets, void* stream) {
-  PoolParams params{};
-  params.pyramid = fine.sum_difference, params.dtype = fine.x.dtype;
-  params.channels = int(fine.channels), params.height = int(fine.height), params.width = int(fine.width);
-  params.inverse_range = fine.inverse_range;
-  const int64_t blocks = divided(coarse.height * coarse.width, 256) * fine.channels;
-  for_batches(fine.batch, blocks, [&](int64_t first, int64_t images) {
-    params.x = view(from_image(fine.x, first)), params.y = view(from_image(fine.y, first));
+void pool(const Similarity& fine, const Problem& coarse, void* offsets, void* stream) {
+  PoolParams<T> params{};
+  set_problem(fine, Cut{}, params);
+  const int64_t blocks = divided(coarse.height * coarse.width, 256) * coarse.channels;
+  for_batches(coarse.batch, blocks, [&](int64_t first, int64_t images) {
+    set_images(fine, first, 0, params);
     params.m = view(from_image(coarse.x, first)), params.d = view(from_image(coarse.y, first));
-    params.offsets = static_cast<T*>(offsets) + first * fine.channels;
+    params.plane_offsets = static_cast<T*>(offsets) + first * coarse.channels;
     launch("pool_kernel", &pool_kernel<T>, images * blocks, 256, 0, stream, params);
   });
 }
@@ -101,13 +91,17 @@ template <class T>
 void combine(const Pyramid& all, const DyadicCall& call, void* stream) {
   const Problem& p = all.levels[0].problem;
   const int64_t planes = p.batch * p.channels;
-  CombineParams params{};
+  CombineParams<T> params{};
+  Similarity finest = all.levels[0];
+  finest.incoming = call.incoming;
+  finest.l1_gain = p.l1_weight != 0 ? call.grad_scale * p.l1_weight / all.count[0] : 0;
+  set_problem(finest, Cut{}, params);
   params.levels = call.levels;
   for (int j = 0; j < call.levels; ++j) {
-    params.sums[j] = all.levels[j].sums, params.pieces[j] = all.pieces[j];
+    params.level_sums[j] = all.levels[j].sums, params.pieces[j] = all.pieces[j];
     params.count[j] = all.count[j], params.weights[j] = call.weights[j];
   }
-  params.ssim_weight = p.ssim_weight, params.l1_weight = p.l1_weight;
+  params.of_ssim = p.ssim_weight, params.of_l1 = p.l1_weight;
   const int64_t averaged = call.per_image ? p.channels : planes;
   const bool folded = averaged <= planes_to_fold;
   if (call.loss) {
@@ -118,26 +112,19 @@ void combine(const Pyramid& all, const DyadicCall& call, void* stream) {
     params.loss_stride = folded ? 1 : 2;
     params.loss_blocks = int(std::min(params.outputs, most_loss_blocks));
   }
-  params.channels = int(p.channels), params.height = int(p.height), params.width = int(p.width);
-  params.l1_gain = p.l1_weight != 0 ? call.grad_scale * p.l1_weight / all.count[0] : 0;
-  params.padding = p.padding;
-  params.radius = p.windows[0].radius;
   for (int t = 0; t <= params.radius; ++t) params.taps[t] = p.windows[0].weights[t];
-  params.dtype = p.x.dtype;
   const int64_t blocks = combine_resident * current_device().multiprocessors;
   params.rows = int(std::min(p.height, divided(planes * p.height, blocks)));
   const int64_t in_image = divided(p.height, params.rows) * p.channels;
   const int64_t step =
       p.gradients ? std::max<int64_t>(1, (most_blocks - most_loss_blocks) / in_image) : p.batch;
   for (int64_t first = 0; first < p.batch; first += step) {
-    params.fine[0] = view(from_image(p.grad_x, first)), params.fine[1] = view(from_image(p.grad_y, first));
-    params.x = view(from_image(p.x, first)), params.y = view(from_image(p.y, first));
-    params.incoming = incoming_of(call.incoming, first);
+    set_images(finest, first, 0, params);
     params.first_plane = first * p.channels;
     for (int j = 1; j < call.levels; ++j) {
       const Problem& level = all.levels[j].problem;
-      params.coarse[0][j] = from_image(level.grad_x, first).data;
-      params.coarse[1][j] = from_image(level.grad_y, first).data;
+      params.coarse[0][j] = static_cast<T*>(from_image(level.grad_x, first).data);
+      params.coarse[1][j] = static_cast<T*>(from_image(level.grad_y, first).data);
     }
     const int64_t images = std::min(step, p.batch - first);
     launch("combine_kernel", &combine_kernel<T>, params.loss_blocks + (p.gradients ? images * in_image : 0),
@@ -152,11 +139,11 @@ void combine(const Pyramid& all, const DyadicCall& call, void* stream) {
 template <class T>
 void run(const Pyramid& all, const DyadicCall& call, void* stream) {
   const Similarity* levels = all.levels;
-  const bool strips = &route(levels[0].problem) == &strip_family;
+  const bool strips = all.strips();
   const int pooled = strips ? strip_finest(levels, call.levels, all.offsets, stream) : 0;
   for (int j = 0; j < call.levels; ++j) {
     const Problem& p = levels[j].problem;
-    if (j > pooled) pool<T>(levels[j - 1].problem, p, all.offsets, stream);
+    if (j > pooled) pool<T>(levels[j - 1], p, all.offsets, stream);
     if (!strips) route(p).similarity(levels[j], stream);
   }
   if (strips) strip_coarser(levels, call.levels, stream);

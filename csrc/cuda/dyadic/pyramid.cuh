@@ -11,66 +11,54 @@
 //            / 4, / 16, ... (the adjoint of pool): 4 bytes read (8 + 4 more for l1), 4 written a gradient
 #pragma once
 
-#include "../api.h"
+#include "../../windows.h"
 #include "../common/block.cuh"
-#include "../common/cover.cuh"
-#include "../common/offset.cuh"
 
 namespace ssimloss {
 
-struct PoolParams {
-  View x, y;  // images, or m and d
-  View m, d;  // out, d less the plane's offset (offset.cuh)
-  DType dtype;
-  bool pyramid;
-  int channels, height, width;  // of x and y
-  double inverse_range;
-  void* offsets;  // [planes]: written by the first level, read by all
-};
-
 // T: the arithmetic type, and that of m and d.
 template <class T>
-__global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolParams p) {
-  const int height = p.height / 2 + p.height % 2, width = p.width / 2 + p.width % 2;
-  const int64_t blocks_a_plane = (int64_t(height) * width + 255) / 256;
-  const int64_t plane = blockIdx.x / blocks_a_plane;
-  const int64_t at = blockIdx.x % blocks_a_plane * 256 + threadIdx.x;
-  if (at >= int64_t(height) * width) return;
-  const int64_t image = plane / p.channels, channel = plane % p.channels;
-  const auto pixel = [&](const View& of, int64_t row, int64_t col) {
-    return read_pixel<T>(of.data, p.dtype, of.at(image, channel, row, col));
-  };
-  T* offsets = static_cast<T*>(p.offsets);
-  const auto difference = [&](int64_t row, int64_t col) {
-    return pixel(p.x, row, col) - pixel(p.y, row, col);
-  };
-  const T offset = p.pyramid ? offsets[plane] : offset_of<T>(difference, p.height, p.width, p.inverse_range);
-  if (!p.pyramid && at == 0) offsets[plane] = offset;
+struct PoolParams : KernelParams<T> {
+  View m, d;         // out, d less the plane's offset
+  T* plane_offsets;  // out, written by the first level
+};
 
-  const int row = int(at / width), col = int(at % width);
+template <class T>
+__global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolParams<T> p) {
+  const Halving down{p.height}, across{p.width};
+  const int64_t size = int64_t(down.size()) * across.size(), blocks_a_plane = (size + 255) / 256;
+  const int index = int(blockIdx.x / blocks_a_plane);
+  const Plane<T> plane{p, index / p.channels, index % p.channels};
+  const int64_t at = blockIdx.x % blocks_a_plane * 256 + threadIdx.x;
+  if (at >= size) return;
+  const T offset = p.pyramid ? -plane.pad_d() : plane.offset();
+  if (!p.pyramid && at == 0) p.plane_offsets[index] = offset;
+
+  const int row = int(at / across.size()), col = int(at % across.size());
   T m[4], d[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int from = 2 * row + i / 2 - p.height % 2, at_col = 2 * col + i % 2 - p.width % 2;
-    if (from < 0 || from >= p.height || at_col < 0 || at_col >= p.width) {
-      m[i] = 0, d[i] = -offset;
-      continue;
-    }
-    const T a = pixel(p.x, from, at_col), b = pixel(p.y, from, at_col);
-    m[i] = p.pyramid ? a : (a + b) * T(p.inverse_range);
-    d[i] = p.pyramid ? b : (a - b) * T(p.inverse_range) - offset;
+    const int from = down.first(row) + i / 2, from_col = across.first(col) + i % 2;
+    m[i] = 0, d[i] = -offset;
+    if (from < 0 || from_col < 0) continue;
+    plane.with_pixels(from, from_col, [&](auto* x, auto* y) { m[i] = wide(*x), d[i] = wide(*y); });
+    if (p.pyramid) continue;
+    const T a = m[i], b = d[i];
+    m[i] = (a + b) * p.inverse_range, d[i] = (a - b) * p.inverse_range - offset;
   }
-  p.m.plane<T>(image, channel)[row * p.m.h + col * p.m.w] = T(0.25) * ((m[0] + m[1]) + (m[2] + m[3]));
-  p.d.plane<T>(image, channel)[row * p.d.h + col * p.d.w] = T(0.25) * ((d[0] + d[1]) + (d[2] + d[3]));
+  p.m.write(T(0.25) * ((m[0] + m[1]) + (m[2] + m[3])), plane.image, plane.channel, row, col);
+  p.d.write(T(0.25) * ((d[0] + d[1]) + (d[2] + d[3])), plane.image, plane.channel, row, col);
 }
 
-struct CombineParams {
+// Of the finest level, whose gradients are in and out.
+template <class T>
+struct CombineParams : KernelParams<T> {
   int levels;
-  const double* sums[cuda_max_levels];  // [planes][pieces][2]
+  const double* level_sums[cuda_max_levels];  // [planes][pieces][2]
   int64_t pieces[cuda_max_levels];
   double count[cuda_max_levels];  // positions of a plane
   double weights[cuda_max_levels];
-  double ssim_weight, l1_weight;
+  double of_ssim, of_l1;  // weights of the two terms
   // Losses, each the mean of as many planes; every loss_stride-th number of `losses` is one.
   int64_t outputs, planes_an_output;
   void* losses;
@@ -79,17 +67,9 @@ struct CombineParams {
   int loss_blocks;
   // Gradients of planes [first_plane, ...).
   int64_t first_plane;
-  int channels, height, width, rows;  // rows a block
-  DType dtype;
-  View fine[2];                            // in and out: the gradients to x and y; the second may be absent
-  const void* coarse[2][cuda_max_levels];  // [planes][height][width] of levels 1, 2, ...
-  // l1: its gradient is sign(x - y) * gain * incoming * cover; gain 0 without.
-  View x, y;
-  double l1_gain;
-  Padding padding;
-  int radius;
+  int rows;                             // a block
+  const T* coarse[2][cuda_max_levels];  // [planes][height][width] of levels 1, 2, ...
   double taps[cuda_max_radius + 1];
-  Incoming incoming;
 };
 
 constexpr int combine_threads = 256;
@@ -100,12 +80,14 @@ constexpr size_t combine_shared = 2 * sums_at_once * sizeof(double);
 
 // The mean ssim and l1 terms of levels of planes [first, first + planes), into ssim[planes][levels] and, of
 // the finest, l1[planes]. A barrier must follow.
-__device__ inline void means_of(const CombineParams& p, int64_t first, int planes, double* ssim, double* l1) {
+template <class T>
+__device__ inline void means_of(const CombineParams<T>& p, int64_t first, int planes, double* ssim,
+                                double* l1) {
   const int sum = int(threadIdx.x) / sum_lanes, plane = sum / p.levels, level = sum % p.levels;
   const bool exists = plane < planes;
   double of_ssim = 0, of_l1 = 0;
   if (exists) {
-    const double* sums = p.sums[level] + 2 * (first + plane) * p.pieces[level];
+    const double* sums = p.level_sums[level] + 2 * (first + plane) * p.pieces[level];
 #pragma unroll 4
     for (int64_t i = threadIdx.x % sum_lanes; i < p.pieces[level]; i += sum_lanes)
       of_ssim += sums[2 * i], of_l1 += sums[2 * i + 1];
@@ -120,24 +102,15 @@ __device__ inline void means_of(const CombineParams& p, int64_t first, int plane
   if (level == 0) l1[plane] = of_l1 / p.count[0];
 }
 
-struct LogMeanOf {  // as log_mean of ../../windows.h
-  double value, slope;
-};
-__device__ inline LogMeanOf log_mean_of(double e) {
-  constexpr double knee = 0.05;
-  const double m = 1 - e;
-  if (m > knee) return {log1p(-e), 1 / m};
-  const double slope = 1 / (2 * knee - m);
-  return {log(knee * knee * slope), slope};
-}
-
-__device__ inline double log_product(const CombineParams& p, const double* ssim) {  // [levels]
+template <class T>
+__device__ inline double log_product(const CombineParams<T>& p, const double* ssim) {  // [levels]
   double logs = 0;
-  for (int level = 0; level < p.levels; ++level) logs += p.weights[level] * log_mean_of(ssim[level]).value;
+  for (int level = 0; level < p.levels; ++level) logs += p.weights[level] * log_mean(ssim[level]).value;
   return logs;
 }
 
-__device__ inline void loss_of(const CombineParams& p, int64_t output, double* ssim, double* l1) {
+template <class T>
+__device__ inline void loss_of(const CombineParams<T>& p, int64_t output, double* ssim, double* l1) {
   const int at_once = sums_at_once / p.levels;
   double loss = 0, nothing = 0;
   for (int64_t done = 0; done < p.planes_an_output; done += at_once) {
@@ -146,8 +119,8 @@ __device__ inline void loss_of(const CombineParams& p, int64_t output, double* s
     means_of(p, output * p.planes_an_output + done, planes, ssim, l1);
     __syncthreads();
     if (int(threadIdx.x) < planes) {
-      loss += p.ssim_weight * -expm1(log_product(p, ssim + int(threadIdx.x) * p.levels));
-      if (p.l1_weight != 0) loss += p.l1_weight * l1[threadIdx.x];
+      loss += p.of_ssim * -expm1(log_product(p, ssim + int(threadIdx.x) * p.levels));
+      if (p.of_l1 != 0) loss += p.of_l1 * l1[threadIdx.x];
     }
     __syncthreads();
   }
@@ -162,7 +135,8 @@ __device__ inline void loss_of(const CombineParams& p, int64_t output, double* s
 }
 
 template <class T>
-__global__ void __launch_bounds__(combine_threads) combine_kernel(const __grid_constant__ CombineParams p) {
+__global__ void __launch_bounds__(combine_threads)
+    combine_kernel(const __grid_constant__ CombineParams<T> p) {
   double *ssim = reinterpret_cast<double*>(ssimloss_shared), *l1 = ssim + sums_at_once;
   if (int(blockIdx.x) < p.loss_blocks) {
     for (int64_t output = blockIdx.x; output < p.outputs; output += p.loss_blocks) {
@@ -172,17 +146,17 @@ __global__ void __launch_bounds__(combine_threads) combine_kernel(const __grid_c
     return;
   }
   const int block = int(blockIdx.x) - p.loss_blocks, blocks_a_plane = (p.height + p.rows - 1) / p.rows;
-  const int plane = block / blocks_a_plane, first_row = block % blocks_a_plane * p.rows;
-  const int image = plane / p.channels, channel = plane % p.channels;
+  const int index = block / blocks_a_plane, first_row = block % blocks_a_plane * p.rows;
+  const Plane<T> plane{p, index / p.channels, index % p.channels};
 
   // The product's derivative with respect to each level's mean, times the share of a pixel in its pixels.
-  const double incoming = p.incoming.of<double>(image);
-  means_of(p, p.first_plane + plane, 1, ssim, l1);
+  const double incoming = p.incoming.template of<double>(plane.image);
+  means_of(p, p.first_plane + index, 1, ssim, l1);
   __syncthreads();
   T* factors = reinterpret_cast<T*>(l1);  // [levels]; the l1 term's mean has no use here
   if (int(threadIdx.x) < p.levels) {
     const int level = int(threadIdx.x);
-    const double slope = p.weights[level] * log_mean_of(ssim[level]).slope;
+    const double slope = p.weights[level] * log_mean(ssim[level]).slope;
     factors[level] = T(incoming * exp(log_product(p, ssim)) * slope / double(int64_t(1) << 2 * level));
   }
   __syncthreads();
@@ -191,27 +165,25 @@ __global__ void __launch_bounds__(combine_threads) combine_kernel(const __grid_c
   for (unsigned at = threadIdx.x; at < unsigned(rows) * unsigned(p.width); at += combine_threads) {
     const int row0 = first_row + int(at / unsigned(p.width)), col0 = int(at % unsigned(p.width));
     T by_l1 = 0;
-    if (p.l1_gain != 0) {
-      const T gain = T(p.l1_gain) * T(incoming) *
+    if (p.l1_gain != 0) {  // sign(x - y) * gain * incoming * cover
+      const T gain = p.l1_gain * T(incoming) *
                      T(cover(row0, p.height, p.padding, p.taps, p.radius) *
                        cover(col0, p.width, p.padding, p.taps, p.radius));
-      const T x = read_pixel<T>(p.x.data, p.dtype, p.x.at(image, channel, row0, col0));
-      const T y = read_pixel<T>(p.y.data, p.dtype, p.y.at(image, channel, row0, col0));
-      by_l1 = gradient_of_l1(x - y, gain);
+      by_l1 = gradient_of_l1(plane.difference(row0, col0), gain);
     }
 #pragma unroll
     for (int of_y = 0; of_y < 2; ++of_y) {
-      if (!p.fine[of_y].data) continue;
-      const int64_t fine = p.fine[of_y].at(image, channel, row0, col0);
-      T gradient = read_pixel<T>(p.fine[of_y].data, p.dtype, fine) * factors[0];
-      int row = row0, col = col0, height = p.height, width = p.width;
+      const View fine = of_y ? p.grad_y : p.grad_x;
+      if (!fine.data) continue;
+      T gradient = fine.template read<T>(plane.image, plane.channel, row0, col0) * factors[0];
+      int row = row0, col = col0;
+      Halving down{p.height}, across{p.width};
       for (int level = 1; level < p.levels; ++level) {
-        row = (row + height % 2) / 2, col = (col + width % 2) / 2;
-        height = height / 2 + height % 2, width = width / 2 + width % 2;
-        const T* coarse = static_cast<const T*>(p.coarse[of_y][level]) + int64_t(plane) * height * width;
-        gradient += factors[level] * coarse[int64_t(row) * width + col];
+        row = down.of(row), col = across.of(col);
+        down.n = down.size(), across.n = across.size();
+        gradient += factors[level] * p.coarse[of_y][level][(int64_t(index) * down.n + row) * across.n + col];
       }
-      write_pixel(gradient + (of_y ? -by_l1 : by_l1), p.fine[of_y].data, p.dtype, fine);
+      fine.write(gradient + (of_y ? -by_l1 : by_l1), plane.image, plane.channel, row0, col0);
     }
   }
 }

@@ -4,44 +4,35 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
-#include "../similarity.h"
+#include "../route.h"
 #include "machine.h"
 
 namespace ssimloss {
 
-// Which blocks do a plane.
-struct Cut {
-  int own = 0;  // columns of a strip, a multiple of 8; 0: no block fits into the device's shared memory
-  int strips = 0, bands = 0, band_rows = 0;
-  int threads = 0;  // of a block
-  double cycles = HUGE_VAL;
-  int scale_bands[max_scales] = {};  // adjoint_kernel's, one number a scale, in the place of `bands`
-  int64_t pieces() const { return int64_t(strips) * bands; }
-};
-
-// The cut of the least cycles. Family:
-//   height, width       of what is cut
-//   widest              strip
-//   gain                what part of the time a narrower strip may take at most, to be taken
-//   bool set(own)       from now on strips are so wide; false: they do not fit, or narrower ones do as well
-//   each_bands(f)       f(bands) for all numbers of bands worth a try
-//   cycles(Cut&, least) of that cut, whose threads and scale_bands it sets; least: the best cut's so far
-template <class Family>
-Cut least_time(Family& family) {
+// The cut of the least cycles.
+//   height, width   of what is cut
+//   gain            what part of the time a narrower strip may take at most, to be taken
+//   of_width(own, consider)   calls consider(bands, cycles) for all numbers of bands of such strips that are
+//                   worth a try; cycles(Cut&, least) of that cut, whose threads and scale_bands it sets;
+//                   least: the best cut's so far
+template <class OfWidth>
+Cut least_time(int64_t height, int64_t width, int widest, double gain, OfWidth of_width) {
   Cut best;
-  for (int own = family.widest; own >= 8; own -= 8) {
-    if (!family.set(own)) continue;
+  best.cycles = HUGE_VAL;
+  for (int own = widest; own >= 8; own -= 8) {
     Cut here;
-    family.each_bands([&](int64_t bands) {
+    here.cycles = HUGE_VAL;
+    of_width(own, [&](int64_t bands, auto cycles) {
       Cut cut;
-      cut.band_rows = int(std::max<int64_t>(1, divided(family.height, bands)));
-      cut.own = own, cut.strips = int(divided(family.width, own));
-      cut.bands = int(divided(family.height, cut.band_rows));
-      cut.cycles = family.cycles(cut, std::min(best.cycles, here.cycles));
+      cut.band_rows = int(std::max<int64_t>(1, divided(height, bands)));
+      cut.own = own, cut.strips = int(divided(width, own));
+      cut.bands = int(divided(height, cut.band_rows));
+      cut.cycles = cycles(cut, std::min(best.cycles, here.cycles));
       if (cut.cycles < here.cycles) here = cut;
     });
-    if (here.cycles < family.gain * best.cycles) best = here;
+    if (here.cycles < gain * best.cycles) best = here;
   }
   return best;
 }
@@ -78,25 +69,8 @@ struct Work {
 };
 inline int warps_of(int columns) { return (columns + 31) / 32; }
 
-// What a plan depends on. kernel: which launch; levels: in one launch.
-struct Question {
-  int64_t planes, height, width;
-  int kernel, levels, padding, gradients, maps, l1, scales, radius[max_scales];
-  Device device;
-};
-Question question_of(const char* kernel, const Problem&, int levels = 1);
-
-// find(), or what it last said of the same question: it takes up to 100 us. With SSIMLOSS_PLAN=1 each answer
-// is printed, once.
-Cut* remembered(const Question&, bool* known);
-void report(const char* kernel, const Problem&, const Cut&);
-
-template <class Find>
-Cut plan_for(const char* kernel, const Problem& p, int levels, Find find) {
-  bool known = false;
-  Cut* cut = remembered(question_of(kernel, p, levels), &known);
-  if (!known) report(kernel, p, *cut = find());
-  return *cut;
-}
+// find(), or what it last said of the same problem, kernel, number of levels and device: it takes up to 100
+// us. With SSIMLOSS_PLAN=1 each answer is printed, once.
+Cut plan_for(const Family&, const char* kernel, const Problem&, int levels, const std::function<Cut()>& find);
 
 }  // namespace ssimloss

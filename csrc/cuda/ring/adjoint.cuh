@@ -22,7 +22,6 @@
 // Machine instructions: benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
-#include "ring_maps.cuh"
 #include "scales.cuh"
 
 namespace ssimloss {
@@ -39,70 +38,21 @@ __host__ __device__ constexpr int adjoint_threads(int gradients, bool parts) {
 }
 constexpr int gather_threads = 256, gather_rows = 4;
 
-// Where the gradient goes.
-class GradientBlock : protected RingBlock {
- protected:
-  const ScalesParams& all;
+// Of a plane, scale j, gradient q: the part of the gradient.
+template <int Gradients>
+__device__ __forceinline__ float* part_of(const ScalesParams& all, int64_t plane, int j, int q) {
+  return all.parts + ((plane * all.scales + j) * Gradients + q) * all.block.height * all.block.width;
+}
 
-  template <class... Cut>
-  __device__ __forceinline__ GradientBlock(const ScalesParams& params, unsigned char* shared, Cut... cut)
-      : RingBlock(params.block, shared, cut...), all(params) {}
-
-  // Of scale j, gradient q: the plane's part.
-  template <int Gradients>
-  __device__ __forceinline__ float* part(int j, int q) const {
-    const int64_t plane = plane_of(p, image, channel);
-    return all.parts + ((plane * all.scales + j) * Gradients + q) * p.height * p.width;
-  }
-
-  // Of the N pixels from row `row` on that are above `end`.
-  template <int Gradients, int N>
-  __device__ __forceinline__ void write(int row, int end, int col, float (&of_x)[N], float (&of_y)[N]) const {
-    const bool pixel_l1 = p.l1 && !p.l1_windowed;
-    const float edge = is_edge(col, p.width, p.padding) ? 0.5f : 1.f;
-    const float gain = pixel_l1 ? p.l1_gain * p.incoming.of<float>(image) : 0.f;
-#pragma unroll
-    for (int o = 0; o < N; ++o) {
-      const float by = is_edge(row + o, p.height, p.padding) ? 0.5f * edge : edge;
-      of_x[o] *= by;
-      if (Gradients == 2) of_y[o] *= by;
-    }
-    with_type(p.dtype, [&](auto* tag) {
-      using E = std::remove_pointer_t<decltype(tag)>;
-#pragma unroll
-      for (int o = 0; o < N; ++o) {
-        const int64_t at = row + o;
-        if (at >= end) break;
-        if (pixel_l1) {
-          const float by_pixel = p.grad_map.data ? gain * incoming_at(p, image, channel, row + o, col) : gain;
-          const float difference = wide(p.x.plane<E>(image, channel)[at * p.x.h + col * p.x.w]) -
-                                   wide(p.y.plane<E>(image, channel)[at * p.y.h + col * p.y.w]);
-          const float by = gradient_of_l1(difference, by_pixel);
-          of_x[o] += by;
-          if (Gradients == 2) of_y[o] -= by;
-        }
-        narrow(of_x[o], p.grad_x.plane<E>(image, channel)[at * p.grad_x.h + col * p.grad_x.w]);
-        if (Gradients == 2)
-          narrow(of_y[o], p.grad_y.plane<E>(image, channel)[at * p.grad_y.h + col * p.grad_y.w]);
-      }
-    });
-  }
-};
-
-// From one barrier to the next: the tasks of each kind, which warps take in turn.
-struct AdjointInterval {
-  unsigned taken;
-  int down_from, along_from, fill_from, tasks;
-};
 struct AdjointPlane {
   int64_t maps, part, x, y;  // where the scale's maps and part of the gradient, and the planes, begin
-  AdjointInterval interval[2];
+  Interval interval[2];
   int chunks;
 };
 
 // Parts: there are several scales.
 template <int Gradients, bool Parts>
-class Adjoint : GradientBlock {
+class Adjoint : RingBlock {
   static constexpr int R = adjoint_rows, K = 4;
   static constexpr int M = Gradients == 2 ? 4 : 3;
 
@@ -117,21 +67,20 @@ class Adjoint : GradientBlock {
 #pragma unroll 1
     for (int n = -2; n <= here().chunks; ++n) {
       if (threadIdx.x == 0) set_interval(n + 1);
-      AdjointInterval& now = here().interval[n & 1];
       const auto cells = [&](int back) { return previous(again(cell), back * (R / K), cell_rows()); };
-#pragma unroll 1
-      for (int task = warp(); task < now.tasks; task = take(&now.taken)) {
-        const int k = again(n);
-        if (task < now.down_from) {
-          with_type(p.dtype, [&](auto* tag) { find_bases(tag, k + 2, cell, task); });
-        } else if (task < now.along_from) {
-          down(k - 1 - late(), previous(again(slot), R, capacity()), cells(3), task - now.down_from);
-        } else if (task < now.fill_from) {
-          along(k, slot, cells(2), task - now.along_from);
-        } else {
-          with_type(p.dtype, [&](auto* tag) { fill_line(tag, k + 1, cells(1), task - now.fill_from); });
-        }
-      }
+      here().interval[n & 1].each_task(
+          [&](int task) {
+            const int k = again(n) + 2;
+            with_type<float>(p.x.dtype, [&](auto* tag) { find_bases(tag, k, cell, task); });
+          },
+          [&](int task) {
+            down(again(n) - 1 - late(), previous(again(slot), R, capacity()), cells(3), task);
+          },
+          [&](int task) { along(again(n), slot, cells(2), task); },
+          [&](int task) {
+            const int k = again(n) + 1;
+            with_type<float>(p.x.dtype, [&](auto* tag) { fill_line(tag, k, cells(1), task); });
+          });
       __syncthreads();
       if (n >= 0) slot = next(slot, R, capacity());
       cell = next(cell, R / K, cell_rows());
@@ -139,21 +88,24 @@ class Adjoint : GradientBlock {
   }
 
  private:
+  const ScalesParams& all;
   const int j, r;
 
   __device__ __forceinline__ Adjoint(const ScalesParams& params, unsigned char* shared, int scale)
-      : GradientBlock(params, shared, int(blockIdx.x) - params.cut[scale].first_block,
-                      params.cut[scale].bands, params.cut[scale].band_rows),
+      : RingBlock(params.block, shared,
+                  piece_of(params.block, int(blockIdx.x) - params.cut[scale].first_block,
+                           params.cut[scale].bands, params.cut[scale].band_rows),
+                  params.cut[scale].band_rows),
+        all(params),
         j(scale),
         r(params.radius[scale]) {
-    for (int k = int(threadIdx.x); k <= 2 * r; k += int(blockDim.x))
-      taps[k + 3] = all.taps[j][k < r ? r - k : k - r];
-    const int64_t plane = plane_of(p, image, channel);
+    load_taps(all.taps[j], r, taps);
     const int64_t size = int64_t(p.height - 2 * p.crop) * (p.width - 2 * p.crop);
     if (threadIdx.x != 0) return;
-    here().maps = (plane * (all.scales * M + (p.l1 && p.l1_windowed)) + j * M) * size;
-    here().part = part<Gradients>(j, 0) - all.parts;
-    here().x = image * p.x.n + channel * p.x.c, here().y = image * p.y.n + channel * p.y.c;
+    here().maps = (plane.index() * (all.scales * M + (p.l1 && p.l1_windowed)) + j * M) * size;
+    here().part = part_of<Gradients>(all, plane.index(), j, 0) - all.parts;
+    here().x = plane.image * p.x.n + plane.channel * p.x.c;
+    here().y = plane.image * p.y.n + plane.channel * p.y.c;
   }
 
   // The last scale has the first blocks.
@@ -175,13 +127,9 @@ class Adjoint : GradientBlock {
   // Between the barriers: chunk n - 1 goes down, n along, n + 1 is filled and the bases of n + 2 are found.
   // Heavy tasks first, but those for bases, which wait for memory.
   __device__ __forceinline__ void set_interval(int n) const {
-    AdjointInterval& to = here().interval[n & 1];
     const int of_chunk = R / K * divided_up(col1 - col0, 32), end = here().chunks;
-    to.taken = blockDim.x / 32;
-    to.down_from = n + 2 < end ? R / K : 0;
-    to.along_from = to.down_from + (n > late() && n <= end ? of_chunk : 0);
-    to.fill_from = to.along_from + (n >= 0 && n < end ? of_chunk : 0);
-    to.tasks = to.fill_from + (n >= -1 && n + 1 < end ? R : 0);
+    here().interval[n & 1].set(n + 2 < end ? R / K : 0, n > late() && n <= end ? of_chunk : 0,
+                               n >= 0 && n < end ? of_chunk : 0, n >= -1 && n + 1 < end ? R : 0);
   }
   __device__ __forceinline__ bool has_l1() const { return p.l1 && p.l1_windowed && j == all.scales - 1; }
   __device__ __forceinline__ float* bases_at(int cell_row) const { return bases + cell_row * 2 * s.cells; }
@@ -195,7 +143,7 @@ class Adjoint : GradientBlock {
     const int cells = divided_up(col1 - col0 + 2 * r, K);
     const int row = row0 - r + R * k + K * part, col = col0 - r;
     const E *x = static_cast<E*>(p.x.data) + here().x, *y = static_cast<E*>(p.y.data) + here().y;
-    const auto value = reading(0, 0);
+    const auto value = values(0, 0);
     float* to = bases_at(next(cell_row, part, cell_rows()));
 #pragma unroll 1
     for (int cell = lane(); cell < cells; cell += 32) {
@@ -241,7 +189,7 @@ class Adjoint : GradientBlock {
     const E* x = static_cast<E*>(p.x.data) + here().x + row * p.x.h + first * p.x.w;
     const E* y = static_cast<E*>(p.y.data) + here().y + row * p.y.h + first * p.y.w;
     const float* cells = bases_at(next(cell_row, line / K, cell_rows()));
-    const auto value = reading(0, 0);
+    const auto value = values(0, 0);
     constexpr int together = 3;  // places of a lane, whose reads wait side by side
 #pragma unroll 1
     for (int c = begin + lane(); c < end; c += 32 * together) {
@@ -310,29 +258,21 @@ class Adjoint : GradientBlock {
         bases + cell_of<K>(window(), column / K), s.cells,
         [&](int i) { return next(cell_row, i / K, cell_rows()) * 2 * s.cells; }, has_l1(), out, l1, base_m,
         base_d);
-    float a[K], b[K];
-    with_type(p.dtype, [&](auto* tag) {
-      using E = std::remove_pointer_t<decltype(tag)>;
-      const E* x = static_cast<E*>(p.x.data) + here().x + row * p.x.h + col * p.x.w;
-      const E* y = static_cast<E*>(p.y.data) + here().y + row * p.y.h + col * p.y.w;
+    float a[K] = {}, b[K] = {};
+    with_type<float>(p.x.dtype, [&](auto* tag) {
+      using P = decltype(tag);
+      const auto* x = static_cast<P>(p.x.data) + here().x + row * p.x.h + col * p.x.w;
+      const auto* y = static_cast<P>(p.y.data) + here().y + row * p.y.h + col * p.y.w;
 #pragma unroll
       for (int o = 0; o < K; ++o) {
         if (row + o < row1) a[o] = wide(x[o * p.x.h]), b[o] = wide(y[o * p.y.h]);
       }
     });
-    const auto value = reading(base_m, base_d);
-#pragma unroll
-    for (int o = 0; o < K; ++o) {
-      if (row + o >= row1) break;
-      const float by_m = value.m(a[o], b[o]) * out[0][o], by_d = value.d(a[o], b[o]) * out[1][o];
-      out[2][o] = (out[2][o] - by_m) + by_d;
-      if (Gradients == 2) out[M - 1][o] = (out[M - 1][o] - by_m) - by_d;
-      if (!has_l1()) continue;
-      const float by = gradient_of_l1(a[o] - b[o], l1[0][o]);
-      out[2][o] += by;
-      if (Gradients == 2) out[M - 1][o] -= by;
+    maps_to_gradient(values(base_m, base_d), a, b, has_l1(), l1, out);
+    if (!Parts) {
+      return plane.write_gradient(Gradients == 2, row, 0, row1, col, out[2], out[M - 1],
+                                  [&](int o) { return a[o] - b[o]; });
     }
-    if (!Parts) return write<Gradients>(row, row1, col, out[2], out[M - 1]);
     float* to = all.parts + here().part + int64_t(row) * p.width + col;
 #pragma unroll
     for (int o = 0; o < K; ++o) {
@@ -351,33 +291,26 @@ __global__ void __launch_bounds__(adjoint_threads(Gradients, Parts), 1)
 
 // Adds up the scales' parts. A block has a few rows of one plane.
 template <int Gradients>
-class Gather : GradientBlock {
- public:
-  __device__ __forceinline__ Gather(const ScalesParams& params, unsigned char* shared)
-      : GradientBlock(params, shared) {}
-
-  __device__ __forceinline__ void run() const {
-    constexpr int across = gather_threads / gather_rows;
-    const int64_t size = int64_t(p.height) * p.width;
-    const int row = row0 + int(threadIdx.x) / across;
-    if (row >= row1) return;
+__global__ void __launch_bounds__(gather_threads) gather_kernel(const __grid_constant__ ScalesParams all) {
+  const RingParams& p = all.block;
+  constexpr int across = gather_threads / gather_rows;
+  const int64_t size = int64_t(p.height) * p.width;
+  const Piece own = piece_of(p, int(blockIdx.x), p.bands, p.band_rows);
+  const Plane<float> plane{p, own.image, own.channel};
+  const int row = own.row + int(threadIdx.x) / across;
+  if (row >= p.height) return;
 #pragma unroll 1
-    for (int col = int(threadIdx.x) % across; col < p.width; col += across) {
-      const float* from = part<Gradients>(0, 0) + int64_t(row) * p.width + col;
-      float of_x[1] = {}, of_y[1] = {};
+  for (int col = int(threadIdx.x) % across; col < p.width; col += across) {
+    const float* from = part_of<Gradients>(all, plane.index(), 0, 0) + int64_t(row) * p.width + col;
+    float of_x[1] = {}, of_y[1] = {};
 #pragma unroll 5
-      for (int j = 0; j < all.scales; ++j) {
-        of_x[0] += from[j * Gradients * size];
-        if (Gradients == 2) of_y[0] += from[(2 * j + 1) * size];
-      }
-      write<Gradients>(row, row1, col, of_x, of_y);
+    for (int j = 0; j < all.scales; ++j) {
+      of_x[0] += from[j * Gradients * size];
+      if (Gradients == 2) of_y[0] += from[(2 * j + 1) * size];
     }
+    plane.write_gradient(Gradients == 2, row, 0, p.height, col, of_x, of_y,
+                         [&](int) { return plane.difference(row, col); });
   }
-};
-
-template <int Gradients>
-__global__ void __launch_bounds__(gather_threads) gather_kernel(const __grid_constant__ ScalesParams params) {
-  Gather<Gradients>(params, ssimloss_shared).run();
 }
 
 }  // namespace ssimloss

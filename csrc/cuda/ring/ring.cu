@@ -1,7 +1,8 @@
 // The launches of ring.cuh's kernels.
 #include "ring.cuh"
 
-#include "../route.h"
+#include <cstdlib>
+
 #include "ring_search.h"
 
 namespace ssimloss {
@@ -14,7 +15,7 @@ RingSizes sizes_of(const Problem& p, int own) {
 }
 
 Cut plan_of(const Problem& p) {
-  return plan_for("ring_kernel", p, 1, [&] {
+  return plan_for(ring_family, "ring_kernel", p, 1, [&] {
     return ring_cut(p.batch * p.channels, p.height, p.width, [&](int own) {
       const RingSizes s = sizes_of(p, own);
       const int K = cell_side(p), own_tasks = p.gradients ? warps_of(own) : 0;
@@ -28,29 +29,24 @@ Cut plan_of(const Problem& p) {
   });
 }
 
-template <int K>
-void start(const RingParams& params, int64_t blocks, void* stream) {
-  const auto kernel = params.grad_y.data   ? &ring_kernel<K, 2>
-                      : params.grad_x.data ? &ring_kernel<K, 1>
-                                           : &ring_kernel<K, 0>;
-  launch("ring_kernel", kernel, blocks, ring_threads, size_t(bytes_of(params.sizes)), stream, params);
-}
-
 void similarity(const Similarity& s, void* stream) {
   const Problem& p = s.problem;
   const Cut cut = plan_of(p);
   RingParams params{};
-  set_ring(s, cut, sizes_of(p, cut.own), params);
+  set_problem(s, cut, params);
+  params.sizes = sizes_of(p, cut.own);
   const Window& window = p.windows[0];
-  for (int k = 0; k <= 2 * window.radius; ++k) {
-    params.taps[k] = float(window.weights[k < window.radius ? window.radius - k : k - window.radius]);
-    if (k < 10) params.rim[k] = params.taps[k];
-  }
+  for (int t = 0; t <= window.radius; ++t) params.taps[t] = float(window.weights[t]);
+  for (int k = 0; k <= 2 * window.radius && k < 10; ++k)
+    params.rim[k] = params.taps[std::abs(window.radius - k)];
+  const auto kernel = for_gradients(p.gradients, [&](auto n) {
+    return cell_side(p) == 8 ? &ring_kernel<8, n.value> : &ring_kernel<4, n.value>;
+  });
   const int64_t in_image = cut.pieces() * p.channels;
   for_batches(p.batch, in_image, [&](int64_t first, int64_t images) {
     set_images(s, first, cut.pieces(), params);
-    cell_side(p) == 8 ? start<8>(params, images * in_image, stream)
-                      : start<4>(params, images * in_image, stream);
+    launch("ring_kernel", kernel, images * in_image, ring_threads, size_t(bytes_of(params.sizes)), stream,
+           params);
   });
 }
 

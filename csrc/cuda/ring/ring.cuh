@@ -23,7 +23,6 @@
 // benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
-#include "ring_maps.cuh"
 #include "ring_moments.cuh"
 
 namespace ssimloss {
@@ -35,7 +34,7 @@ class Ring : RingMoments<false> {
  public:
   __device__ __forceinline__ Ring(const RingParams& params, unsigned char* shared)
       : RingMoments(params, shared), window{p.radius, taps, p.rim} {
-    for (int k = int(threadIdx.x); k <= 2 * p.radius; k += ring_threads) taps[k + 3] = p.taps[k];
+    load_taps(p.taps, p.radius, taps);
   }
 
   __device__ __forceinline__ void run() {
@@ -77,8 +76,7 @@ class Ring : RingMoments<false> {
       slot = next(slot, K, s.capacity), kept = next(kept, 1, s.chunks);
     }
     if (!p.sums) return;
-    const int piece = row0 / p.band_rows * p.strips + col0 / p.own;
-    write_sums(p, plane_of(p, image, channel), piece, sum_ssim, sum_l1, raw);
+    plane.write_sums(piece_at(p, row0, col0), sum_ssim, sum_l1, raw);
   }
 
  private:
@@ -103,7 +101,7 @@ class Ring : RingMoments<false> {
     for (int o = 0; o < K; ++o) {
       if (row + o < row0 || row + o >= row1) continue;
       const float* at = raw + next(slot, o + p.radius, s.capacity) * s.raw_pitch + shift + column;
-      sum_l1 += magnitude(reading(0, 0).d(at[0], at[s.each_raw]));
+      sum_l1 += magnitude(values(0, 0).d(at[0], at[s.each_raw]));
     }
   }
 
@@ -118,19 +116,19 @@ class Ring : RingMoments<false> {
     float l1[1][K];
     if (p.l1 && p.l1_windowed) blur_along(window, from + 4 * s.each_moment, l1);
 
-    const float mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - pad_d();
+    const float mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - plane.pad_d();
     // Where positions are that matter here. Under reflect those outside mirror those inside.
     const bool reflect = p.padding == Padding::reflect;
     const bool row_exists = reflect || (row >= p.crop && row < p.height - p.crop);
     const bool row_own = row_exists && row >= row0 && row < row1;
     const float row_gain =
-        Gradients ? p.incoming.of<float>(image) * (is_edge(row, p.height, p.padding) ? 2.f : 1.f) : 0.f;
+        Gradients ? plane.incoming() * (is_edge(row, p.height, p.padding) ? 2.f : 1.f) : 0.f;
     float block_ssim = 0, block_l1 = 0;
     float* to = maps + line * s.map_pitch + K * group;
     const int each_map = K * s.map_pitch, first_col = col0 - s.margin + K * group;
     if (Gradients && p.grad_map.data) {
 #pragma unroll 1
-      for (int o = 0; o < K; ++o) to[o] = incoming_at(p, image, channel, row, first_col + o);
+      for (int o = 0; o < K; ++o) to[o] = plane.incoming_at(row, first_col + o);
     }
 #pragma unroll
     for (int half = 0; half < K; half += 4) {
@@ -170,29 +168,15 @@ class Ring : RingMoments<false> {
     }
     sum_ssim += block_ssim, sum_l1 += block_l1;
     if (Gradients || !p.loss_map.data || !row_own) return;
-    float* loss_map = p.loss_map.plane<float>(image, channel) + (row - p.crop) * p.loss_map.h;
+    float* loss_map = p.loss_map.plane<float>(plane.image, plane.channel) + (row - p.crop) * p.loss_map.h;
 #pragma unroll 1
     for (int o = 0; o < K; ++o) {
       const int col = first_col + o;
       if (col < p.crop || col >= p.width - p.crop || col >= col1) continue;
       float loss = to[o];
-      if (p.l1 && !p.l1_windowed) loss += p.l1_weight * pixel_l1(row, col);
+      if (p.l1 && !p.l1_windowed) loss += p.l1_weight * plane.pixel_l1(row, col);
       loss_map[(col - p.crop) * p.loss_map.w] = loss;
     }
-  }
-
-  __device__ __forceinline__ float pixel_l1(int row, int col) const {
-    float l1 = 0;
-    with_type(p.dtype, [&](auto* tag) {
-      using E = std::remove_pointer_t<decltype(tag)>;
-      const float x = wide(*pixel<E>(p.x, row, col)), y = wide(*pixel<E>(p.y, row, col));
-      l1 = (x < y ? y - x : x - y) * p.inverse_range;
-    });
-    return l1;
-  }
-  template <class E>
-  __device__ __forceinline__ E* pixel(const View& images, int row, int col) const {
-    return images.plane<E>(image, channel) + row * images.h + col * images.w;
   }
 
   // ---- The maps of one row, blurred at K own columns, into the ring; the chunk's first row is slot `slot`.
@@ -218,48 +202,16 @@ class Ring : RingMoments<false> {
     float out[M][K], l1[1][K], base_m, base_d;
     maps_down(window, ring + column, s.capacity * s.ring_pitch, s.ring_pitch, place, cells, s.cells, chunk_of,
               p.l1 && p.l1_windowed, out, l1, base_m, base_d);
-    const bool pixel_l1 = p.l1 && !p.l1_windowed;
-    float* stage = ring + column;  // of rows that nobody reads any more
-    if (pixel_l1 && p.grad_map.data) {
-#pragma unroll 1
-      for (int o = 0; o < K; ++o) stage[place(o)] = incoming_at(p, image, channel, row + o, col0 + column);
-    }
-
-    const auto each_own_row = [&](auto f) {
+    float a[K] = {}, b[K] = {};
+    plane.with_pixels(row, col0 + column, [&](auto* x, auto* y) {
 #pragma unroll
       for (int o = 0; o < K; ++o) {
-        if (row + o >= row0 && row + o < row1) f(o);
+        if (row + o >= row0 && row + o < row1) a[o] = wide(x[o * p.x.h]), b[o] = wide(y[o * p.y.h]);
       }
-    };
-    float a[K], b[K];
-    with_type(p.dtype, [&](auto* tag) {
-      using E = std::remove_pointer_t<decltype(tag)>;
-      const E *x = pixel<E>(p.x, row, col0 + column), *y = pixel<E>(p.y, row, col0 + column);
-      each_own_row([&](int o) { a[o] = wide(x[o * p.x.h]), b[o] = wide(y[o * p.y.h]); });
     });
-    const auto value = reading(base_m, base_d);
-    const float col_edge = is_edge(col0 + column, p.width, p.padding) ? 0.5f : 1.f;
-    const float pixel_gain = pixel_l1 ? p.l1_gain * p.incoming.of<float>(image) : 0.f;
-    each_own_row([&](int o) {
-      const float by_m = value.m(a[o], b[o]) * out[0][o], by_d = value.d(a[o], b[o]) * out[1][o];
-      const float edge = is_edge(row + o, p.height, p.padding) ? 0.5f * col_edge : col_edge;
-      float of_x = edge * ((out[2][o] - by_m) + by_d), of_y = edge * ((out[M - 1][o] - by_m) - by_d);
-      if (p.l1) {
-        float gain = p.l1_windowed ? edge * l1[0][o] : pixel_gain;
-        if (pixel_l1 && p.grad_map.data) gain *= stage[place(o)];
-        const float by = gradient_of_l1(a[o] - b[o], gain);
-        of_x += by, of_y -= by;
-      }
-      a[o] = of_x, b[o] = of_y;
-    });
-    with_type(p.dtype, [&](auto* tag) {
-      using E = std::remove_pointer_t<decltype(tag)>;
-      E* grad_x = pixel<E>(p.grad_x, row, col0 + column);
-      each_own_row([&](int o) { narrow(a[o], grad_x[o * p.grad_x.h]); });
-      if (Gradients != 2) return;
-      E* grad_y = pixel<E>(p.grad_y, row, col0 + column);
-      each_own_row([&](int o) { narrow(b[o], grad_y[o * p.grad_y.h]); });
-    });
+    maps_to_gradient(values(base_m, base_d), a, b, p.l1 && p.l1_windowed, l1, out);
+    plane.write_gradient(Gradients == 2, row, row0, row1, col0 + column, out[2], out[M - 1],
+                         [&](int o) { return a[o] - b[o]; });
   }
 };
 

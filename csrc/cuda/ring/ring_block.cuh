@@ -42,13 +42,19 @@ struct RingSizes {
     moments = 4 + windowed_l1, maps = gradients ? 2 + gradients + windowed_l1 : 0;
     repeated = 0;
     each_raw = capacity * raw_pitch, each_moment = K * moment_pitch;
+    // A loss map is gathered where a gradient has its maps.
+    lay_out(2 * each_raw, moments * each_moment, (gradients ? maps : 1) * K * map_pitch,
+            maps * capacity * ring_pitch, 2 * chunks * cells, 2 * radius + 4);
+  }
+  // Where each part begins, in the order of the members; so many elements each.
+  void lay_out(int of_raw, int of_moments, int of_maps, int of_ring, int of_bases, int of_taps,
+               int of_partial = 0, int of_queues = 0) {
     Layout layout;
-    raw = int(layout.take(2 * each_raw)), moments_at = int(layout.take(moments * each_moment));
-    maps_at = int(layout.take((gradients ? maps : 1) * K * map_pitch));  // a loss map is gathered there
-    ring = int(layout.take(maps * capacity * ring_pitch));
-    bases = int(layout.take(2 * chunks * cells, 4));
-    taps = int(layout.take(2 * radius + 4, 4));
-    end = queues = int(layout.used());
+    raw = int(layout.take(of_raw)), moments_at = int(layout.take(of_moments)),
+    maps_at = int(layout.take(of_maps));
+    ring = int(layout.take(of_ring)), bases = int(layout.take(of_bases, 4)),
+    taps = int(layout.take(of_taps, 4));
+    partial = int(layout.take(of_partial)), queues = int(layout.take(of_queues)), end = int(layout.used());
   }
 
   static constexpr int rounded(int v, int to) { return (v + to - 1) / to * to; }
@@ -58,8 +64,9 @@ struct RingSizes {
 
 struct RingParams : KernelParams<float> {
   RingSizes sizes;
-  // The weight of input k of an output, k from 0 to 2 radius; the first ones again, for K + 2 known places.
-  float taps[2 * ring_max_radius + 1], rim[10];
+  // Half a window from its centre on; and the weights of the first inputs of an output, for K + 2 known
+  // places.
+  float taps[ring_max_radius + 1], rim[10];
 };
 
 // Slots of a ring of `size`, and the same of its cells.
@@ -89,87 +96,98 @@ __device__ __forceinline__ int take(unsigned* queue) {
   return int(__shfl_sync(0xffffffffu, task, 0));
 }
 
+// From one barrier to the next: tasks of four kinds, which warps take in turn. Those of kind j end before
+// ends[j].
+struct Interval {
+  unsigned taken;
+  int ends[4];
+
+  __device__ __forceinline__ void set(int first, int second, int third, int fourth) {
+    taken = blockDim.x / 32;
+    ends[0] = first, ends[1] = first + second, ends[2] = ends[1] + third, ends[3] = ends[2] + fourth;
+  }
+  template <class First, class Second, class Third, class Fourth>
+  __device__ __forceinline__ void each_task(First first, Second second, Third third, Fourth fourth) {
+#pragma unroll 1
+    for (int task = warp(); task < ends[3]; task = take(&taken)) {
+      if (task < ends[0]) {
+        first(task);
+      } else if (task < ends[1]) {
+        second(task - ends[0]);
+      } else if (task < ends[2]) {
+        third(task - ends[1]);
+      } else {
+        fourth(task - ends[2]);
+      }
+    }
+  }
+};
+
 class RingBlock {
  public:
-  __device__ __forceinline__ RingBlock(const RingParams& params, unsigned char* shared)
-      : RingBlock(params, shared, int(blockIdx.x), params.bands, params.band_rows) {}
+  // The own pixels, or positions, begin `crop` further down and to the right than those of the piece.
+  __device__ __forceinline__ RingBlock(const RingParams& params, unsigned char* shared, int crop = 0)
+      : RingBlock(params, shared, piece_of(params, int(blockIdx.x), params.bands, params.band_rows),
+                  params.band_rows, crop) {}
 
-  __device__ __forceinline__ RingBlock(const RingParams& params, unsigned char* shared, int piece, int bands,
-                                       int band_rows)
-      : p(params), s(params.sizes) {
+  __device__ __forceinline__ RingBlock(const RingParams& params, unsigned char* shared, const Piece& own,
+                                       int band_rows, int crop = 0)
+      : p(params),
+        s(params.sizes),
+        plane{params, own.image, own.channel},
+        row0(own.row + crop),
+        col0(own.col + crop) {
     float* all = reinterpret_cast<float*>(shared);
     raw = all + s.raw, moments = all + s.moments_at, maps = all + s.maps_at, ring = all + s.ring;
     bases = all + s.bases, taps = all + s.taps;
-    const Piece own = piece_of(p, piece, bands, band_rows);
-    image = own.image, channel = own.channel, row0 = own.row, col0 = own.col;
-    row1 = row0 + band_rows < p.height ? row0 + band_rows : p.height;
-    col1 = col0 + p.own < p.width ? col0 + p.own : p.width;
+    row1 = row0 + band_rows < p.height - crop ? row0 + band_rows : p.height - crop;
+    col1 = col0 + p.own < p.width - crop ? col0 + p.own : p.width - crop;
     filled = s.reach - s.margin - p.radius + s.columns;
   }
 
  protected:
   const RingParams& p;
   const RingSizes& s;
-  float* raw;      // [2][capacity][raw_pitch]: x and y; columns from col0 - reach
-  float* moments;  // [quantity][K][moment_pitch]: columns from col0 - margin - radius
-  float* maps;     // [map][K][map_pitch]: columns from col0 - margin
-  float* ring;     // [map][capacity][ring_pitch]: columns from col0
-  float* bases;    // [chunks][2][cells]: of m and d
-  float* taps;     // that of input k at k + 3: those of inputs 1, 5, 9, ... lie on 16 bytes
-  int image, channel;
-  int row0, row1, col0, col1;  // own pixels
+  const Plane<float> plane;
+  float* raw;                  // [2][capacity][raw_pitch]: x and y; columns from col0 - reach
+  float* moments;              // [quantity][K][moment_pitch]: columns from col0 - margin - radius
+  float* maps;                 // [map][K][map_pitch]: columns from col0 - margin
+  float* ring;                 // [map][capacity][ring_pitch]: columns from col0
+  float* bases;                // [chunks][2][cells]: of m and d
+  float* taps;                 // that of input k at k + 3: those of inputs 1, 5, 9, ... lie on 16 bytes
+  int row0, col0, row1, col1;  // own pixels
   int filled;                  // columns of `raw` that are needed
-
-  // What zero padding is in d: of a pyramid, less what was taken off.
-  __device__ __forceinline__ float pad_d() const {
-    return p.pyramid ? -p.offsets[plane_of(p, image, channel)] : 0.f;
-  }
 
   // ---- `count` rows of x and y from image row `row`, with what padding adds, into slot `slot` of the ring.
   __device__ __forceinline__ void fill(int row, int slot, int count) {
-    with_type(p.dtype, [&](auto* tag) { fill_from(row, slot, count, tag); });
+    with_type<float>(p.x.dtype, [&](auto* tag) {
+#pragma unroll 1
+      for (int line = warp(); line < count; line += ring_threads / 32) {
+        float* to = raw + next(slot, line, s.capacity) * s.raw_pitch;
+        copy_row(plane, tag, row + line, col0 - s.reach, filled, lane(), 32, plane.pad_d(), to,
+                 to + s.each_raw);
+      }
+    });
     __pipeline_commit();
   }
 
-  template <class E>
-  __device__ __forceinline__ void fill_from(int row, int slot, int count, E*) {
-    const int first = col0 - s.reach, pitch = s.raw_pitch;
-    const E *plane_x = p.x.plane<E>(image, channel), *plane_y = p.y.plane<E>(image, channel);
-#pragma unroll 1
-    for (int line = warp(); line < count; line += ring_threads / 32) {
-      int from = row + line;
-      if (p.padding == Padding::reflect) from = mirrored(from, p.height);
-      const bool exists = from >= 0 && from < p.height;
-      const E *x = plane_x + (exists ? from : 0) * p.x.h, *y = plane_y + (exists ? from : 0) * p.y.h;
-      const int at = slot + line < s.capacity ? slot + line : slot + line - s.capacity;
-      float *to_x = raw + at * pitch, *to_y = to_x + s.each_raw;
-      const int step = p.in_fours ? 4 : 1;
-#pragma unroll 1
-      for (int k = step * lane(); k < filled; k += step * 32) {
-        if (p.in_fours && exists && first + k >= 0 && first + k + 4 <= p.width) {
-          copy_four(x + (first + k), to_x + k);
-          copy_four(y + (first + k), to_y + k);
-          continue;
-        }
-#pragma unroll 1
-        for (int u = k; u < k + step; ++u)
-          fill_pixel(p, x, y, first + u, exists, pad_d(), to_x + u, to_y + u);
-      }
-    }
-  }
-
-  // m and d, in units of the data range, less their bases: from x and y, but a pyramid's m is x and its d is
-  // y (then the other one is multiplied by 0: a NaN reaches the whole plane anyway).
-  struct Reading {
-    float by, scale, base_m, base_d;
+  // m and d of pixels x and y, less their bases. Of a pyramid m is x and d is y; the other one is then
+  // multiplied by 0, as a NaN reaches the whole plane anyway. Pairs: x is x + y, or m, and y is x - y, or d.
+  template <bool Pairs>
+  struct Values {
+    Reading of_m, of_d;
     bool pyramid;
-    __device__ __forceinline__ float m(float x, float y) const { return (by * y + x) * scale - base_m; }
+    __device__ __forceinline__ float m(float x, float y) const {
+      return Pairs ? x * of_m.scale - of_m.base : of_m(x, y);
+    }
     __device__ __forceinline__ float d(float x, float y) const {
-      return ((pyramid ? y : x) - by * y) * scale - base_d;
+      return Pairs ? y * of_d.scale - of_d.base : of_d(pyramid ? y : x, y);
     }
   };
-  __device__ __forceinline__ Reading reading(float base_m, float base_d) const {
-    return {p.pyramid ? 0.f : 1.f, p.pyramid ? 1.f : p.inverse_range, base_m, base_d, p.pyramid};
+  template <bool Pairs = false>
+  __device__ __forceinline__ Values<Pairs> values(float base_m, float base_d) const {
+    const float by = p.pyramid ? 0.f : 1.f, scale = p.pyramid ? 1.f : p.inverse_range;
+    return {{by, scale, base_m}, {-by, scale, base_d}, p.pyramid};
   }
 };
 

@@ -1,4 +1,5 @@
-// The filter of ring.cuh: K windows side by side, of any radius, over Q quantities at once.
+// The filter of ring.cuh, scales.cuh and adjoint.cuh: K windows side by side, of any radius, over Q
+// quantities at once.
 #pragma once
 
 #include <type_traits>
@@ -7,16 +8,6 @@
 
 namespace ssimloss {
 
-// N elements side by side, aligned to their size.
-template <int N>
-struct alignas(N * sizeof(float) > 16 ? 16 : N * sizeof(float)) Some {
-  float v[N];
-};
-template <int N>
-__device__ __forceinline__ const Some<N>& some(const float* from) {
-  return *reinterpret_cast<const Some<N>*>(from);
-}
-
 // The weight of input k of an output, k from 0 to 2 radius.
 struct RingWindow {
   int radius;
@@ -24,6 +15,12 @@ struct RingWindow {
       taps;  // in shared memory, that of input k at k + 3: those of inputs 1, 5, 9, ... lie on 16 bytes
   const float* rim;  // in the parameters, the first 10
 };
+
+// Half a window of the parameters, from its centre on, as RingWindow::taps lie.
+__device__ __forceinline__ void load_taps(const float* half, int radius, float* to) {
+  for (int k = int(threadIdx.x); k <= 2 * radius; k += int(blockDim.x))
+    to[k + 3] = half[k < radius ? radius - k : k - radius];
+}
 
 // out[q][o] = sum_k taps[k] in_q(o + k), k from 0 to 2 radius. fetch(i, N, v) sets v[q][u] = in_q(i + u), u <
 // N, for N = 4 inputs from a multiple of 4 or 2 from an even one. An input is used for the outputs whose
@@ -110,6 +107,92 @@ __device__ __forceinline__ auto centre(int radius, Of of) {
   auto v = of(radius + (K - 1) / 2);
   if (K == 4 && radius < 2) v = middle(of(radius), v, of(radius + K - 1));
   return finite_or_zero(v);
+}
+
+// ---- The maps' two filters for ring.cuh and adjoint.cuh: along a row into a ring of rows, then down its
+// columns.
+//
+// M maps: b_m, b_d, a_m + a_d and, for both gradients, a_m - a_d; where l1 is windowed its gain comes after.
+// Each a is relative to the base of its cell of K x K places. A filter that reads several cells moves it to
+// one base.
+
+// Maps as inputs, with their a moved by a difference of bases.
+template <int M, int N, class V>
+__device__ __forceinline__ void move_maps(const Some<N> (&part)[M], float by_m, float by_d, V& v) {
+#pragma unroll
+  for (int u = 0; u < N; ++u) {
+    const float b_m = part[0].v[u], b_d = part[1].v[u];
+    v[0][u] = b_m, v[1][u] = b_d;
+    v[2][u] = by_m * b_m + (part[2].v[u] - by_d * b_d);
+    if (M == 4) v[M - 1][u] = by_m * b_m + (by_d * b_d + part[M - 1].v[u]);
+  }
+}
+
+// K windows that begin at `from`, a cell's first: cells[0], cells[cells_d] and on are the bases of that cell,
+// and cells[middle] becomes that of the result. Maps lie `each` apart in from and `each_to` apart in to.
+template <int K, int M>
+__device__ __forceinline__ void maps_along(const RingWindow& window, const float* from, int each,
+                                           const float* cells, int cells_d, int middle, bool with_l1,
+                                           float* to, int each_to) {
+  const float base_m = cells[middle], base_d = cells[middle + cells_d];
+  float out[M][K];
+  fir<K>(window, out, [&](int i, auto N, auto& v) {
+    Some<N.value> part[M];
+#pragma unroll
+    for (int q = 0; q < M; ++q) part[q] = some<N.value>(from + q * each + i);
+    move_maps(part, cells[i / K] - base_m, cells[i / K + cells_d] - base_d, v);
+  });
+#pragma unroll
+  for (int q = 0; q < M; ++q) put(out[q], to + q * each_to);
+  if (!with_l1) return;
+  float l1[1][K];
+  blur_along(window, from + M * each, l1);
+  put(l1[0], to + M * each_to);
+}
+
+// Down one column: input i lies place(i) from `from`, four of them `pitch` apart; its bases at
+// cells[chunk(i)] and cells_d further. The result is relative to those of its middle, base_m and base_d.
+template <int K, int M, class Place, class Chunk>
+__device__ __forceinline__ void maps_down(const RingWindow& window, const float* from, int each, int pitch,
+                                          Place place, const float* cells, int cells_d, Chunk chunk,
+                                          bool with_l1, float (&out)[M][K], float (&l1)[1][K], float& base_m,
+                                          float& base_d) {
+  const int middle = chunk(window.radius + (K - 1) / 2);
+  base_m = cells[middle], base_d = cells[middle + cells_d];
+  fir<K>(window, out, [&](int i, auto N, auto& v) {
+    const int first = place(i), at = chunk(i);
+    Some<N.value> part[M];
+#pragma unroll
+    for (int q = 0; q < M; ++q) {
+#pragma unroll
+      for (int u = 0; u < N.value; ++u) part[q].v[u] = from[q * each + first + u * pitch];
+    }
+    move_maps(part, cells[at] - base_m, cells[at + cells_d] - base_d, v);
+  });
+  if (!with_l1) return;
+  fir<K>(window, l1, [&](int i, auto N, auto& v) {
+    const int first = place(i);
+#pragma unroll
+    for (int u = 0; u < N.value; ++u) v[0][u] = from[M * each + first + u * pitch];
+  });
+}
+
+// The gradient at K pixels of a column, a of x and b of y, from their blurred maps: in the place of the last
+// one or two maps.
+template <int K, int M, class Values>
+__device__ __forceinline__ void maps_to_gradient(const Values& value, const float (&a)[K],
+                                                 const float (&b)[K], bool with_l1, const float (&l1)[1][K],
+                                                 float (&out)[M][K]) {
+#pragma unroll
+  for (int o = 0; o < K; ++o) {
+    const float by_m = value.m(a[o], b[o]) * out[0][o], by_d = value.d(a[o], b[o]) * out[1][o];
+    out[2][o] = (out[2][o] - by_m) + by_d;
+    if (M == 4) out[M - 1][o] = (out[M - 1][o] - by_m) - by_d;
+    if (!with_l1) continue;
+    const float by = gradient_of_l1(a[o] - b[o], l1[0][o]);
+    out[2][o] += by;
+    if (M == 4) out[M - 1][o] -= by;
+  }
 }
 
 }  // namespace ssimloss

@@ -11,14 +11,9 @@
 // end up to K - 1 pixels before it.
 #pragma once
 
-#include "../common/formulas.cuh"
 #include "ring_fir.cuh"
 
 namespace ssimloss {
-
-__device__ __forceinline__ float variance(const RingWindow& window, float mean, float square) {
-  return window.radius == 0 ? 0.f : not_negative(square - mean * mean);
-}
 
 // Of K positions side by side: means relative to base_m and base_d, which are near + centre.
 template <int K>
@@ -39,19 +34,6 @@ class RingMoments : public RingBlock {
     if constexpr (Pairs) return some<2>(raw + 2 * at);
     return {raw[at], raw[at + s.each_raw]};
   }
-  // m and d of such pixels, less their bases.
-  struct PairReading {
-    float scale, base_m, base_d;
-    __device__ __forceinline__ float m(float sum, float) const { return sum * scale - base_m; }
-    __device__ __forceinline__ float d(float, float difference) const { return difference * scale - base_d; }
-  };
-  __device__ __forceinline__ auto values(float base_m, float base_d) const {
-    if constexpr (Pairs) {
-      return PairReading{p.pyramid ? 1.f : p.inverse_range, base_m, base_d};
-    } else {
-      return reading(base_m, base_d);
-    }
-  }
   // ---- Moments of rows [row, row + K) of one column, which is `shift` columns into `raw`. Their windows
   // begin at slot `slot`. cells: [2][s.cells]; to: [quantity][s.each_moment], rows s.moment_pitch apart.
   template <int K>
@@ -61,7 +43,7 @@ class RingMoments : public RingBlock {
     const int from = shift + column;
     const auto place = [&](int i) { return next(slot, i, s.capacity) * s.raw_pitch; };
 
-    const auto value = values(0, 0);
+    const auto value = values<Pairs>(0, 0);
     const auto at = [&](int i) { return pixel(from + place(i)); };
     const float base_m = centre<K>(r, [&](int i) { return value.m(at(i).v[0], at(i).v[1]); });
     const float base_d = centre<K>(r, [&](int i) { return value.d(at(i).v[0], at(i).v[1]); });
@@ -81,7 +63,7 @@ class RingMoments : public RingBlock {
     const float near_d = finite_or_zero(middle(cell_d[0], cell_d[1], cell_d[2]));
     if (column % K == 0) cells[cell] = near_m, cells[s.cells + cell] = near_d;
 
-    const auto relative = values(base_m, base_d);
+    const auto relative = values<Pairs>(base_m, base_d);
     float out[4][K];
     fir<K>(window, out, [&](int i, auto N, auto& v) {
       const int first = from + place(i);
@@ -98,8 +80,8 @@ class RingMoments : public RingBlock {
       float* of_row = to + o * s.moment_pitch;
       of_row[0] = out[0][o] + (base_m - near_m);
       of_row[s.each_moment] = out[1][o] + (base_d - near_d);
-      of_row[2 * s.each_moment] = variance(window, out[0][o], out[2][o]);
-      of_row[3 * s.each_moment] = variance(window, out[1][o], out[3][o]);
+      of_row[2 * s.each_moment] = variance(r, out[0][o], out[2][o]);
+      of_row[3 * s.each_moment] = variance(r, out[1][o], out[3][o]);
     }
     if (!with_l1) return;
     float mean[1][K];
@@ -143,8 +125,8 @@ class RingMoments : public RingBlock {
 #pragma unroll
     for (int o = 0; o < K; ++o) {
       to.mean_m[o] = out[0][o], to.mean_d[o] = out[1][o];
-      to.s_mm[o] = variance(window, out[0][o], out[2][o]),
-      to.s_dd[o] = variance(window, out[1][o], out[3][o]);
+      to.s_mm[o] = variance(window.radius, out[0][o], out[2][o]),
+      to.s_dd[o] = variance(window.radius, out[1][o], out[3][o]);
     }
   }
 };

@@ -1,8 +1,6 @@
 // The launches of scales.cuh's and adjoint.cuh's kernels.
 #include "scales.cuh"
 
-#include "../plan/makespan.h"
-#include "../route.h"
 #include "adjoint.cuh"
 #include "ring_search.h"
 
@@ -28,15 +26,9 @@ RingSizes scales_sizes(const Problem& p, int own) {
   s.moment_pitch = RingSizes::odd_fours(s.columns), s.map_pitch = RingSizes::odd_fours(own);
   s.moments = 4 + has_windowed_l1(p), s.maps = p.gradients ? 3 + p.gradients : 0;
   s.each_raw = (s.capacity + s.repeated) * s.raw_pitch, s.each_moment = 8 * s.moment_pitch;
-  Layout layout;
-  s.raw = int(layout.take(2 * s.each_raw));
-  s.moments_at = int(layout.take(2 * s.moments * s.each_moment));
-  s.maps_at = int(layout.take(p.scales * s.maps * 8 * s.map_pitch));
-  s.ring = int(layout.take(3 * 8 * s.map_pitch));
-  s.bases = int(layout.take(8 * s.cells, 4)), s.taps = int(layout.take(taps));
-  s.partial = int(layout.take(4 * 32 * warps_of(own)));
-  s.queues = int(layout.take(2 * sizeof(ScalesInterval) / sizeof(float)));
-  s.end = int(layout.used());
+  s.lay_out(2 * s.each_raw, 2 * s.moments * s.each_moment, p.scales * s.maps * 8 * s.map_pitch,
+            3 * 8 * s.map_pitch, 8 * s.cells, taps, 4 * 32 * warps_of(own),
+            2 * int(sizeof(Interval) / sizeof(float)));
   return s;
 }
 
@@ -59,7 +51,7 @@ Work scales_work(const Problem& p, int own) {
 
 Cut scales_plan(const Problem& p) {
   const int64_t crop = 2 * crop_of(p);
-  return plan_for("scales_kernel", p, 1, [&] {
+  return plan_for(scales_family, "scales_kernel", p, 1, [&] {
     return ring_cut(p.batch * p.channels, p.height - crop, p.width - crop, [&](int own) {
       return EqualBlocks{bytes_of(scales_sizes(p, own)), 1, scales_work(p, own)};
     });
@@ -76,13 +68,8 @@ RingSizes adjoint_sizes(const Problem& p, int own) {
   s.cells = (own + 2 * radius + 3) / 4 + 2;
   s.map_pitch = RingSizes::odd_fours(own + 2 * radius), s.ring_pitch = RingSizes::odd_fours(own);
   s.maps = 2 + p.gradients + has_windowed_l1(p);
-  Layout layout;
-  s.maps_at = int(layout.take(2 * s.maps * adjoint_rows * s.map_pitch));
-  s.ring = int(layout.take(s.maps * s.capacity * s.ring_pitch));
-  s.bases = int(layout.take(2 * s.chunks * s.cells, 4));
-  s.taps = int(layout.take(2 * radius + 4, 4));
-  s.queues = int(layout.take(sizeof(AdjointPlane) / sizeof(float)));
-  s.end = int(layout.used());
+  s.lay_out(0, 0, 2 * s.maps * adjoint_rows * s.map_pitch, s.maps * s.capacity * s.ring_pitch,
+            2 * s.chunks * s.cells, 2 * radius + 4, 0, int(sizeof(AdjointPlane) / sizeof(float)));
   return s;
 }
 
@@ -139,7 +126,7 @@ AdjointBlocks adjoint_blocks(const Problem& p, int own) {
 }
 
 Cut adjoint_plan(const Problem& p) {
-  return plan_for("adjoint_kernel", p, 1, [&] {
+  return plan_for(scales_family, "adjoint_kernel", p, 1, [&] {
     return ring_cut(p.batch * p.channels * p.scales, p.height, p.width,
                     [&](int own) { return adjoint_blocks(p, own); });
   });
@@ -155,73 +142,61 @@ int64_t maps_bytes(const Problem& p) {
   return all_maps_bytes(p) + p.batch * parts_of_image(p) * int64_t(sizeof(float));
 }
 
-class Launches {
- public:
-  Launches(const Similarity& all, void* to) : s(all), p(all.problem), stream(to) {
-    params.scales = p.scales;
-    Layout taps;
-    for (int j = 0; j < p.scales; ++j) {
-      params.radius[j] = p.windows[j].radius;
-      params.taps_at[j] = int(taps.take(2 * params.radius[j] + 4, 4));
-      for (int t = 0; t <= params.radius[j]; ++t) params.taps[j][t] = float(p.windows[j].weights[t]);
-    }
-  }
-
-  using Kernel = void (*)(ScalesParams);
-  void queue(const char* name, const Cut& cut, const RingSizes& sizes, int threads, Kernel kernel) {
-    RingParams& block = params.block;
-    set_ring(s, cut, sizes, block);
-    block.in_fours = block.in_fours && (block.crop - sizes.reach) % 4 == 0;
-    const bool each_scale = cut.scale_bands[0] > 0;
-    int64_t bands = each_scale ? 0 : cut.bands;
-    for (int j = 0; each_scale && j < p.scales; ++j) {
-      params.cut[j].band_rows = int(divided(p.height, cut.scale_bands[j]));
-      bands += params.cut[j].bands = int(divided(p.height, params.cut[j].band_rows));
-    }
-    const int64_t of_band = cut.strips * p.channels;
-    float* const maps = static_cast<float*>(s.maps);
-    const int64_t all_maps = all_maps_bytes(p) / int64_t(sizeof(float));
-    for_batches(p.batch, of_band * bands, [&](int64_t first, int64_t images) {
-      set_images(s, first, cut.pieces(), block);
-      int64_t blocks = each_scale ? 0 : images * of_band * bands;
-      for (int j = p.scales - 1; each_scale && j >= 0; --j) {
-        params.cut[j].first_block = int(blocks);
-        blocks += images * of_band * params.cut[j].bands;
-      }
-      params.maps = maps + first * (all_maps / p.batch);
-      params.parts = maps + all_maps + first * parts_of_image(p);
-      launch(name, kernel, blocks, threads, size_t(bytes_of(sizes)), stream, params);
-    });
-  }
-
- private:
-  const Similarity& s;
-  const Problem& p;
-  void* stream;
+// One of the launches. A cut may have bands for each scale.
+void queue(const Similarity& s, const char* name, const Cut& cut, const RingSizes& sizes, int threads,
+           void (*kernel)(ScalesParams), void* stream) {
+  const Problem& p = s.problem;
   ScalesParams params{};
-};
+  RingParams& block = params.block;
+  set_problem(s, cut, block);
+  block.sizes = sizes;
+  block.in_fours = block.in_fours && (block.crop - sizes.reach) % 4 == 0;
+  params.scales = p.scales;
+  const bool each_scale = cut.scale_bands[0] > 0;
+  int64_t bands = each_scale ? 0 : cut.bands;
+  Layout taps;
+  for (int j = 0; j < p.scales; ++j) {
+    params.radius[j] = p.windows[j].radius;
+    params.taps_at[j] = int(taps.take(2 * params.radius[j] + 4, 4));
+    for (int t = 0; t <= params.radius[j]; ++t) params.taps[j][t] = float(p.windows[j].weights[t]);
+    if (!each_scale) continue;
+    params.cut[j].band_rows = int(divided(p.height, cut.scale_bands[j]));
+    bands += params.cut[j].bands = int(divided(p.height, params.cut[j].band_rows));
+  }
+  const int64_t of_band = cut.strips * p.channels;
+  float* const maps = static_cast<float*>(s.maps);
+  const int64_t all_maps = all_maps_bytes(p) / int64_t(sizeof(float));
+  for_batches(p.batch, of_band * bands, [&](int64_t first, int64_t images) {
+    set_images(s, first, cut.pieces(), block);
+    int64_t before = 0;
+    for (int j = p.scales - 1; j >= 0; --j) {
+      params.cut[j].first_block = int(before);
+      before += images * of_band * params.cut[j].bands;
+    }
+    params.maps = maps + first * (all_maps / p.batch);
+    params.parts = maps + all_maps + first * parts_of_image(p);
+    launch(name, kernel, images * of_band * bands, threads, size_t(bytes_of(sizes)), stream, params);
+  });
+}
 
 void similarity(const Similarity& s, void* stream) {
   const Problem& p = s.problem;
-  Launches launches(s, stream);
-  const bool both = p.gradients == 2;
   const Cut positions = scales_plan(p);
-  launches.queue("scales_kernel", positions, scales_sizes(p, positions.own), positions.threads,
-                 both ? &scales_kernel<2> : (p.gradients ? &scales_kernel<1> : &scales_kernel<0>));
+  queue(s, "scales_kernel", positions, scales_sizes(p, positions.own), positions.threads,
+        for_gradients(p.gradients, [](auto n) { return &scales_kernel<n.value>; }), stream);
   if (p.gradients == 0) return;
   const Cut gradient = adjoint_plan(p);
-  const RingSizes sizes = adjoint_sizes(p, gradient.own);
-  const int threads = gradient.threads;
-  if (p.scales == 1)
-    return launches.queue("adjoint_kernel", gradient, sizes, threads,
-                          both ? &adjoint_kernel<2, false> : &adjoint_kernel<1, false>);
-  launches.queue("adjoint_kernel", gradient, sizes, threads,
-                 both ? &adjoint_kernel<2, true> : &adjoint_kernel<1, true>);
+  const bool parts = p.scales > 1, both = p.gradients == 2;
+  queue(s, "adjoint_kernel", gradient, adjoint_sizes(p, gradient.own), gradient.threads,
+        both ? (parts ? &adjoint_kernel<2, true> : &adjoint_kernel<2, false>)
+             : (parts ? &adjoint_kernel<1, true> : &adjoint_kernel<1, false>),
+        stream);
+  if (!parts) return;
   Cut rows;
   rows.own = int(p.width), rows.strips = 1;
   rows.band_rows = gather_rows, rows.bands = int(divided(p.height, gather_rows));
-  launches.queue("gather_kernel", rows, RingSizes{}, gather_threads,
-                 both ? &gather_kernel<2> : &gather_kernel<1>);
+  queue(s, "gather_kernel", rows, RingSizes{}, gather_threads, both ? &gather_kernel<2> : &gather_kernel<1>,
+        stream);
 }
 
 }  // namespace

@@ -43,21 +43,6 @@ struct ScalesParams {
   float* parts;  // [planes][scale][gradient][height][width]: of the gradient, where there are several scales
 };
 
-__device__ __forceinline__ void load_taps(const ScalesParams& all, float* to) {
-#pragma unroll 1
-  for (int j = 0; j < all.scales; ++j) {
-    const int r = all.radius[j];
-    for (int k = int(threadIdx.x); k <= 2 * r; k += int(blockDim.x))
-      to[all.taps_at[j] + k + 3] = all.taps[j][k < r ? r - k : k - r];
-  }
-}
-
-// From one barrier to the next: the tasks of each kind, which warps take in turn; first those down columns.
-struct ScalesInterval {
-  unsigned taken;
-  int along_from, pad_from, fill_from, tasks;
-};
-
 // As many as registers allow: warps hide each other's waiting.
 __host__ __device__ constexpr int scales_threads(int gradients) { return gradients == 2 ? 512 : 768; }
 
@@ -68,11 +53,12 @@ class Scales : RingMoments<true> {
 
  public:
   __device__ __forceinline__ Scales(const ScalesParams& params, unsigned char* shared)
-      : RingMoments(params.block, shared), all(params), running(ring), partial(taps + s.partial - s.taps) {
-    row0 += p.crop, col0 += p.crop;
-    row1 = row0 + p.band_rows < p.height - p.crop ? row0 + p.band_rows : p.height - p.crop;
-    col1 = col0 + p.own < p.width - p.crop ? col0 + p.own : p.width - p.crop;
-    load_taps(all, taps);
+      : RingMoments(params.block, shared, params.block.crop),
+        all(params),
+        running(ring),
+        partial(taps + s.partial - s.taps) {
+#pragma unroll 1
+    for (int j = 0; j < all.scales; ++j) load_taps(all.taps[j], all.radius[j], taps + all.taps_at[j]);
   }
 
   __device__ __forceinline__ void run() {
@@ -88,25 +74,20 @@ class Scales : RingMoments<true> {
       for (int step = 0; step <= last_step; ++step, turn ^= 1) {
         if (threadIdx.x == 0)
           step < last_step ? set_interval(n, step + 1, turn ^ 1) : set_interval(n + 1, 0, turn ^ 1);
-        ScalesInterval& now = interval(turn);
         const int row = row0 + R * n;
-#pragma unroll 1
-        for (int task = warp(); task < now.tasks; task = take(&now.taken)) {
-          if (task < now.along_from) {
-            down(step, row, slot, turn, task);
-          } else if (task < now.pad_from) {
-            const bool same = again(step) > 0;  // chunk; a copy of step would spill on sm_100
-            along(same ? step - 1 : all.scales - 1, same ? row : row - R,
-                  same ? slot : previous(slot, R, s.capacity), turn ^ 1, task - now.along_from);
-          } else if (task < now.fill_from) {
-            pad(step, turn, task - now.pad_from);
-          } else {
-            task -= now.fill_from;
-            const int to = n < 0 ? task : next(slot, 2 * r + R + task, s.capacity);
-            with_type(p.dtype,
-                      [&](auto* tag) { fill_line(tag, (n < 0 ? row0 - r : row + R + r) + task, to); });
-          }
-        }
+        interval(turn).each_task(
+            [&](int task) { down(step, row, slot, turn, task); },
+            [&](int task) {
+              const bool same = again(step) > 0;  // chunk; a copy of step would spill on sm_100
+              along(same ? step - 1 : all.scales - 1, same ? row : row - R,
+                    same ? slot : previous(slot, R, s.capacity), turn ^ 1, task);
+            },
+            [&](int task) { pad(step, turn, task); },
+            [&](int task) {
+              const int to = n < 0 ? task : next(slot, 2 * r + R + task, s.capacity);
+              with_type<float>(
+                  p.x.dtype, [&](auto* tag) { fill_line(tag, (n < 0 ? row0 - r : row + R + r) + task, to); });
+            });
         __syncthreads();
       }
       if (n >= 0) slot = next(slot, R, s.capacity);
@@ -115,15 +96,9 @@ class Scales : RingMoments<true> {
     for (int i = int(threadIdx.x); i < 32 * tasks(own_columns()); i += threads)
       sum_ssim += partial[2 * i], sum_l1 += partial[2 * i + 1];
     if (!p.sums) return;
-    const int tile = (row0 - p.crop) / p.band_rows * p.strips + (col0 - p.crop) / p.own,
-              tiles = p.strips * p.bands;
-    if (p.l1 && !p.l1_windowed) {  // every pixel, whatever the padding: shared out over the blocks
-      const int64_t pixels = int64_t(p.height) * p.width;
-#pragma unroll 1
-      for (int64_t i = int64_t(tile) * threads + threadIdx.x; i < pixels; i += int64_t(tiles) * threads)
-        sum_l1 += pixel_l1(i / p.width, i % p.width);
-    }
-    write_sums(p, plane_of(p, image, channel), tile, sum_ssim, sum_l1, raw);
+    const int piece = piece_at(p, row0 - p.crop, col0 - p.crop);
+    if (p.l1 && !p.l1_windowed) plane.add_pixel_l1(piece, p.strips * p.bands, sum_l1);
+    plane.write_sums(piece, sum_ssim, sum_l1, raw);
   }
 
  private:
@@ -136,21 +111,18 @@ class Scales : RingMoments<true> {
     const float* own = taps + all.taps_at[j];
     return {all.radius[j], own, own + 3};
   }
-  __device__ __forceinline__ ScalesInterval& interval(int turn) const {
-    return reinterpret_cast<ScalesInterval*>(taps + s.queues - s.taps)[turn];
+  __device__ __forceinline__ Interval& interval(int turn) const {
+    return reinterpret_cast<Interval*>(taps + s.queues - s.taps)[turn];
   }
   // Step `step` of chunk n, heavy tasks first.
   __device__ __forceinline__ void set_interval(int n, int step, int turn) const {
-    ScalesInterval& to = interval(turn);
     const int chunks = divided_up(row1 - row0, R), new_rows = n < 0 ? 2 * p.radius + R : R;
     const bool goes_down = n >= 0 && n < chunks, goes_along = step > 0 || n > 0;
     const Columns columns = columns_of(goes_down ? all.radius[step] : 0);
     const int inside = columns.end - columns.begin;
-    to.taken = threads / 32;
-    to.along_from = goes_down ? tasks(inside) : 0;
-    to.pad_from = to.along_from + (goes_along ? tasks(own_columns()) : 0);
-    to.fill_from = to.pad_from + (goes_down ? divided_up(columns.all - inside, 32) : 0);
-    to.tasks = to.fill_from + (step == 0 && n + 1 < chunks ? new_rows : 0);
+    interval(turn).set(goes_down ? tasks(inside) : 0, goes_along ? tasks(own_columns()) : 0,
+                       goes_down ? divided_up(columns.all - inside, 32) : 0,
+                       step == 0 && n + 1 < chunks ? new_rows : 0);
   }
   __device__ __forceinline__ int own_columns() const { return K * divided_up(col1 - col0, K); }
   // Warps' tasks in so many columns of a chunk.
@@ -175,50 +147,32 @@ class Scales : RingMoments<true> {
 
   // One row of pixels, as pairs.
   template <class E>
-  __device__ __forceinline__ void fill_line(E*, int row, int slot) const {
-    if (p.padding == Padding::reflect) row = mirrored(row, p.height);
-    const bool exists = row >= 0 && row < p.height;
-    const E* x = p.x.plane<E>(image, channel) + (exists ? row : 0) * p.x.h;
-    const E* y = p.y.plane<E>(image, channel) + (exists ? row : 0) * p.y.h;
-    float* to = raw + 2 * slot * s.raw_pitch;
-    const int again = slot < s.repeated ? 2 * s.capacity * s.raw_pitch : 0, first = col0 - s.reach;
-    const bool pyramid = p.pyramid;
-    const auto pair = [&](float a, float b) { return pyramid ? Pair{a, b} : Pair{a + b, a - b}; };
-    const int step = p.in_fours ? 4 : 1;
-#pragma unroll 1
-    for (int k = step * lane(); k < filled; k += step * 32) {
-      if (p.in_fours && exists && first + k >= 0 && first + k + 4 <= p.width) {
-        const Four<E> a = *reinterpret_cast<const Four<E>*>(x + (first + k));
-        const Four<E> b = *reinterpret_cast<const Four<E>*>(y + (first + k));
+  __device__ __forceinline__ void fill_line(E* tag, int row, int slot) const {
+    const int again = slot < s.repeated ? 2 * s.capacity * s.raw_pitch : 0;
+    const auto pair = [&](float a, float b) { return p.pyramid ? Pair{a, b} : Pair{a + b, a - b}; };
+    const auto put_twice = [&](const auto& pixels, int k) {
+      float* to = raw + 2 * (slot * s.raw_pitch + k);
+      put(pixels.v, to);
+      if (again) put(pixels.v, to + again);
+    };
+    fill_row(
+        plane, tag, row, col0 - s.reach, filled, lane(), 32,
+        [&](int k, const E* x, const E* y) {
+          if (!x) {
+            const Some<4> both{0.f, plane.pad_d(), 0.f, plane.pad_d()};
+            put_twice(both, k), put_twice(both, k + 2);
+            return;
+          }
+          const Some<4, E> a = some<4>(x), b = some<4>(y);
 #pragma unroll
-        for (int u = 0; u < 4; u += 2) {
-          const Pair one = pair(wide(a.v[u]), wide(b.v[u])), two = pair(wide(a.v[u + 1]), wide(b.v[u + 1]));
-          const Some<4> both{one.v[0], one.v[1], two.v[0], two.v[1]};
-          *reinterpret_cast<Some<4>*>(to + 2 * (k + u)) = both;
-          if (again) *reinterpret_cast<Some<4>*>(to + again + 2 * (k + u)) = both;
-        }
-        continue;
-      }
-      if (step == 4 && p.padding != Padding::reflect &&
-          (!exists || first + k <= -4 || first + k >= p.width)) {
-        const float d = pad_d();
-        const Some<4> both{0.f, d, 0.f, d};
-#pragma unroll
-        for (int u = 0; u < 8; u += 4) {
-          *reinterpret_cast<Some<4>*>(to + 2 * k + u) = both;
-          if (again) *reinterpret_cast<Some<4>*>(to + again + 2 * k + u) = both;
-        }
-        continue;
-      }
-#pragma unroll 1
-      for (int u = k; u < k + step; ++u) {
-        const int col = p.padding == Padding::reflect ? mirrored(first + u, p.width) : first + u;
-        Pair one{0.f, pad_d()};
-        if (exists && col >= 0 && col < p.width) one = pair(wide(x[col * p.x.w]), wide(y[col * p.y.w]));
-        *reinterpret_cast<Pair*>(to + 2 * u) = one;
-        if (again) *reinterpret_cast<Pair*>(to + again + 2 * u) = one;
-      }
-    }
+          for (int u = 0; u < 4; u += 2) {
+            const Pair one = pair(wide(a.v[u]), wide(b.v[u])), two = pair(wide(a.v[u + 1]), wide(b.v[u + 1]));
+            put_twice(Some<4>{one.v[0], one.v[1], two.v[0], two.v[1]}, k + u);
+          }
+        },
+        [&](int k, const E* x, const E* y) {
+          put_twice(x ? pair(wide(*x), wide(*y)) : Pair{0.f, plane.pad_d()}, k);
+        });
   }
 
   __device__ __forceinline__ void down(int j, int row, int slot, int parity, int task) {
@@ -244,7 +198,7 @@ class Scales : RingMoments<true> {
 #pragma unroll 1
     for (int part = 0; part < R / K; ++part) {
       float* const cell = cells_of(parity, part) + column / K;
-      cell[0] = 0, cell[s.cells] = pad_d();
+      cell[0] = 0, cell[s.cells] = plane.pad_d();
     }
   }
 
@@ -260,23 +214,23 @@ class Scales : RingMoments<true> {
     float l1[1][K];
     if (windowed_l1) blur_along(window, from + 4 * s.each_moment, l1);
 
-    const float mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - pad_d();
+    const float mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - plane.pad_d();
     const int each = R * s.map_pitch, first_col = col0 + K * group;
     float* run = running + line * s.map_pitch + K * group;
     float* to = maps + j * (M + 1) * each + line * s.map_pitch + K * group;
     if (j == 0) {
       const float row_gain =
-          Gradients ? p.incoming.of<float>(image) * (is_edge(row, p.height, p.padding) ? 2.f : 1.f) : 0.f;
+          Gradients ? plane.incoming() * (is_edge(row, p.height, p.padding) ? 2.f : 1.f) : 0.f;
 #pragma unroll 1
       for (int o = 0; o < K; ++o) {
         float gain = is_edge(first_col + o, p.width, p.padding) ? 2.f * row_gain : row_gain;
-        if (Gradients && p.grad_map.data) gain *= incoming_at(p, image, channel, row, first_col + o);
+        if (Gradients && p.grad_map.data) gain *= plane.incoming_at(row, first_col + o);
         run[o] = p.ssim_gain * gain, run[each + o] = 0, run[2 * each + o] = gain;
       }
     }
     const float* pixels =
         raw + 2 * (next(slot, p.radius + line, s.capacity) * s.raw_pitch + s.reach + K * group);
-    const auto value = values(at.near_m, at.near_d);
+    const auto value = values<true>(at.near_m, at.near_d);
     float block_ssim = 0, block_l1 = 0;
     Some<K> before = some<K>(run), total = some<K>(run + each);
     Some<K> map[M + 1];
@@ -310,7 +264,7 @@ class Scales : RingMoments<true> {
           if (exists && windowed_l1) block_l1 += l1[0][o];
           loss *= p.ssim_weight;
           if (p.l1) {
-            const float pixel = magnitude(d + (at.near_d - pad_d()));
+            const float pixel = magnitude(d + (at.near_d - plane.pad_d()));
             loss += p.l1_weight * (p.l1_windowed ? l1[0][o] : pixel);
           }
         }
@@ -323,7 +277,8 @@ class Scales : RingMoments<true> {
       sums[0] += block_ssim, sums[1] += block_l1;
     }
     if (last && p.loss_map.data && row < row1) {
-      float* const losses = p.loss_map.plane<float>(image, channel) + (row - p.crop) * p.loss_map.h;
+      float* const losses =
+          p.loss_map.plane<float>(plane.image, plane.channel) + (row - p.crop) * p.loss_map.h;
 #pragma unroll
       for (int o = 0; o < K; ++o) {
         if (first_col + o < col1) losses[(first_col + o - p.crop) * p.loss_map.w] = total.v[o];
@@ -341,11 +296,11 @@ class Scales : RingMoments<true> {
   __device__ __forceinline__ void write(int row, int col, const float* from, Some<K> l,
                                         const float* gains) const {
     const int64_t width = p.width - 2 * p.crop, size = width * (p.height - 2 * p.crop);
-    const int64_t plane = plane_of(p, image, channel), each = R * s.map_pitch;
+    const int each = R * s.map_pitch;
     const int count = all.scales * M + (p.l1 && p.l1_windowed);
     const bool together = width % K == 0;  // then all lie on 16 bytes
-    float* to =
-        all.maps + (plane * count + (all.scales - 1) * M) * size + (row - p.crop) * width + (col - p.crop);
+    float* to = all.maps + (plane.index() * count + (all.scales - 1) * M) * size + (row - p.crop) * width +
+                (col - p.crop);
     const auto put = [&](float* at, float gain, const Some<K>& by, const Some<K>& values) {
       Some<K> out;
 #pragma unroll
@@ -371,17 +326,6 @@ class Scales : RingMoments<true> {
 #pragma unroll
       for (int o = 0; o < K; ++o) behind.v[o] *= cs.v[o] * l.v[o], l.v[o] = 1;
     }
-  }
-
-  __device__ __forceinline__ float pixel_l1(int64_t row, int64_t col) const {
-    float l1 = 0;
-    with_type(p.dtype, [&](auto* tag) {
-      using E = std::remove_pointer_t<decltype(tag)>;
-      const float x = wide(p.x.plane<E>(image, channel)[row * p.x.h + col * p.x.w]);
-      const float y = wide(p.y.plane<E>(image, channel)[row * p.y.h + col * p.y.w]);
-      l1 = magnitude((p.pyramid ? y : x - y) * (p.pyramid ? 1.f : p.inverse_range));
-    });
-    return l1;
   }
 };
 

@@ -28,7 +28,6 @@
 
 #include <cstring>
 
-#include "../common/formulas.cuh"
 #include "strip_pool.cuh"
 
 namespace ssimloss {
@@ -50,12 +49,7 @@ class Strip : StripPool {
   using StripPool::StripPool;
 
   __device__ __forceinline__ void run() {
-    float pending[4][2 * r], pending_maps[4][2 * r];
-#pragma unroll
-    for (int j = 0; j < 2 * r; ++j) {
-#pragma unroll
-      for (int q = 0; q < 4; ++q) pending[q][j] = pending_maps[q][j] = 0.f;
-    }
+    float pending[4][2 * r] = {}, pending_maps[4][2 * r] = {};
     for (int i = int(threadIdx.x); i < 4 * groups; i += int(blockDim.x)) bases[i] = 0.f;
     if (l1() && int(threadIdx.x) < p.own) covers[threadIdx.x] = l1_cover(col0 + int(threadIdx.x), p.width);
     float sum_ssim = 0.f, sum_l1 = 0.f;
@@ -82,8 +76,7 @@ class Strip : StripPool {
       }
     }
     if (!p.sums) return;
-    const int piece = row0 / p.band_rows * p.strips + col0 / p.own;
-    write_sums(p, plane_index(), piece, sum_ssim, sum_l1, raw);
+    plane().write_sums(piece_at(p, row0, col0), sum_ssim, sum_l1, raw);
   }
 
  private:
@@ -121,13 +114,10 @@ class Strip : StripPool {
     for (int q = 0; q < 2; ++q) {
       const Reading value = reading(q, q ? base_d : base_m);
       const float* a = coarser && q ? y : x;
-      float mean[8], square[8];
-#pragma unroll
-      for (int i = 0; i < 8; ++i) mean[i] = square[i] = 0.f;
+      float mean[8] = {}, square[8] = {};
 #pragma unroll
       for (int part = 0; part < parts; ++part) {
-        const Four<float> four_x = *reinterpret_cast<const Four<float>*>(a + 4 * part);
-        const Four<float> four_y = *reinterpret_cast<const Four<float>*>(y + 4 * part);
+        const Some<4> four_x = some<4>(a + 4 * part), four_y = some<4>(y + 4 * part);
 #pragma unroll
         for (int u = 0; u < 4; ++u) {
           const int at = 4 * part + u - skipped;  // pixel of the first column's window
@@ -144,14 +134,7 @@ class Strip : StripPool {
           }
         }
       }
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        Four<float> means, squares;
-#pragma unroll
-        for (int u = 0; u < 4; ++u) means.v[u] = mean[4 * half + u], squares.v[u] = square[4 * half + u];
-        *reinterpret_cast<Four<float>*>(to + q * R * pitch + 4 * half) = means;
-        *reinterpret_cast<Four<float>*>(to + (q + 2) * R * pitch + 4 * half) = squares;
-      }
+      put(mean, to + q * R * pitch), put(square, to + (q + 2) * R * pitch);
     }
     if (!Gradients && l1() && row + lane >= row0 && row + lane < row1()) add_l1(row + lane, sum_l1);
   }
@@ -233,7 +216,7 @@ class Strip : StripPool {
                               not_negative(fmaf(-done[0], done[0], done[2])),
                               not_negative(fmaf(-done[1], done[1], done[3]))};
       float g = at.gain;
-      if (Gradients && Maps) g *= incoming_at(line, at.col);
+      if (Gradients && Maps) g *= plane().incoming_at(line, at.col);
       if (Gradients && !Plain && is_edge(line, p.height, common.padding)) g *= 2.f;
       const float loss =
           loss_and_maps<Gradients>(mu, common.c1, common.c2, p.luminance, done[0], done[1], g, g, map);
@@ -291,14 +274,7 @@ class Strip : StripPool {
   __device__ __forceinline__ void write_loss(int row, int col, float loss) const {
     const int crop = common.padding == Padding::valid ? r : 0;
     float total = p.ssim_weight * loss;
-    if (l1()) {
-      with_type([&](auto* tag) {
-        using E = std::remove_pointer_t<decltype(tag)>;
-        const float x = wide(plane<E>(0)[row * p.x.h + col * p.x.w]);
-        const float y = wide(plane<E>(1)[row * p.y.h + col * p.y.w]);
-        total = fmaf(p.l1_weight, fabsf((x - y) * p.inverse_range), total);
-      });
-    }
+    if (l1()) total = fmaf(p.l1_weight, plane().pixel_l1(row, col), total);
     p.loss_map.plane<float>(here->image,
                             here->channel)[(row - crop) * p.loss_map.h + (col - crop) * p.loss_map.w] = total;
   }
@@ -315,19 +291,13 @@ class Strip : StripPool {
     // Windows reach over three cells; all becomes relative to the middle one's base.
     const float *cell_m = bases_of(chunk) + group, *cell_d = cell_m + groups;
     const float base_m = cell_m[1], base_d = cell_d[1];
-    float out[maps][8];
-#pragma unroll
-    for (int q = 0; q < maps; ++q) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) out[q][i] = 0.f;
-    }
+    float out[maps][8] = {};
     const float* from = slots + lane * pitch + 8 * group;
 #pragma unroll
     for (int part = 0; part < 5; ++part) {
-      Four<float> four[maps];
+      Some<4> four[maps];
 #pragma unroll
-      for (int q = 0; q < maps; ++q)
-        four[q] = *reinterpret_cast<const Four<float>*>(from + q * R * pitch + 4 * part);
+      for (int q = 0; q < maps; ++q) four[q] = some<4>(from + q * R * pitch + 4 * part);
       const float by_m = cell_m[part / 2] - base_m, by_d = cell_d[part / 2] - base_d;
 #pragma unroll
       for (int u = 0; u < 4; ++u) {
@@ -360,13 +330,13 @@ class Strip : StripPool {
     __device__ __forceinline__ void load(const E* from) {
 #pragma unroll
       for (int i = 0; i < 8; i += 4) {
-        const Four<E> four = *reinterpret_cast<const Four<E>*>(from + i);
+        const Some<4, E> four = some<4>(from + i);
         memcpy(words + i * sizeof(E) / 4, &four, sizeof four);
       }
     }
     template <class E>
-    __device__ __forceinline__ Four<E> four(int i) const {
-      Four<E> four;
+    __device__ __forceinline__ Some<4, E> four(int i) const {
+      Some<4, E> four;
       memcpy(&four, words + i * sizeof(E) / 4, sizeof four);
       return four;
     }
@@ -374,8 +344,8 @@ class Strip : StripPool {
   __device__ __forceinline__ void load(int row, int col, Eight& x, Eight& y) const {
     with_type([&](auto* tag) {
       using E = std::remove_pointer_t<decltype(tag)>;
-      x.load(plane<E>(0) + row * p.x.h + col);
-      y.load(plane<E>(1) + row * p.y.h + col);
+      x.load(pixels<E>(0) + row * p.x.h + col);
+      y.load(pixels<E>(1) + row * p.y.h + col);
     });
   }
 
@@ -385,28 +355,28 @@ class Strip : StripPool {
                                                  float (&out)[maps][8], bool together, const Eight& x,
                                                  const Eight& y, float& sum_l1) const {
     const auto pixel = [&](int q, const View& view, int at) {
-      return plane<E>(q) + (row * view.h + (col + at) * view.w);
+      return pixels<E>(q) + (row * view.h + (col + at) * view.w);
     };
-    const auto four_of = [](const E* at) { return *reinterpret_cast<const Four<E>*>(at); };
+    const auto four_of = [](const E* at) { return some<4>(at); };
     constexpr int N = early ? 4 : 1;  // that wait for memory together where it is one by one
 #pragma unroll
     for (int i = 0; i < 8; i += 4) {
       if (!early) asm volatile("" ::: "memory");  // or all loads come first, and registers spill
       if (together) {
-        const Four<E> a = early ? x.template four<E>(i) : four_of(pixel(0, p.x, i));
-        const Four<E> b = early ? y.template four<E>(i) : four_of(pixel(1, p.y, i));
+        const Some<4, E> a = early ? x.template four<E>(i) : four_of(pixel(0, p.x, i));
+        const Some<4, E> b = early ? y.template four<E>(i) : four_of(pixel(1, p.y, i));
         float at_x[4], at_y[4];
 #pragma unroll
         for (int u = 0; u < 4; ++u) at_x[u] = wide(a.v[u]), at_y[u] = wide(b.v[u]);
         gradient_at(row, col, base_m, base_d, at_x, at_y, out, i, sum_l1);
-        Four<E> to_x, to_y;
+        Some<4, E> to_x, to_y;
 #pragma unroll
         for (int u = 0; u < 4; ++u) {
           narrow(out[2][i + u], to_x.v[u]);
           if (Gradients == 2) narrow(out[maps - 1][i + u], to_y.v[u]);
         }
-        *reinterpret_cast<Four<E>*>(pixel(2, p.grad_x, i)) = to_x;
-        if (Gradients == 2) *reinterpret_cast<Four<E>*>(pixel(3, p.grad_y, i)) = to_y;
+        *reinterpret_cast<Some<4, E>*>(pixel(2, p.grad_x, i)) = to_x;
+        if (Gradients == 2) *reinterpret_cast<Some<4, E>*>(pixel(3, p.grad_y, i)) = to_y;
         continue;
       }
 #pragma unroll
@@ -458,7 +428,7 @@ class Strip : StripPool {
       const float difference = x[u] - y[u];  // not d and its base: its sign counts
       const float covered = covers[col + i + u - col0];
       sum_l1 += fabsf(difference * p.inverse_range) * (of_row.cover * covered);
-      const float gain = of_row.gain * covered * (Maps ? incoming_at(row, col + i + u) : 1.f);
+      const float gain = of_row.gain * covered * (Maps ? plane().incoming_at(row, col + i + u) : 1.f);
       const float by = gradient_of_l1(difference, gain);
       out[2][i + u] += by;
       if (Gradients == 2) out[maps - 1][i + u] -= by;

@@ -4,7 +4,6 @@
 #include <type_traits>
 
 #include "../common/block.cuh"
-#include "../common/cover.cuh"
 
 namespace ssimloss {
 
@@ -101,9 +100,7 @@ class StripBlock {
   }
   __device__ __forceinline__ int col1() const { return col0 + p.own < p.width ? col0 + p.own : p.width; }
 
-  __device__ __forceinline__ int64_t plane_index() const {
-    return int64_t(here->image) * p.channels + here->channel;
-  }
+  __device__ __forceinline__ Plane<float> plane() const { return {p, here->image, here->channel}; }
 
   // In the two `along` phases a warp has the chunk's rows of four groups of 8 columns; 8 lanes two rows.
   __device__ __forceinline__ static int row_of_lane(int thread) {
@@ -112,11 +109,11 @@ class StripBlock {
   __device__ __forceinline__ static int group_of_lane(int thread) { return thread / 32 * 4 + thread % 4; }
 
   // What zero padding is in d: of a coarser level, less what was taken off. Read anew each time: registers.
-  __device__ __forceinline__ float pad_d() const { return coarser ? -p.offsets[plane_index()] : 0.f; }
+  __device__ __forceinline__ float pad_d() const { return coarser ? -p.offsets[plane().index()] : 0.f; }
 
   template <class F>
   __device__ __forceinline__ void with_type(F f) const {
-    coarser ? f(static_cast<float*>(nullptr)) : ssimloss::with_type(p.dtype, f);
+    coarser ? f(static_cast<float*>(nullptr)) : ssimloss::with_type<float>(p.x.dtype, f);
   }
 
   // ---- Rows [row, row + R) of x and y, with what padding adds, into `raw`.
@@ -126,18 +123,18 @@ class StripBlock {
   }
 
   template <class E>
-  __device__ __forceinline__ E* plane(int q) const {
+  __device__ __forceinline__ E* pixels(int q) const {
     return static_cast<E*>((q < 2 ? (q ? p.y : p.x) : (q > 2 ? p.grad_y : p.grad_x)).data) + here->at[q];
   }
 
   template <class E>
-  __device__ __forceinline__ void fill_from(int row, E*) {
+  __device__ __forceinline__ void fill_from(int row, E* tag) {
     const int warps_a_row = blockDim.x >= 128 ? 2 : 1;
     const int thread = again(int(threadIdx.x)), lane = thread & (32 * warps_a_row - 1);
     const int begin = thread / 32 >> (warps_a_row - 1), at_once = int(blockDim.x) / 32 >> (warps_a_row - 1);
     const int first = col0 - 12;
     if (begin >= at_once) return;
-    const E *plane_x = plane<E>(0), *plane_y = plane<E>(1);
+    const E *plane_x = pixels<E>(0), *plane_y = pixels<E>(1);
     if (p.in_fours && row >= 0 && row + R <= p.height) {  // nearly always: few instructions
       if (4 * lane >= p.filled) return;
       const int col = first + 4 * lane;
@@ -152,31 +149,16 @@ class StripBlock {
         const float d = pad_d();
 #pragma unroll 1
         for (; to < raw + R * raw_pitch; to += at_once * raw_pitch) {
-          *reinterpret_cast<Four<float>*>(to) = {0.f, 0.f, 0.f, 0.f};
-          *reinterpret_cast<Four<float>*>(to + R * raw_pitch) = {d, d, d, d};
+          put<4>({0.f, 0.f, 0.f, 0.f}, to), put<4>({d, d, d, d}, to + R * raw_pitch);
         }
         return;
       }
     }
-    const int step = p.in_fours ? 4 : 1;
 #pragma unroll 1
     for (int line = begin; line < R; line += at_once) {
-      int from = row + line;
-      if (common.padding == Padding::reflect) from = mirrored(from, p.height);
-      const bool exists = from >= 0 && from < p.height;
-      const E *x = plane_x + (exists ? from : 0) * p.x.h, *y = plane_y + (exists ? from : 0) * p.y.h;
-      float *to_x = raw + line * raw_pitch, *to_y = to_x + R * raw_pitch;
-#pragma unroll 1
-      for (int k = step * lane; k < p.filled; k += step * 32 * warps_a_row) {
-        if (p.in_fours && exists && first + k >= 0 && first + k + 4 <= p.width) {
-          copy_four(x + (first + k), to_x + k);
-          copy_four(y + (first + k), to_y + k);
-        } else {
-#pragma unroll 1
-          for (int u = k; u < k + step; ++u)
-            fill_pixel(p, x, y, first + u, exists, pad_d(), to_x + u, to_y + u);
-        }
-      }
+      float* to = raw + line * raw_pitch;
+      copy_row(plane(), tag, row + line, first, p.filled, lane, 32 * warps_a_row, pad_d(), to,
+               to + R * raw_pitch);
     }
   }
 
@@ -192,14 +174,8 @@ class StripBlock {
     }
   }
 
-  // m (q = 0) or d (q = 1), in units of the data range, less its base: from x and y, but a coarser level's m
-  // is x and its d is y (then `b` is multiplied by 0: a NaN reaches the whole plane anyway).
-  struct Reading {
-    float by_b, scale, base;
-    __device__ __forceinline__ float operator()(float a, float b) const {
-      return fmaf(fmaf(by_b, b, a), scale, -base);
-    }
-  };
+  // Of m (q = 0) or d (q = 1): from x and y, but a coarser level's m is x and its d is y; then b is
+  // multiplied by 0, as a NaN reaches the whole plane anyway.
   __device__ __forceinline__ Reading reading(int q, float base) const {
     if (coarser) return {0.f, 1.f, base};
     return {q ? -1.f : 1.f, p.inverse_range, base};
@@ -210,12 +186,7 @@ class StripBlock {
     return p.l1_windowed ? cover(i, size, common.padding, common.taps, r) : 1.f;
   }
 
-  __device__ __forceinline__ float incoming() const {
-    return coarser ? 1.f : p.incoming.of<float>(here->image);
-  }
-  __device__ __forceinline__ float incoming_at(int row, int col) const {
-    return ssimloss::incoming_at(p, here->image, here->channel, row, col);
-  }
+  __device__ __forceinline__ float incoming() const { return coarser ? 1.f : plane().incoming(); }
 };
 
 }  // namespace ssimloss

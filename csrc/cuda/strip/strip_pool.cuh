@@ -13,7 +13,6 @@
 // other instructions; 2.7 bytes written.
 #pragma once
 
-#include "../common/offset.cuh"
 #include "strip_block.cuh"
 
 namespace ssimloss {
@@ -32,16 +31,8 @@ class StripPool : protected StripBlock {
     begin = first < begin ? first : begin, end = last > end ? last : end;
     begin -= (begin + shift) & 7;
     if (threadIdx.x != 0) return;
-    with_type([&](auto* tag) {
-      using E = std::remove_pointer_t<decltype(tag)>;
-      const E *x = plane<E>(0), *y = plane<E>(1);
-      const auto difference = [&](int64_t row, int64_t col) {
-        return wide(x[row * p.x.h + col * p.x.w]) - wide(y[row * p.y.h + col * p.y.w]);
-      };
-      const float offset = offset_of<float>(difference, p.height, p.width, p.inverse_range);
-      carried()[2 * strip_cells] = offset;
-      if (row0 == 0 && col0 == 0) p.pooled.offsets[plane_index()] = offset;
-    });
+    const float offset = carried()[2 * strip_cells] = plane().offset();
+    if (row0 == 0 && col0 == 0) p.pooled.offsets[plane().index()] = offset;
   }
 
   // Rows [row, row + R) are in `raw`.
@@ -63,9 +54,11 @@ class StripPool : protected StripBlock {
     if (is_own && row >= 0 && col >= 0 && (col - col0) % 2 == 0) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const Two *x = reinterpret_cast<const Two*>(from + 2 * i * raw_pitch), *y = x + R * raw_pitch / 2;
-        const Two x0 = x[0], x1 = x[raw_pitch / 2], y0 = y[0], y1 = y[raw_pitch / 2];
-        one[i] = 0.25f * ((value(x0.a, y0.a) + value(x0.b, y0.b)) + (value(x1.a, y1.a) + value(x1.b, y1.b)));
+        const float *x = from + 2 * i * raw_pitch, *y = x + R * raw_pitch;
+        const Some<2> x0 = some<2>(x), x1 = some<2>(x + raw_pitch), y0 = some<2>(y),
+                      y1 = some<2>(y + raw_pitch);
+        one[i] = 0.25f * ((value(x0.v[0], y0.v[0]) + value(x0.v[1], y0.v[1])) +
+                          (value(x1.v[0], y1.v[0]) + value(x1.v[1], y1.v[1])));
       }
     } else if (is_own) {  // padding, or an odd width
 #pragma unroll
@@ -86,10 +79,10 @@ class StripPool : protected StripBlock {
       int to_row = (row + (to.shift_h & part)) >> level;
       const int to_col = (col + (to.shift_w & part)) >> level;
       if (!is_own || pair % (1 << (level - 1)) || level > to.count || to_col < 0) return;
-      const int64_t plane = plane_index();
+      const int64_t index = plane().index();
       const int width = to.width[level - 1];
       float* at = (of_d ? to.d[level - 1] : to.m[level - 1]) +
-                  ((plane * to.height[level - 1] + to_row) * width + to_col);
+                  ((index * to.height[level - 1] + to_row) * width + to_col);
       for (int i = 0; i < rows; ++i, ++to_row, at += width) {
         if (to_row >= 0) *at = v[i];
       }
@@ -109,9 +102,6 @@ class StripPool : protected StripBlock {
   }
 
  private:
-  struct alignas(8) Two {
-    float a, b;
-  };
   // The sum with the neighbour's.
   __device__ __forceinline__ static float beside(float v, int lanes) {
     return v + __shfl_xor_sync(0xffffffffu, v, lanes);

@@ -2,7 +2,6 @@
 #include "tiles.cuh"
 
 #include "../plan/plan.h"
-#include "../route.h"
 
 namespace ssimloss {
 namespace {
@@ -11,7 +10,7 @@ namespace {
 // for float32 where all pixels lie inside (2026-11-25, cuda-estimate-2026-11-25.md), at one a cycle and
 // scheduler.
 Cut plan_of(const Problem& p) {
-  return plan_for("tiles", p, 1, [&] {
+  return plan_for(tiles_family, "positions_kernel", p, 1, [&] {
     const int64_t height = p.height - 2 * crop_of(p), width = p.width - 2 * crop_of(p);
     Cut cut;
     cut.own = p.x.dtype == DType::float64 ? tile_width<double> : tile_width<float>;
@@ -45,8 +44,10 @@ void run(const Similarity& s, void* stream) {
   const Problem& p = s.problem;
   const Cut cut = plan_of(p);
   TileParams<T> params{};
-  set_problem(s, params);
+  set_problem(s, cut, params);
   params.gradient = p.gradients > 0, params.both = p.gradients == 2, params.scales = p.scales;
+  params.maps_a_scale = params.both ? 4 : 3;
+  params.all_maps = p.scales * params.maps_a_scale + (params.l1 && params.l1_windowed);
   for (int j = 0; j < p.scales; ++j) {
     params.radii[j] = p.windows[j].radius;
     for (int t = 0; t <= params.radii[j]; ++t) params.taps[j][t] = T(p.windows[j].weights[t]);

@@ -16,38 +16,147 @@
 //   bytes: 8 read, 12 of maps written and read; from L1 8 (4 + 2 r) (h + 1) / 4 and as many for the gradient
 #pragma once
 
-#include "../common/formulas.cuh"
-#include "tile_plane.cuh"
+#include "../common/block.cuh"
 
 namespace ssimloss {
 
+constexpr int tile_outputs = 4;  // a thread makes side by side, or one below the other
+constexpr int tile_height = 32;
+
+template <class T>
+constexpr int tile_width = sizeof(T) == 8 ? 16 : 32;
+template <class T>
+constexpr int tile_threads = tile_width<T> * tile_height / tile_outputs;
+
+// strips and bands are the tiles across and down.
+template <class T>
+struct TileParams : KernelParams<T> {
+  bool gradient;  // positions: maps are wanted
+  bool both;      // gradients
+  int scales;
+  int radii[max_scales];
+  T taps[max_scales][33];
+  T* maps;                     // [planes][map][height - 2 crop][width - 2 crop]
+  int maps_a_scale, all_maps;  // of a plane; the last one of all is l1's gain, where l1 is windowed
+};
+
+// A block's tile, whose first row and column are row0 and col0; within it a thread has 4 rows from `group` on
+// of column `col`. And its plane: pixels in the arithmetic type, with what padding adds.
+template <class T>
+struct TilePlane {
+  const TileParams<T>& p;
+  int piece, row0, col0;
+  int col = int(threadIdx.x) % tile_width<T>, group = int(threadIdx.x) / tile_width<T> * tile_outputs;
+  Plane<T> plane;
+  T pad_d = plane.pad_d();
+  bool inside = false;  // all that is going to be read is in the image
+
+  __device__ __forceinline__ TilePlane(const TileParams<T>& params, int first)
+      : TilePlane(params, first, int(blockIdx.x) / (params.strips * params.bands)) {}
+  __device__ __forceinline__ TilePlane(const TileParams<T>& params, int first, int index)
+      : p(params),
+        piece(int(blockIdx.x) % (p.strips * p.bands)),
+        row0(first + piece / p.strips * tile_height),
+        col0(first + piece % p.strips * tile_width<T>),
+        plane{params, index / p.channels, index % p.channels} {}
+
+  // f(row, first column) for every 4 columns of so many rows, which the threads take in turn.
+  template <class F>
+  __device__ __forceinline__ void each_line(int rows, F f) const {
+    constexpr int groups = tile_width<T> / tile_outputs;
+    for (int task = int(threadIdx.x); task < rows * groups; task += tile_threads<T>)
+      f(task / groups, task % groups * tile_outputs);
+  }
+
+  // m and d at any place, also outside.
+  __device__ __forceinline__ void read(int row, int col, T& m, T& d) const {
+    if (!inside) {
+      if (p.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
+      if (row < 0 || row >= p.height || col < 0 || col >= p.width) {
+        m = 0, d = pad_d;
+        return;
+      }
+    }
+    T a, b;
+    plane.with_pixels(row, col, [&](auto* x, auto* y) { a = wide(*x), b = wide(*y); });
+    m = p.pyramid ? a : (a + b) * p.inverse_range;
+    d = p.pyramid ? b : (a - b) * p.inverse_range;
+  }
+
+  // Rows [row, row + tile_height) and columns [col, col + tile_width) with a window's reach around them.
+  __device__ __forceinline__ void reach(int row, int col, int radius) {
+    inside = row >= radius && row + tile_height + radius <= p.height && col >= radius &&
+             col + tile_width<T> + radius <= p.width;
+  }
+};
+
+// A finite value from inside every one of a thread's windows; narrow windows share none: then the middle
+// one of three, so that no huge one spreads. read(i, m, d), i from 0 to tile_outputs - 1 + 2 radius.
+template <class T>
+struct Base {
+  T m, d;
+};
+template <class T, class Read>
+__device__ __forceinline__ Base<T> typical(int radius, Read read) {
+  Base<T> v;
+  read(radius + (tile_outputs - 1) / 2, v.m, v.d);
+  if (2 * radius + 1 < tile_outputs) {
+    Base<T> a, b;
+    read(radius, a.m, a.d);
+    read(radius + tile_outputs - 1, b.m, b.d);
+    v.m = middle(a.m, v.m, b.m), v.d = middle(a.d, v.d, b.d);
+  }
+  return {finite_or_zero(v.m), finite_or_zero(v.d)};
+}
+
+// f(i, add) for every input i of a thread's windows, from 0 to tile_outputs - 1 + 2 radius, where add(v,
+// sums) adds v to sums[o] with the weight that the input has in window o. An input is used for the windows
+// that hold it and no others: 0 * NaN would be NaN.
+template <class T, class F>
+__device__ __forceinline__ void each_input(const T* taps, int radius, F f) {
+  T w[tile_outputs] = {};
+  const auto input = [&](int i, auto ends) {
+#pragma unroll
+    for (int o = tile_outputs - 1; o > 0; --o) w[o] = w[o - 1];
+    const int t = i - radius;
+    w[0] = t <= radius ? taps[t < 0 ? -t : t] : T(0);
+    f(i, [&](T v, T(&sums)[tile_outputs]) {
+#pragma unroll
+      for (int o = 0; o < tile_outputs; ++o) {
+        if (!decltype(ends)::value || (i >= o && i - o <= 2 * radius)) sums[o] += w[o] * v;
+      }
+    });
+  };
+  int i = 0;
+#pragma unroll 1  // three copies would spill
+  for (; i < tile_outputs - 1; ++i) input(i, std::true_type{});
+  for (; i <= 2 * radius; ++i) input(i, std::false_type{});
+  for (; i < tile_outputs + 2 * radius; ++i) input(i, std::true_type{});
+}
+
 // ---- Means and variances of one row: 4 columns from `col`, means relative to their own pixel.
 template <class T>
-__device__ __forceinline__ void moments_along(const Plane<T>& plane, const T* taps, int radius, int row,
+__device__ __forceinline__ void moments_along(const TilePlane<T>& tile, const T* taps, int radius, int row,
                                               int col, bool with_l1, T* out, int pitch) {
-  const auto read = [&](int i, T& m, T& d) { plane.read(row, col - radius + i, m, d); };
+  const auto read = [&](int i, T& m, T& d) { tile.read(row, col - radius + i, m, d); };
   const Base<T> base = typical<T>(radius, read);
-  T mean_m[tile_outputs] = {}, mean_d[tile_outputs] = {}, square_m[tile_outputs] = {},
-    square_d[tile_outputs] = {}, l1[tile_outputs] = {};
-  each_input(taps, radius, [&](int i, const Sliding<T>& weights, auto ends) {
+  T sums[5][tile_outputs] = {};  // of m, d, their squares, |d|
+  each_input(taps, radius, [&](int i, auto add) {
     T m, d;
     read(i, m, d);
-    if (with_l1) add<ends>(weights, magnitude(d), l1);
+    if (with_l1) add(magnitude(d), sums[4]);
     m -= base.m, d -= base.d;
-    add<ends>(weights, m, mean_m);
-    add<ends>(weights, d, mean_d);
-    add<ends>(weights, m * m, square_m);
-    add<ends>(weights, d * d, square_d);
+    add(m, sums[0]), add(d, sums[1]), add(m * m, sums[2]), add(d * d, sums[3]);
   });
 #pragma unroll
   for (int o = 0; o < tile_outputs; ++o) {
     T m, d;
     read(radius + o, m, d);
-    out[o] = mean_m[o] + (base.m - m);
-    out[pitch + o] = radius == 0 ? T(0) : not_negative(square_m[o] - mean_m[o] * mean_m[o]);
-    out[2 * pitch + o] = mean_d[o] + (base.d - d);
-    out[3 * pitch + o] = radius == 0 ? T(0) : not_negative(square_d[o] - mean_d[o] * mean_d[o]);
-    if (with_l1) out[4 * pitch + o] = l1[o];
+    out[o] = sums[0][o] + (base.m - m);
+    out[pitch + o] = sums[1][o] + (base.d - d);
+    out[2 * pitch + o] = variance(radius, sums[0][o], sums[2][o]);
+    out[3 * pitch + o] = variance(radius, sums[1][o], sums[3][o]);
+    if (with_l1) out[4 * pitch + o] = sums[4][o];
   }
 }
 
@@ -59,75 +168,64 @@ struct ColumnMoments {
   T l1[tile_outputs];
 };
 template <class T>
-__device__ __forceinline__ void moments_down(const Plane<T>& plane, const T* taps, int radius, int row,
+__device__ __forceinline__ void moments_down(const TilePlane<T>& tile, const T* taps, int radius, int row,
                                              int col, bool with_l1, const T* in, int pitch,
                                              ColumnMoments<T>& out) {
-  const auto read = [&](int i, T& m, T& d) { plane.read(row - radius + i, col, m, d); };
+  const auto read = [&](int i, T& m, T& d) { tile.read(row - radius + i, col, m, d); };
   const Base<T> base = typical<T>(radius, read);
-  T mean_m[tile_outputs] = {}, mean_d[tile_outputs] = {}, square_m[tile_outputs] = {},
-    square_d[tile_outputs] = {}, l1[tile_outputs] = {};
-  each_input(taps, radius, [&](int i, const Sliding<T>& weights, auto ends) {
+  T sums[5][tile_outputs] = {};
+  each_input(taps, radius, [&](int i, auto add) {
     const T* from = in + i * tile_width<T>;
     T m, d;
     read(i, m, d);
-    m = (m - base.m) + from[0], d = (d - base.d) + from[2 * pitch];
-    add<ends>(weights, m, mean_m);
-    add<ends>(weights, d, mean_d);
-    add<ends>(weights, m * m + from[pitch], square_m);
-    add<ends>(weights, d * d + from[3 * pitch], square_d);
-    if (with_l1) add<ends>(weights, from[4 * pitch], l1);
+    m = (m - base.m) + from[0], d = (d - base.d) + from[pitch];
+    add(m, sums[0]), add(d, sums[1]);
+    add(m * m + from[2 * pitch], sums[2]), add(d * d + from[3 * pitch], sums[3]);
+    if (with_l1) add(from[4 * pitch], sums[4]);
   });
 #pragma unroll
   for (int o = 0; o < tile_outputs; ++o) {
-    const T* own = in + o * tile_width<T>;  // of radius 0
-    out.at[o] = {mean_m[o], mean_d[o],
-                 radius == 0 ? own[pitch] : not_negative(square_m[o] - mean_m[o] * mean_m[o]),
-                 radius == 0 ? own[3 * pitch] : not_negative(square_d[o] - mean_d[o] * mean_d[o])};
-    out.l1[o] = l1[o];
+    out.at[o] = {sums[0][o], sums[1][o], variance(radius, sums[0][o], sums[2][o]),
+                 variance(radius, sums[1][o], sums[3][o])};
+    out.l1[o] = sums[4][o];
   }
   out.base = base;
 }
 
 template <class T>
 __global__ void __launch_bounds__(tile_threads<T>) positions_kernel(const __grid_constant__ TileParams<T> p) {
-  constexpr int width = tile_width<T>, threads = tile_threads<T>, outputs = tile_outputs;
+  constexpr int width = tile_width<T>, outputs = tile_outputs;
   T* slots = reinterpret_cast<T*>(ssimloss_shared);
-  const int tiles = p.strips * p.bands;
-  const int tile = int(blockIdx.x) % tiles, index = int(blockIdx.x) / tiles;
-  Plane<T> plane(p, index);
-  const int row0 = p.crop + tile / p.strips * tile_height, col0 = p.crop + tile % p.strips * width;
-  const int col = int(threadIdx.x) % width, group = int(threadIdx.x) / width * outputs;
+  TilePlane<T> tile(p, p.crop);
+  const Plane<T>& plane = tile.plane;
 
   ColumnMoments<T> mu[max_scales];
   for (int j = 0; j < p.scales; ++j) {
     const int radius = p.radii[j], rows = tile_height + 2 * radius, pitch = rows * width;
     const bool with_l1 = j == p.scales - 1 && p.l1 && p.l1_windowed;
-    plane.reach(row0, col0, radius);
+    tile.reach(tile.row0, tile.col0, radius);
     if (j > 0) __syncthreads();
-    for (int task = int(threadIdx.x); task < rows * (width / outputs); task += threads) {
-      const int row = task / (width / outputs), first = task % (width / outputs) * outputs;
-      moments_along<T>(plane, p.taps[j], radius, row0 - radius + row, col0 + first, with_l1,
+    tile.each_line(rows, [&](int row, int first) {
+      moments_along<T>(tile, p.taps[j], radius, tile.row0 - radius + row, tile.col0 + first, with_l1,
                        slots + row * width + first, pitch);
-    }
+    });
     __syncthreads();
-    moments_down<T>(plane, p.taps[j], radius, row0 + group, col0 + col, with_l1, slots + group * width + col,
-                    pitch, mu[j]);
+    moments_down<T>(tile, p.taps[j], radius, tile.row0 + tile.group, tile.col0 + tile.col, with_l1,
+                    slots + tile.group * width + tile.col, pitch, mu[j]);
   }
 
-  plane.inside = false;
-  const int last = p.scales - 1;
+  tile.inside = false;
+  const int last = p.scales - 1, each = p.maps_a_scale, col = tile.col0 + tile.col;
   const int64_t map_width = p.width - 2 * p.crop, map_size = map_width * (p.height - 2 * p.crop);
-  const int each = maps_a_scale(p);
-  const T ssim_gain = p.ssim_gain * p.incoming.template of<T>(plane.image),
-          l1_gain = p.l1_gain * p.incoming.template of<T>(plane.image);
+  const T ssim_gain = p.ssim_gain * plane.incoming(), l1_gain = p.l1_gain * plane.incoming();
   double sum_ssim = 0, sum_l1 = 0;
 #pragma unroll 1
   for (int o = 0; o < outputs; ++o) {
-    const int row = row0 + group + o, at_col = col0 + col;
-    if (!plane.has_position(row, at_col)) continue;
+    const int row = tile.row0 + tile.group + o;
+    if (!plane.has_position(row, col)) continue;
     const auto moments = [&](int j) {
       const ColumnMoments<T>& from = mu[j];
-      return Moments<T>{from.at[o].mu_m + from.base.m, from.at[o].mu_d + (from.base.d - plane.pad_d),
+      return Moments<T>{from.at[o].mu_m + from.base.m, from.at[o].mu_d + (from.base.d - tile.pad_d),
                         from.at[o].s_mm, from.at[o].s_dd};
     };
     const auto dissimilarity_at = [&](int j) {
@@ -145,22 +243,20 @@ __global__ void __launch_bounds__(tile_threads<T>) positions_kernel(const __grid
     }
     loss = not_negative(loss);
     T m, d, l1 = 0;
-    plane.read(row, at_col, m, d);
+    tile.read(row, col, m, d);
     if (p.l1) l1 = p.l1_windowed ? mu[last].l1[o] : magnitude(d);
     sum_ssim += double(loss);
     if (p.l1_windowed) sum_l1 += double(l1);
     if (p.loss_map.data) {
-      p.loss_map.template plane<T>(
-          plane.image, plane.channel)[(row - p.crop) * p.loss_map.h + (at_col - p.crop) * p.loss_map.w] =
-          p.ssim_weight * loss + (p.l1 ? p.l1_weight * l1 : T(0));
+      p.loss_map.write(p.ssim_weight * loss + (p.l1 ? p.l1_weight * l1 : T(0)), plane.image, plane.channel,
+                       row - p.crop, col - p.crop);
     }
     if (!p.gradient) continue;
 
-    T* map =
-        p.maps + int64_t(index) * all_maps(p) * map_size + (row - p.crop) * map_width + (at_col - p.crop);
-    T gain = plane.incoming_at(row, at_col);
+    T* map = p.maps + plane.index() * p.all_maps * map_size + (row - p.crop) * map_width + (col - p.crop);
+    T gain = p.grad_map.data ? plane.incoming_at(row, col) : T(1);
     if (is_edge(row, p.height, p.padding)) gain *= T(2);
-    if (is_edge(at_col, p.width, p.padding)) gain *= T(2);
+    if (is_edge(col, p.width, p.padding)) gain *= T(2);
     T before = ssim_gain * gain;
     const T g_l = before * behind[0] * dissimilarity_at(0).cs;
     before *= dissimilarity_at(last).l;
@@ -181,16 +277,9 @@ __global__ void __launch_bounds__(tile_threads<T>) positions_kernel(const __grid
     if (p.l1 && p.l1_windowed) map[0] = l1_gain * gain;
   }
   if (!p.sums) return;
-  if (p.l1 && !p.l1_windowed) {  // every pixel, whatever the padding: shared out over the tiles
-    const int64_t pixels = int64_t(p.height) * p.width;
-    for (int64_t i = int64_t(tile) * threads + threadIdx.x; i < pixels; i += int64_t(tiles) * threads) {
-      T m, d;
-      plane.read(int(i / p.width), int(i % p.width), m, d);
-      sum_l1 += double(magnitude(d));
-    }
-  }
+  if (p.l1 && !p.l1_windowed) plane.add_pixel_l1(tile.piece, p.strips * p.bands, sum_l1);
   __syncthreads();
-  write_sums(p, index, tile, sum_ssim, sum_l1, slots);
+  plane.write_sums(tile.piece, sum_ssim, sum_l1, slots);
 }
 
 // ---- The gradient of each pixel from the maps of all scales; maps are mirrored under reflect.
@@ -198,121 +287,119 @@ __global__ void __launch_bounds__(tile_threads<T>) positions_kernel(const __grid
 template <class T>
 __global__ void __launch_bounds__(tile_threads<T>, 1)
     gradient_kernel(const __grid_constant__ TileParams<T> p) {
-  constexpr int width = tile_width<T>, threads = tile_threads<T>, outputs = tile_outputs;
+  constexpr int width = tile_width<T>, outputs = tile_outputs;
   T* slots = reinterpret_cast<T*>(ssimloss_shared);
-  const int tiles = p.strips * p.bands;
-  const int tile = int(blockIdx.x) % tiles, index = int(blockIdx.x) / tiles;
-  Plane<T> plane(p, index);
-  const int row0 = tile / p.strips * tile_height, col0 = tile % p.strips * width;
-  const int col = int(threadIdx.x) % width, group = int(threadIdx.x) / width * outputs;
+  TilePlane<T> tile(p, 0);
+  const Plane<T>& plane = tile.plane;
+  const int row0 = tile.row0, col0 = tile.col0;
   const int64_t map_width = p.width - 2 * p.crop, map_size = map_width * (p.height - 2 * p.crop);
-  const int each = maps_a_scale(p);
-  const bool windowed_l1 = p.l1 && p.l1_windowed;
-  const T* maps = p.maps + int64_t(index) * all_maps(p) * map_size;
+  const int each = p.maps_a_scale;
+  const T* maps = p.maps + plane.index() * p.all_maps * map_size;
 
   // Where in its map the value for a place is, or -1.
   bool all_positions = false;
   const auto place = [&](int row, int column) -> int64_t {
-    if (all_positions) return (row - p.crop) * map_width + (column - p.crop);
-    if (p.padding == Padding::reflect) row = mirrored(row, p.height), column = mirrored(column, p.width);
-    if (!plane.has_position(row, column)) return -1;
+    if (!all_positions) {
+      if (p.padding == Padding::reflect) row = mirrored(row, p.height), column = mirrored(column, p.width);
+      if (!plane.has_position(row, column)) return -1;
+    }
     return (row - p.crop) * map_width + (column - p.crop);
+  };
+  // The windows of a thread over maps, those of fetch. Their a is relative to a pixel of its own before and
+  // after, and to one base in between.
+  const auto blur = [&](const T* taps, int radius, bool with_l1, auto read, auto fetch, T(&out)[5][outputs]) {
+    const Base<T> base = typical<T>(radius, read);
+    const auto move = [&](int i, T sign, T b_m, T b_d, T& one, T& two) {
+      T m, d;
+      read(i, m, d);
+      one += sign * (b_m * (m - base.m));
+      (p.both ? two : one) -= sign * (b_d * (d - base.d));
+    };
+    each_input(taps, radius, [&](int i, auto add) {
+      T v[5];
+      if (!fetch(i, v)) return;
+      move(i, T(1), v[0], v[1], v[2], v[3]);
+      add(v[0], out[0]), add(v[1], out[1]), add(v[2], out[2]);
+      if (p.both) add(v[3], out[3]);
+      if (with_l1) add(v[4], out[4]);
+    });
+#pragma unroll
+    for (int o = 0; o < outputs; ++o) move(radius + o, T(-1), out[0][o], out[1][o], out[2][o], out[3][o]);
   };
 
   T sum_x[outputs] = {}, sum_y[outputs] = {}, l1[outputs] = {};
   for (int j = 0; j < p.scales; ++j, maps += each * map_size) {
     const int radius = p.radii[j], rows = tile_height + 2 * radius, pitch = rows * width;
-    const bool with_l1 = windowed_l1 && j == p.scales - 1;
-    plane.reach(row0 - p.crop, col0 - p.crop, radius);
-    all_positions = plane.inside && row0 + tile_height + radius <= p.height - p.crop &&
+    const bool with_l1 = p.l1 && p.l1_windowed && j == p.scales - 1;
+    tile.reach(row0 - p.crop, col0 - p.crop, radius);
+    all_positions = tile.inside && row0 + tile_height + radius <= p.height - p.crop &&
                     col0 + width + radius <= p.width - p.crop;
-    plane.reach(row0, col0, radius);
+    tile.reach(row0, col0, radius);
     if (j > 0) __syncthreads();
-    for (int task = int(threadIdx.x); task < rows * (width / outputs); task += threads) {
-      const int row = row0 - radius + task / (width / outputs),
-                first = col0 + task % (width / outputs) * outputs;
-      const auto read = [&](int i, T& m, T& d) { plane.read(row, first - radius + i, m, d); };
-      const Base<T> base = typical<T>(radius, read);
+    tile.each_line(rows, [&](int line, int first) {
+      const int row = row0 - radius + line, col = col0 + first - radius;
+      const auto read = [&](int i, T& m, T& d) { tile.read(row, col + i, m, d); };
       T out[5][outputs] = {};
-      each_input(p.taps[j], radius, [&](int i, const Sliding<T>& weights, auto ends) {
-        const int64_t at = place(row, first - radius + i);
-        if (at < 0) return;
-        T m, d;
-        read(i, m, d);
-        const T b_m = maps[at], b_d = maps[at + map_size];
-        const T moved_m = b_m * (m - base.m), moved_d = b_d * (d - base.d);
-        const T a = maps[at + 2 * map_size] + moved_m;
-        add<ends>(weights, b_m, out[0]);
-        add<ends>(weights, b_d, out[1]);
-        add<ends>(weights, p.both ? a : a - moved_d, out[2]);
-        if (p.both) add<ends>(weights, maps[at + 3 * map_size] - moved_d, out[3]);
-        if (with_l1) add<ends>(weights, maps[at + each * map_size], out[4]);
-      });
-      T* to = slots + (row - row0 + radius) * width + (first - col0);
+      blur(
+          p.taps[j], radius, with_l1, read,
+          [&](int i, T(&v)[5]) {
+            const int64_t at = place(row, col + i);
+            if (at < 0) return false;
+#pragma unroll
+            for (int q = 0; q < 3; ++q) v[q] = maps[at + q * map_size];
+            if (p.both) v[3] = maps[at + 3 * map_size];
+            if (with_l1) v[4] = maps[at + each * map_size];
+            return true;
+          },
+          out);
+      T* to = slots + line * width + first;
 #pragma unroll
       for (int o = 0; o < outputs; ++o) {
-        T m, d;
-        read(radius + o, m, d);
-        const T moved_m = out[0][o] * (m - base.m), moved_d = out[1][o] * (d - base.d);
-        to[o] = out[0][o];
-        to[pitch + o] = out[1][o];
-        to[2 * pitch + o] = p.both ? out[2][o] - moved_m : out[2][o] - moved_m + moved_d;
-        if (p.both) to[3 * pitch + o] = out[3][o] + moved_d;
-        if (with_l1) to[4 * pitch + o] = out[4][o];
+#pragma unroll
+        for (int q = 0; q < 5; ++q) {
+          if (q < 3 || (q == 3 ? p.both : with_l1)) to[q * pitch + o] = out[q][o];
+        }
       }
-    }
+    });
     __syncthreads();
 
-    const auto read = [&](int i, T& m, T& d) { plane.read(row0 + group - radius + i, col0 + col, m, d); };
-    const Base<T> base = typical<T>(radius, read);
-    T out[4][outputs] = {};
-    each_input(p.taps[j], radius, [&](int i, const Sliding<T>& weights, auto ends) {
-      const T* from = slots + (group + i) * width + col;
-      T m, d;
-      read(i, m, d);
-      const T b_m = from[0], b_d = from[pitch];
-      const T moved_m = b_m * (m - base.m), moved_d = b_d * (d - base.d);
-      const T a = from[2 * pitch] + moved_m;
-      add<ends>(weights, b_m, out[0]);
-      add<ends>(weights, b_d, out[1]);
-      add<ends>(weights, p.both ? a : a - moved_d, out[2]);
-      if (p.both) add<ends>(weights, from[3 * pitch] - moved_d, out[3]);
-      if (with_l1) add<ends>(weights, from[4 * pitch], l1);
-    });
+    const auto read = [&](int i, T& m, T& d) {
+      tile.read(row0 + tile.group - radius + i, col0 + tile.col, m, d);
+    };
+    T out[5][outputs] = {};
+    blur(
+        p.taps[j], radius, with_l1, read,
+        [&](int i, T(&v)[5]) {
+          const T* from = slots + (tile.group + i) * width + tile.col;
+#pragma unroll
+          for (int q = 0; q < 5; ++q) {
+            if (q < 3 || (q == 3 ? p.both : with_l1)) v[q] = from[q * pitch];
+          }
+          return true;
+        },
+        out);
 #pragma unroll
     for (int o = 0; o < outputs; ++o) {
-      T m, d;
-      read(radius + o, m, d);
-      const T moved_m = out[0][o] * (m - base.m), moved_d = out[1][o] * (d - base.d);
-      const T by_m = out[2][o] - moved_m, by_d = out[3][o] + moved_d;
-      sum_x[o] += p.both ? by_m + by_d : by_m + moved_d;
-      if (p.both) sum_y[o] += by_m - by_d;
+      sum_x[o] += p.both ? out[2][o] + out[3][o] : out[2][o];
+      if (p.both) sum_y[o] += out[2][o] - out[3][o];
+      if (with_l1) l1[o] = out[4][o];
     }
   }
 
-  plane.inside = false;
-  const T pixel_gain = p.l1 && !p.l1_windowed ? p.l1_gain * p.incoming.template of<T>(plane.image) : T(0);
+  tile.inside = false;
+  const int first = row0 + tile.group, col = col0 + tile.col;
+  if (col >= p.width) return;
+  T difference[outputs] = {};
 #pragma unroll
   for (int o = 0; o < outputs; ++o) {
-    const int row = row0 + group + o, at_col = col0 + col;
-    if (row >= p.height || at_col >= p.width) continue;
-    T edge = T(1);
-    if (is_edge(row, p.height, p.padding)) edge *= T(0.5);
-    if (is_edge(at_col, p.width, p.padding)) edge *= T(0.5);
-    T x = edge * sum_x[o], y = edge * sum_y[o];
-    if (p.l1) {
-      T gain = edge * l1[o];
-      if (!p.l1_windowed) {
-        gain = pixel_gain * plane.incoming_at(row, at_col);
-      }
-      T m, d;
-      plane.read(row, at_col, m, d);
-      const T by = gradient_of_l1(d, gain);
-      x += by, y -= by;
-    }
-    write_pixel(x, p.grad_x.data, p.dtype, p.grad_x.at(plane.image, plane.channel, row, at_col));
-    if (p.both) write_pixel(y, p.grad_y.data, p.dtype, p.grad_y.at(plane.image, plane.channel, row, at_col));
+    if (!p.l1) break;
+    T m;
+    tile.read(first + o, col, m, difference[o]);
+    if (!p.l1_windowed) continue;
+    const T by = gradient_of_l1(difference[o], l1[o]);
+    sum_x[o] += by, sum_y[o] -= by;
   }
+  plane.write_gradient(p.both, first, 0, p.height, col, sum_x, sum_y, [&](int o) { return difference[o]; });
 }
 
 }  // namespace ssimloss
