@@ -344,7 +344,7 @@ void scale_(Tensor unit, Tensor grad_loss, double factor) {
 }  // namespace
 }  // namespace ssimloss
 
-STABLE_TORCH_LIBRARY_IMPL(ssimloss, CPU, library) {
+STABLE_TORCH_LIBRARY_IMPL(SSIMLOSS_NAMESPACE, CPU, library) {
   ssimloss::implement<ssimloss::CpuCall>(library);
   library.impl("scale_", TORCH_BOX(&ssimloss::scale_));
 }

@@ -138,7 +138,7 @@ void scale_(Tensor unit, Tensor grad_loss, double factor) {
 }  // namespace
 }  // namespace ssimloss
 
-STABLE_TORCH_LIBRARY_IMPL(ssimloss, CUDA, library) {
+STABLE_TORCH_LIBRARY_IMPL(SSIMLOSS_NAMESPACE, CUDA, library) {
   ssimloss::implement<ssimloss::CudaCall>(library);
   library.impl("scale_", TORCH_BOX(&ssimloss::scale_));
 }

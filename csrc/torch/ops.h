@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "call.h"
+#include "namespace.h"
 
 namespace ssimloss {
 

@@ -8,6 +8,8 @@
 // A sigma may be infinite: then the weights of its window are equal.
 #include <torch/csrc/stable/library.h>
 
+#include "namespace.h"
+
 #define GAUSSIAN                                                                  \
   "float[] sigmas, int[] window_sizes, str padding, float data_range, float k1, " \
   "float k2, float ssim_weight, float l1_weight, bool l1_windowed, str reduction"
@@ -17,7 +19,7 @@
 #define FORWARD "(Tensor x, Tensor y, float unit_scale, bool want_x, bool want_y, "
 #define BACKWARD "_backward(Tensor grad_loss, Tensor x, Tensor y, bool want_x, bool want_y, "
 
-STABLE_TORCH_LIBRARY(ssimloss, library) {
+STABLE_TORCH_LIBRARY(SSIMLOSS_NAMESPACE, library) {
   library.def("gaussian" FORWARD GAUSSIAN ") -> (Tensor loss, Tensor unit_x, Tensor unit_y)");
   library.def("gaussian" BACKWARD GAUSSIAN ") -> (Tensor grad_x, Tensor grad_y)");
   library.def("dyadic" FORWARD DYADIC ") -> (Tensor loss, Tensor unit_x, Tensor unit_y)");
