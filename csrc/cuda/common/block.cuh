@@ -35,6 +35,17 @@ __device__ __forceinline__ T variance(int radius, T mean, T square) {
   return radius == 0 ? T(0) : not_negative(square - mean * mean);
 }
 
+// In the phases along rows a thread has a row and a group of K columns; for K = 8, 8 lanes have two rows of
+// four groups.
+template <int K>
+__device__ __forceinline__ int row_of_lane(int thread) {
+  return K == 8 ? thread % 32 / 8 * 2 + thread / 4 % 2 : thread % 32 / 8;
+}
+template <int K>
+__device__ __forceinline__ int group_of_lane(int thread, int task) {
+  return K == 8 ? 4 * task + thread % 4 : 8 * task + thread % 8;
+}
+
 // The gradient of gain * |difference|: sign(0) = 0, sign(NaN) = NaN.
 template <class T>
 __device__ __forceinline__ T gradient_of_l1(T difference, T gain) {

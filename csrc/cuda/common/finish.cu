@@ -3,8 +3,6 @@
 // would have to be zeroed before, which is a launch as well, and be kept apart for each stream.
 //
 // Reads 16 bytes a block of the first launch.
-#include <algorithm>
-
 #include "block.cuh"
 
 namespace ssimloss {
@@ -34,16 +32,11 @@ __global__ void finish_kernel(FinishParams p) {
 void finish(const double* sums, int64_t count, int64_t outputs, double ssim_mean, double l1_mean, void* out,
             DType dtype, void* stream) {
   constexpr int threads = 256;
-  for (int64_t first = 0; first < outputs; first += most_blocks) {
-    const FinishParams params{sums + 2 * count * first,
-                              count,
-                              ssim_mean,
-                              l1_mean,
-                              static_cast<char*>(out) + first * element_size(dtype),
-                              dtype == DType::float64};
-    launch("finish_kernel", &finish_kernel, std::min(outputs - first, most_blocks), threads,
-           2 * (threads / 32) * sizeof(double), stream, params);
-  }
+  for_batches(outputs, 1, [&](int64_t first, int64_t count_here) {
+    char* const to = static_cast<char*>(out) + first * element_size(dtype);
+    launch("finish_kernel", &finish_kernel, count_here, threads, 2 * (threads / 32) * sizeof(double), stream,
+           FinishParams{sums + 2 * count * first, count, ssim_mean, l1_mean, to, dtype == DType::float64});
+  });
 }
 
 }  // namespace ssimloss

@@ -227,8 +227,8 @@ class Adjoint : RingBlock {
 
   // Chunk k.
   __device__ __forceinline__ void along(int k, int slot, int cell_row, int task) {
-    const int part = task % (R / K), group = group_of_lane<K>(task / (R / K));
-    const int line = K * part + row_of_lane<K>();
+    const int part = task % (R / K), group = group_of_lane<K>(lane(), task / (R / K));
+    const int line = K * part + row_of_lane<K>(lane());
     if (K * group >= col1 - col0) return;
     float* const to = ring + (slot + line) * s.ring_pitch + K * group;
     const int each = s.capacity * s.ring_pitch, first = row0 - r + R * k + K * part;

@@ -107,7 +107,7 @@ class Ring : RingMoments<false> {
 
   // ---- Losses, and maps where a gradient is wanted, at K columns of one row of positions.
   __device__ __forceinline__ void positions(int first_row, int kept, int task) {
-    const int line = row_of_lane<K>(), group = group_of_lane<K>(task);
+    const int line = row_of_lane<K>(lane()), group = group_of_lane<K>(lane(), task);
     const int row = first_row + line;
     if (group >= groups()) return;
     const float* from = moments + line * s.moment_pitch + K * group;
@@ -181,7 +181,7 @@ class Ring : RingMoments<false> {
 
   // ---- The maps of one row, blurred at K own columns, into the ring; the chunk's first row is slot `slot`.
   __device__ __forceinline__ void blur_maps(int slot, int kept, int task) {
-    const int line = row_of_lane<K>(), group = group_of_lane<K>(task);
+    const int line = row_of_lane<K>(lane()), group = group_of_lane<K>(lane(), task);
     if (K * group >= col1 - col0) return;
     maps_along<K, M>(window, maps + line * s.map_pitch + K * group, K * s.map_pitch,
                      bases + 2 * kept * s.cells + cell_of(group), s.cells, cell_of(0), p.l1 && p.l1_windowed,

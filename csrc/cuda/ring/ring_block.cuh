@@ -50,10 +50,9 @@ struct RingSizes {
   void lay_out(int of_raw, int of_moments, int of_maps, int of_ring, int of_bases, int of_taps,
                int of_partial = 0, int of_queues = 0) {
     Layout layout;
-    raw = int(layout.take(of_raw)), moments_at = int(layout.take(of_moments)),
-    maps_at = int(layout.take(of_maps));
-    ring = int(layout.take(of_ring)), bases = int(layout.take(of_bases, 4)),
-    taps = int(layout.take(of_taps, 4));
+    raw = int(layout.take(of_raw)), moments_at = int(layout.take(of_moments));
+    maps_at = int(layout.take(of_maps)), ring = int(layout.take(of_ring));
+    bases = int(layout.take(of_bases, 4)), taps = int(layout.take(of_taps, 4));
     partial = int(layout.take(of_partial)), queues = int(layout.take(of_queues)), end = int(layout.used());
   }
 
@@ -79,16 +78,6 @@ __device__ __forceinline__ int previous(int slot, int by, int size) {
 __device__ __forceinline__ int divided_up(int a, int b) { return (a + b - 1) / b; }
 __device__ __forceinline__ int warp() { return int(threadIdx.x) / 32; }
 __device__ __forceinline__ int lane() { return again(int(threadIdx.x)) % 32; }
-// In the phases along rows a thread has a row and a group of K columns; for K = 8, 8 lanes have two rows of
-// four groups.
-template <int K>
-__device__ __forceinline__ int row_of_lane() {
-  return K == 8 ? lane() / 8 * 2 + lane() / 4 % 2 : lane() / 8;
-}
-template <int K>
-__device__ __forceinline__ int group_of_lane(int task) {
-  return K == 8 ? 4 * task + lane() % 4 : 8 * task + lane() % 8;
-}
 // The next of the tasks that all warps share, after a first one each, that of the warp's own number: then
 // no scheduler, which has every fourth warp, gets more of them than another. queue counts those taken.
 __device__ __forceinline__ int take(unsigned* queue) {

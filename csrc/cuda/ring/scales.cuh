@@ -204,8 +204,8 @@ class Scales : RingMoments<true> {
 
   __device__ __forceinline__ void along(int j, int first_row, int slot, int parity, int task) {
     const RingWindow window = window_of(j);
-    const int part = task % (R / K), group = group_of_lane<K>(task / (R / K));
-    const int line = K * part + row_of_lane<K>(), row = first_row + line;
+    const int part = task % (R / K), group = group_of_lane<K>(lane(), task / (R / K));
+    const int line = K * part + row_of_lane<K>(lane()), row = first_row + line;
     if (K * group >= col1 - col0) return;
     const float* from = moments_of(parity) + line * s.moment_pitch + K * group;
     RowMoments<K> at;

@@ -82,7 +82,8 @@ class Strip : StripPool {
  private:
   // ---- Moments of 8 columns of one row.
   __device__ __forceinline__ void moments_along(int row, float& sum_l1) {
-    const int thread = again(int(threadIdx.x)), lane = row_of_lane(thread), group = group_of_lane(thread);
+    const int thread = again(int(threadIdx.x)), lane = row_of_lane<8>(thread),
+              group = group_of_lane<8>(thread, thread / 32);
     if (8 * group >= columns()) return;
     // The cell's value: of its first three rows inside the image; where it has not as many, the value of the
     // cell above stays. All threads of a group find the same.
@@ -142,8 +143,8 @@ class Strip : StripPool {
   // The l1 term of the own pixels among the 8 columns.
   __device__ __forceinline__ void add_l1(int row, float& sum) const {
     const float of_row = p.inverse_range * l1_cover(row, p.height);
-    const int first = 8 * group_of_lane(int(threadIdx.x));
-    const float* x = raw + row_of_lane(int(threadIdx.x)) * raw_pitch + 12 + first;
+    const int first = 8 * group_of_lane<8>(int(threadIdx.x), int(threadIdx.x) / 32);
+    const float* x = raw + row_of_lane<8>(int(threadIdx.x)) * raw_pitch + 12 + first;
 #pragma unroll 1
     for (int i = 0; i < 8; ++i) {
       if (first + i >= col1() - col0) break;
@@ -281,8 +282,8 @@ class Strip : StripPool {
 
   // ---- The gradient of 8 columns of one row, whose maps are complete in the chunk from row `chunk` on.
   __device__ __forceinline__ void gradient_along(int chunk, float& sum_l1) {
-    const int thread = again(int(threadIdx.x)), lane = row_of_lane(thread), group = group_of_lane(thread),
-              row = chunk - 2 * r + lane;
+    const int thread = again(int(threadIdx.x)), lane = row_of_lane<8>(thread),
+              group = group_of_lane<8>(thread, thread / 32), row = chunk - 2 * r + lane;
     const int col = col0 + 8 * group;
     if (col >= col1() || row < row0 || row >= row1()) return;
     const bool together = p.in_fours && col + 8 <= col1();
@@ -421,7 +422,7 @@ class Strip : StripPool {
       }
     }
     if (!l1()) return;
-    const L1Row of_row = here->l1_rows[row_of_lane(again(int(threadIdx.x)))];
+    const L1Row of_row = here->l1_rows[row_of_lane<8>(again(int(threadIdx.x)))];
 #pragma unroll
     for (int u = 0; u < N; ++u) {
       if (col + i + u >= col1()) break;

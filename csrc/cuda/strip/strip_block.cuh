@@ -102,12 +102,6 @@ class StripBlock {
 
   __device__ __forceinline__ Plane<float> plane() const { return {p, here->image, here->channel}; }
 
-  // In the two `along` phases a warp has the chunk's rows of four groups of 8 columns; 8 lanes two rows.
-  __device__ __forceinline__ static int row_of_lane(int thread) {
-    return thread % 32 / 8 * 2 + thread / 4 % 2;
-  }
-  __device__ __forceinline__ static int group_of_lane(int thread) { return thread / 32 * 4 + thread % 4; }
-
   // What zero padding is in d: of a coarser level, less what was taken off. Read anew each time: registers.
   __device__ __forceinline__ float pad_d() const { return coarser ? -p.offsets[plane().index()] : 0.f; }
 
