@@ -32,7 +32,7 @@ __host__ __device__ constexpr int adjoint_late(int radius) {
   return (adjoint_rows - 1 + 2 * radius) / adjoint_rows;
 }
 
-// Of a multiprocessor, in one block or two. More would spill, at some architecture.
+// Threads of a multiprocessor, in one block or two. More would spill on some architecture.
 __host__ __device__ constexpr int adjoint_threads(int gradients, bool parts) {
   return gradients == 2 ? 512 : (parts ? 768 : 384);
 }
@@ -115,7 +115,7 @@ class Adjoint : RingBlock {
     return scale;
   }
 
-  // What a block need not keep in registers.
+  // What a block keeps in shared memory to save registers.
   __device__ __forceinline__ AdjointPlane& here() const {
     return *reinterpret_cast<AdjointPlane*>(taps + s.queues - s.taps);
   }
@@ -124,8 +124,9 @@ class Adjoint : RingBlock {
   __device__ __forceinline__ int late() const { return adjoint_late(r); }
   __device__ __forceinline__ int capacity() const { return (late() + 2) * R; }
   __device__ __forceinline__ int cell_rows() const { return (late() + 4) * (R / K); }
-  // Between the barriers: chunk n - 1 goes down, n along, n + 1 is filled and the bases of n + 2 are found.
-  // Heavy tasks first, but those for bases, which wait for memory.
+  // Between two barriers chunk n - 1 goes down, chunk n goes along, chunk n + 1 is filled, and the bases of
+  // chunk n + 2 are found. Bases come first because they wait for memory; the others are in the order of
+  // their work.
   __device__ __forceinline__ void set_interval(int n) const {
     const int of_chunk = R / K * divided_up(col1 - col0, 32), end = here().chunks;
     here().interval[n & 1].set(n + 2 < end ? R / K : 0, n > late() && n <= end ? of_chunk : 0,

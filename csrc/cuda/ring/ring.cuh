@@ -45,7 +45,7 @@ class Ring : RingMoments<false> {
     const int own_tasks = Gradients ? divided_up(col1 - col0, 32) : 0;
     int slot = 0, kept = 0;  // of this chunk in the rings, and of its bases
 #pragma unroll 1
-    for (int row = first - K; row < end + (Gradients ? K : 0); row += K) {  // the first time only fills
+    for (int row = first - K; row < end + (Gradients ? K : 0); row += K) {  // the first turn only fills
       const bool now = row >= first && row < end, before = Gradients && row > first;
 #pragma unroll 1
       for (int task = warp(); task < down_tasks + own_tasks; task += ring_threads / 32) {
@@ -142,7 +142,8 @@ class Ring : RingMoments<false> {
         float gain = is_edge(col, p.width, p.padding) ? 2.f * row_gain : row_gain;
         if (Gradients && p.grad_map.data) gain *= to[o];
         const float g = p.ssim_gain * gain;
-        const float g_cs = p.radius > 0 ? g : 0.f;  // one tap: no variance, but large terms to cancel
+        const float g_cs =
+            p.radius > 0 ? g : 0.f;  // one tap has no variance, but large terms that would have to cancel
         float maps_here[4];
         const float loss = loss_and_maps<Gradients>(mu, p.c1, p.c2, p.luminance, at.mean_m[o] + at.centre_m,
                                                     at.mean_d[o] + at.centre_d, g, g_cs, maps_here);

@@ -43,7 +43,7 @@ struct ScalesParams {
   float* parts;  // [planes][scale][gradient][height][width]: of the gradient, where there are several scales
 };
 
-// As many as registers allow: warps hide each other's waiting.
+// A block has as many threads as registers allow, because warps hide each other's waiting.
 __host__ __device__ constexpr int scales_threads(int gradients) { return gradients == 2 ? 512 : 768; }
 
 template <int Gradients>
@@ -68,7 +68,7 @@ class Scales : RingMoments<true> {
     const int chunks = divided_up(row1 - row0, R), r = p.radius;
     int slot = 0, turn = 0;  // of the chunk in the ring; of the two buffers of moments, and the intervals
 #pragma unroll 1
-    for (int n = -1; n <= chunks; ++n) {  // the first time only fills
+    for (int n = -1; n <= chunks; ++n) {  // the first turn only fills
       const int last_step = n >= 0 && n < chunks ? all.scales - 1 : 0;
 #pragma unroll 1
       for (int step = 0; step <= last_step; ++step, turn ^= 1) {
@@ -247,7 +247,8 @@ class Scales : RingMoments<true> {
         const Pair pixel = some<2>(pixels + 2 * o);
         const float m = value.m(pixel.v[0], pixel.v[1]), d = value.d(pixel.v[0], pixel.v[1]);
         if (Gradients) {
-          const float g_cs = window.radius > 0 ? before.v[o] * e.l : 0.f;  // as in ring.cuh
+          const float g_cs =
+              window.radius > 0 ? before.v[o] * e.l : 0.f;  // one tap has no variance: see ring.cuh
           const Coefficients<float> c =
               coefficients<last, float>(mu, e, m - (at.mean_m[o] + at.centre_m),
                                         d - (at.mean_d[o] + at.centre_d), before.v[o] * e.cs, g_cs);

@@ -55,7 +55,8 @@ class Strip : StripPool {
     float sum_ssim = 0.f, sum_l1 = 0.f;
     int begin = row0 - margin - r, end = row1() + margin + r;
     if (Pools) start_pool(begin, end);
-    for (int row = begin - R; row < end; row += R) {  // the first time only fills: once in the code
+    for (int row = begin - R; row < end;
+         row += R) {  // the first turn only fills, so fill is in the code once
       if (row >= begin) {
         __pipeline_wait_prior(0);
         __syncthreads();
@@ -179,10 +180,10 @@ class Strip : StripPool {
         base_d - pad_d(),
         (Gradients ? p.ssim_gain * incoming() : 0.f) * (is_edge(col, p.width, common.padding) ? 2.f : 1.f)};
     float* slot = slots + column;
-    // Nearly always all rows are positions and own ones: then nothing is asked for each.
+    // Nearly always all rows are positions, and the block's own: then no row is asked whether it is.
     const bool plain = row - r >= (top > row0 ? top : row0) + reflect &&  // reflect: not the edges
                        row - r + R <= (bottom < row1() ? bottom : row1()) - reflect;
-    if (plain) {  // both gradients would spill
+    if (plain) {  // unrolled, both gradients would spill
 #pragma unroll(Gradients == 2 ? 1 : R)
       for (int i = 0; i < R; ++i)
         one_row<true>(row + i - r, true, at, slot + i * pitch, pending, pending_maps, sum_ssim);
@@ -358,26 +359,25 @@ class Strip : StripPool {
     const auto pixel = [&](int q, const View& view, int at) {
       return pixels<E>(q) + (row * view.h + (col + at) * view.w);
     };
-    const auto four_of = [](const E* at) { return some<4>(at); };
     constexpr int N = early ? 4 : 1;  // that wait for memory together where it is one by one
 #pragma unroll
     for (int i = 0; i < 8; i += 4) {
       if (!early) asm volatile("" ::: "memory");  // or all loads come first, and registers spill
       if (together) {
-        const Some<4, E> a = early ? x.template four<E>(i) : four_of(pixel(0, p.x, i));
-        const Some<4, E> b = early ? y.template four<E>(i) : four_of(pixel(1, p.y, i));
+        const Some<4, E> a = early ? x.template four<E>(i) : some<4>(pixel(0, p.x, i));
+        const Some<4, E> b = early ? y.template four<E>(i) : some<4>(pixel(1, p.y, i));
         float at_x[4], at_y[4];
 #pragma unroll
         for (int u = 0; u < 4; ++u) at_x[u] = wide(a.v[u]), at_y[u] = wide(b.v[u]);
         gradient_at(row, col, base_m, base_d, at_x, at_y, out, i, sum_l1);
-        Some<4, E> to_x, to_y;
+        E to_x[4], to_y[4];
 #pragma unroll
         for (int u = 0; u < 4; ++u) {
-          narrow(out[2][i + u], to_x.v[u]);
-          if (Gradients == 2) narrow(out[maps - 1][i + u], to_y.v[u]);
+          narrow(out[2][i + u], to_x[u]);
+          if (Gradients == 2) narrow(out[maps - 1][i + u], to_y[u]);
         }
-        *reinterpret_cast<Some<4, E>*>(pixel(2, p.grad_x, i)) = to_x;
-        if (Gradients == 2) *reinterpret_cast<Some<4, E>*>(pixel(3, p.grad_y, i)) = to_y;
+        put(to_x, pixel(2, p.grad_x, i));
+        if (Gradients == 2) put(to_y, pixel(3, p.grad_y, i));
         continue;
       }
 #pragma unroll

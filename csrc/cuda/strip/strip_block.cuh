@@ -43,7 +43,7 @@ struct LevelsParams {
 constexpr int strip_groups = strip_threads / 8;
 // Pitches of 4 modulo 8 and the order of the lanes keep 16-byte accesses free of bank conflicts.
 constexpr int strip_raw_pitch = strip_threads + 20, strip_pitch = strip_threads + 4;
-// What a block need not keep in registers.
+// What a block keeps in shared memory to save registers.
 struct L1Row {
   float cover, gain;
 };
