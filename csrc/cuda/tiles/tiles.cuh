@@ -283,9 +283,10 @@ __global__ void __launch_bounds__(tile_threads<T>) positions_kernel(const __grid
 }
 
 // ---- The gradient of each pixel from the maps of all scales; maps are mirrored under reflect.
-// One block a multiprocessor is asked for at least: without a number ptxas aims at more, and spills on some.
+// Two blocks a multiprocessor in float, one in double: without a number ptxas aims at more, and spills on
+// some.
 template <class T>
-__global__ void __launch_bounds__(tile_threads<T>, 1)
+__global__ void __launch_bounds__(tile_threads<T>, sizeof(T) == 4 ? 2 : 1)
     gradient_kernel(const __grid_constant__ TileParams<T> p) {
   constexpr int width = tile_width<T>, outputs = tile_outputs;
   T* slots = reinterpret_cast<T*>(ssimloss_shared);
