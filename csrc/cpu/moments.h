@@ -149,6 +149,29 @@ class LocalMoments {
       }
     }
   }
+
+  // Whether m, less the offset, or a contrast is more than 8 data ranges here, by the columns of the largest
+  // window. Beyond, a flat region's gradient is the small rest of large terms, which the digits of double
+  // have to hold (variant.h). Every row is within two of one that is looked at; narrow windows have a base in
+  // every column, and so no contrast in one.
+  bool beyond_float32(int count) const {
+    const int j = scales - 1, step = int(smaller(smaller(R, 4), 2 * radius[j] + 1));
+    const T total = total_weight[j];
+    V most = base_m * base_m * total;
+    for (int first = 0; first < count; first += step) {
+      const int i = int(smaller(first + step / 2, count - 1));
+      const V *at = column_row(i), *const bases = narrow(j) ? base_row(j, i, 0) : nullptr;
+      for (int64_t k = 0; k < s; ++k, at += column_step) {
+        most = higher(most, at[R] + at[3 * R]);
+        if (bases) most = higher(most, bases[k] * bases[k] * total);
+      }
+    }
+    const auto beyond = most > T(64) * total;
+    bool any = false;
+    for (int lane = 0; lane < L; ++lane) any = any || beyond[lane] != 0;
+    return any;
+  }
+
   V* value_row(int i, int q) const { return values + (i * 2 + q) * halo_pitch + tile.r; }
 
   // The bases of m (q = 0) or d (q = 1) in the i-th of R rows, under a narrow window of scale j.

@@ -210,8 +210,8 @@ class Source {
       read_padded(i, row, m, d);
       if (own && !p.l1_windowed && p.l1_weight != 0) sum_pixels(i, d + (tile.col0 - tile.t0));
       if (own && second) {
-        join_rows(i, row, linear_m, offset_m, p.next_m, m);
-        join_rows(i, row, linear_d, offset_d, p.next_d, static_cast<double*>(nullptr));
+        join_rows(i, row, linear_m, offset_m, p.next_m);
+        join_rows(i, row, linear_d, offset_d, p.next_d);
       }
     }
     to_segments<T>(linear_m[second], tile.s, out);
@@ -239,24 +239,28 @@ class Source {
     for (int64_t col = w; col < tile.t1; ++col) reflect(col);
   }
 
-  // 2x2 means of the own pixels of the i-th plane's two rows that end with `row`; the last argument is only a
-  // tag.
+  // 2x2 means of the own pixels of the i-th plane's two rows that end with `row`.
+  void join_rows(int64_t i, int64_t row, T* const* linear, V offsets, const Images& next) const {
+    next.dtype == DType::float64 ? join_rows<double>(i, row, linear, offsets, next)
+                                 : join_rows<float>(i, row, linear, offsets, next);
+  }
   template <class To>
-  void join_rows(int64_t i, int64_t row, T* const* linear, V offsets, const Images& next, To*) const {
+  void join_rows(int64_t i, int64_t row, T* const* linear, V offsets, const Images& next) const {
+    using Wide = decltype(To{} + T{});
     const int64_t odd = tile.w % 2, end = (tile.col1 + odd) / 2, shift = tile.start(i) - tile.t0 - odd;
-    const To offset = To(offsets[i * tile.across]);
+    const Wide offset = Wide(offsets[i * tile.across]);
     To* const __restrict out = row_of<To>(next, tile.n(i), tile.c(i), (row + tile.h % 2) / 2).data;
     const T* const __restrict above = linear[0] + shift;
     const T* const __restrict below = linear[1] + shift;
     int64_t k = (tile.col0 + odd) / 2;
     if (tile.col0 == 0 && odd) {  // a column of zeros before the first
-      out[0] = To(0.25) * (To(above[1]) + To(below[1]) + 2 * offset);
+      out[0] = To(Wide(0.25) * (Wide(above[1]) + Wide(below[1]) + 2 * offset));
       ++k;
     }
     for (; k < end; ++k) {
-      const To first = To(above[2 * k]) + To(above[2 * k + 1]),
-               second = To(below[2 * k]) + To(below[2 * k + 1]);
-      out[k] = To(0.25) * (first + second) + offset;
+      const Wide first = Wide(above[2 * k]) + Wide(above[2 * k + 1]),
+                 second = Wide(below[2 * k]) + Wide(below[2 * k + 1]);
+      out[k] = To(Wide(0.25) * (first + second) + offset);
     }
   }
 

@@ -53,7 +53,8 @@ class Stream : LocalMoments<T> {
     }
   }
 
-  void run() {
+  // False, and nothing is done, where float32 does not do.
+  bool run() {
     const int64_t r = tile.r, end = tile.end, row1 = tile.row1;
     int64_t done = tile.row0;  // rows of the gradient
     for (int64_t row = tile.first, count; row < end; row += count) {
@@ -65,6 +66,7 @@ class Stream : LocalMoments<T> {
         this->blur_columns(j, row, int(count));
         for (int i = 0; i < count && !one_row; ++i) this->blur_row(j, i);
       }
+      if (sizeof(T) == 4 && this->beyond_float32(int(count))) return false;
       for (int64_t i = 0; i < count; ++i) {
         if (one_row) this->blur_row(0, int(i));
         positions_of(row + i, int(i));
@@ -82,13 +84,14 @@ class Stream : LocalMoments<T> {
         }
       }
     }
-    if (!p.plane_sums) return;
+    if (!p.plane_sums) return true;
     for (int64_t i = 0; i < tile.planes; ++i) {
       double* const sums = p.plane_sums + 2 * ((tile.first_plane + i) * tile.pieces + tile.piece);
       sums[0] = 0, sums[1] = windowed_l1 ? 0 : source.sum_l1[i];
       for (int64_t lane = i * tile.across; lane < (i + 1) * tile.across; ++lane)
         sums[0] += sum_ssim[lane], sums[1] += sum_l1[lane];
     }
+    return true;
   }
 
  private:

@@ -63,8 +63,16 @@ Items items(const Problem& p) {
   return items;
 }
 
+// In float32 what is not float64, but where that would lose the gradient's digits: once more, in double.
 void similarity(const Problem& p, int64_t item) {
-  in_double(p.x.dtype) ? Stream<double>(p, items(p), item).run() : Stream<float>(p, items(p), item).run();
+  const Items cut = items(p);
+  if (!in_double(p.x.dtype) && Stream<float>(p, cut, item).run()) return;
+  Items halves = cut;  // vectors hold half as many doubles, which may be too few for so many planes
+  if (cut.group <= lanes<double>) return void(Stream<double>(p, cut, item).run());
+  halves.group /= 2;
+  const int64_t pieces = cut.bands * cut.strips, first = 2 * (item / pieces) * pieces + item % pieces;
+  for (int64_t half = first; half < smaller(first + 2 * pieces, halves.count()); half += pieces)
+    Stream<double>(p, halves, half).run();
 }
 
 void scale(const Scaling& p, int64_t begin, int64_t end) {
