@@ -262,7 +262,7 @@ __global__ void __launch_bounds__(tile_threads<T>) positions_kernel(const __grid
     before *= dissimilarity_at(last).l;
     for (int j = 0; j <= last; ++j, map += each * map_size) {
       const Dissimilarity<T> e = dissimilarity_at(j);
-      const T g_cs = before * behind[j];
+      const T g_cs = p.radii[j] > 0 ? before * behind[j] : T(0);  // as in ring.cuh
       const T delta_m = (m - mu[j].base.m) - mu[j].at[o].mu_m,
               delta_d = (d - mu[j].base.d) - mu[j].at[o].mu_d;
       const Coefficients<T> c = j == last && p.luminance
