@@ -306,7 +306,19 @@ def test_nan_and_inf_among_11_taps(padding: str, bad: float) -> None:
 @settings(test_fuzz.SETTINGS, max_examples=test_fuzz.CASES_ASKED // 3)
 @given(test_fuzz.drawn())
 def test_any_tensors_and_arguments(d: test_fuzz.Drawn) -> None:
-    test_fuzz.check(d)
+    test_fuzz.check(d, cuda=True)
+
+
+@pytest.mark.filterwarnings("ignore:ssimloss:UserWarning")
+@test_fuzz.every_contrast
+@every_padding
+@pytest.mark.parametrize("name", CASES)
+def test_contrasts(name: str, padding: str, contrast: float) -> None:
+    test_fuzz.test_contrasts(name, padding, contrast, cuda=True)
+
+
+def test_an_outlier_among_huge_values() -> None:
+    test_fuzz.test_an_outlier_among_huge_values(gradient=1e-3)
 
 
 # ---- What is CUDA's own
