@@ -53,7 +53,7 @@ class Stream : LocalMoments<T> {
     }
   }
 
-  // False, and nothing is done, where float32 does not do.
+  // False where float32 does not do: what is written by then has to be written once more.
   bool run() {
     const int64_t r = tile.r, end = tile.end, row1 = tile.row1;
     int64_t done = tile.row0;  // rows of the gradient
