@@ -1,5 +1,7 @@
 """From a call's images to the op: what is checked of them, and the batch dimension."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
@@ -47,8 +49,7 @@ def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor
         raise ValueError(f"y: expected the device of x, {x.device}, got {y.device}")
     check_device(x.device)
     if x.dtype != y.dtype:
-        kind = x.device.type
-        if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        if not under_autocast(x.device.type):
             raise TypeError(f"y: expected the dtype of x, {x.dtype}, got {y.dtype}")
         dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
         x, y = x.to(dtype), y.to(dtype)
@@ -65,8 +66,14 @@ def plain_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
             f"no kernels for {x.device.type}: computed in plain torch, many times slower, in more memory, "
             "and with fewer right digits where x and y are alike"
         )
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return recompute.loss(x.to(dtype), y.to(dtype), options)
+    dtype, kind = torch.promote_types(x.dtype, torch.float32), x.device.type
+    # Autocast would convolve squares in 16 bits.
+    with torch.autocast(kind, enabled=False) if under_autocast(kind) else nullcontext():
+        return recompute.loss(x.to(dtype), y.to(dtype), options)
+
+
+def under_autocast(kind: str) -> bool:
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def has_kernels(device: torch.device) -> bool:

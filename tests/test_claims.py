@@ -32,6 +32,7 @@ from restoration.claims import (
 from restoration.degrade import Jpeg
 from restoration.evaluate import Row
 from restoration.metrics import DIGITS, LOWER_IS_BETTER
+from restoration.run import parser
 from restoration.stats import Cell, Results, bootstrap, summary
 from restoration.train import CurvePoint
 
@@ -207,12 +208,15 @@ def test_a_run_ends_by_saying_what_it_shows() -> None:
 
 def test_longer_training_is_told_of_shorter_runs_of_the_same_task_alone() -> None:
     cells = summary(rows_of({JPEG: ("jpeg", "mix", "l1", "l2"), SUPER: ("l2",)}, metrics=("PSNR",)))
-    study, settings = SimpleNamespace(task=jpeg_deblocking.TASK), {"optimizer": "adam", "steps": 1200}
-    assert re.search(r"PSNR l2 [\d.]+, l1 [\d.]+, mix [\d.]+ ", report.longer(study, cells, settings))
+    options = parser([jpeg_deblocking.TASK], "", "run").parse_args([])
+    study, settings = SimpleNamespace(task=jpeg_deblocking.TASK, options=options), {"optimizer": "adam"}
+    told = report.longer(study, cells, settings)
+    assert re.search(r"in 4000 steps, .* PSNR l2 [\d.]+, l1 [\d.]+, mix [\d.]+\.\n", told)
     other = replace(jpeg_deblocking.TASK, degradation=Jpeg(quality=50))
-    assert not report.longer(SimpleNamespace(task=other), cells, settings)
-    assert not report.longer(study, cells, settings | {"steps": 30000})
-    assert not report.longer(study, cells, settings | {"optimizer": "sgd"})
+    assert not report.longer(SimpleNamespace(task=other, options=options), cells, settings)
+    assert not report.longer(study, cells, {"optimizer": "sgd"})
+    options.data = Path("elsewhere")
+    assert not report.longer(study, cells, settings)
 
 
 # ---- The statistics

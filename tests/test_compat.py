@@ -424,3 +424,18 @@ def test_skimage_gradient() -> None:
     expected = 2 / x.size * (blur(a1 / (b1 * b2)) * x - blur(similarity / b2) * y + blur(inner))
     gradient = skimage.structural_similarity(x, y, gradient=True, data_range=1.0)[1]
     np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-14)
+
+
+def test_torchmetrics_of_blank_images_is_no_number() -> None:
+    """It finds a data range of 0 there, and divides 0 by 0."""
+    blank = torch.zeros(2, 1, 180, 180)
+    for function in (
+        torchmetrics.structural_similarity_index_measure,
+        torchmetrics.multiscale_structural_similarity_index_measure,
+    ):
+        assert function(blank, blank).isnan()
+
+
+def test_kornia_windows_of_an_even_number_of_taps_are_refused() -> None:
+    with pytest.raises(NotImplementedError, match="even number of taps"):
+        kornia.MS_SSIMLoss(sigmas=(0.5, 5.3))

@@ -1,6 +1,7 @@
 """Reading a tree of photographs: what is handled, what is named and skipped."""
 
 import csv
+import hashlib
 import json
 import os
 import struct
@@ -231,6 +232,9 @@ def test_credits_name_every_embedded_picture():
     text = (photos / "CREDITS.md").read_text(encoding="utf-8")
     for folder in ("train", "eval"):
         with (photos / folder / "MANIFEST.csv").open(newline="") as file:
-            listed = {f"{folder}/{row['file']}" for row in csv.DictReader(file)}
+            rows = list(csv.DictReader(file))
+        listed = {f"{folder}/{row['file']}" for row in rows}
+        for row in rows:
+            assert hashlib.sha256((photos / folder / row["file"]).read_bytes()).hexdigest() == row["sha256"]
         assert listed == {f"{folder}/{path.name}" for path in (photos / folder).glob("*.png")}
         assert all(name in text for name in listed)

@@ -41,6 +41,13 @@ def test_results_and_points_arrive() -> None:
     assert os.getpid() not in {process for _, process in results.values()}
 
 
+def test_as_many_as_cores_or_all_of_half_as_many_again(monkeypatch) -> None:
+    for cores, expected in ((1, [1, 1, 1, 1]), (2, [1, 2, 3, 2]), (8, [1, 2, 3, 4])):
+        monkeypatch.setattr(workers, "COUNT", cores)
+        assert [workers.at_a_time(networks) for networks in (1, 2, 3, 4)] == expected
+    assert [workers.at_a_time(networks) for networks in (12, 13)] == [12, 8]
+
+
 def test_ctrl_c_stops_the_workers() -> None:
     points: list[int] = []
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from .data import PATCH, Photograph, as_float, to_uint8
 from .degrade import Degradation
 
-FEW = 48  # photographs
+FEW = 10_000_000  # pixels of all photographs: their degraded ones in 8 colours take 240 MB a task and worker
+SAMPLE = "patches in 8 orientations, of few photographs in 8 colours; networks see them less 0.5"
 STRIDE = 7  # pixels; not 8, so that JPEG's grid of 8x8 blocks falls anywhere in a patch
 
 
@@ -53,7 +54,8 @@ class Patches:
         self.corners = torch.cat(corners).to(device)  # [patches, 3]: photograph, row, column
         self.starts = torch.tensor(starts, device=device)  # of the photographs in self.truth
         self.pitches = torch.tensor(pitches, device=device)  # [photographs, 2]: of a channel, of a row
-        self.colours = (colours() if len(photographs) <= FEW else torch.eye(3)[None]).to(device)
+        pixel_count = sum(pixels[0].numel() for _, pixels in photographs)
+        self.colours = (colours() if pixel_count <= FEW else torch.eye(3)[None]).to(device)
         # All photographs one after the other: a batch is then one gather, on any device.
         self.truth = torch.cat([pixels.flatten() for _, pixels in photographs]).to(device)  # uint8
         self.degraded = None
@@ -122,7 +124,7 @@ def turned(patches: Tensor, number: int) -> Tensor:
         patches = patches.flip(-1)
     if number & 2:
         patches = patches.flip(-2)
-    return patches.mT if number & 4 else patches
+    return patches.mT.contiguous() if number & 4 else patches
 
 
 def whole(function: Callable, picture: Tensor, number: int) -> Tensor:

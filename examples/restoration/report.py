@@ -20,7 +20,7 @@ from .task import BM3D, Study
 from .train import CurvePoint
 
 RESULTS = Path(__file__).parent.parent / "results"  # the largest run so far, committed
-RESULTS_STEPS = 4000
+RESULTS_STEPS = {"denoise_demosaic": 4000, "jpeg_deblocking": 4000, "super_resolution": 12000}
 
 # Where to look in the embedded pictures: {kind of input: {picture: caption}}
 CAPTIONS = {
@@ -89,7 +89,8 @@ def write_report(title: str, studies: Sequence[Study], rows: Sequence[Row], sett
     write_plots(folder, curves)
     for study in studies:
         print(in_short(cells, study.task.name))
-        print(longer(study, read_cells(RESULTS / "table.csv"), settings))
+        if more := longer(study, read_cells(RESULTS / "table.csv"), settings):
+            print(more)
     write_page(folder, Page(title, note, views, judged, curves, beside or ()))
     print(f"The pictures: {folder / 'index.html'}")
 
@@ -124,15 +125,17 @@ def in_short(cells: Sequence[Cell], task: str) -> str:
 
 
 def longer(study: Study, cells: Sequence[Cell], settings: Mapping) -> str:
-    """What the committed results say of longer training; "" where this run is none to compare."""
+    """What the committed results say of more photographs and steps; "" where this run is no less."""
     task = study.task.name
     means = {c.variant: c.mean for c in cells if (c.task, c.metric) == (task, "PSNR") and c.variant in PLANS}
-    comparable = settings["optimizer"] == "adam" and settings["steps"] < RESULTS_STEPS
-    if not (comparable and means and study.task.degradation == type(study.task.degradation)()):
+    less = study.options.data is None and study.options.test is None and settings["optimizer"] == "adam"
+    if not (less and means and study.task.degradation == type(study.task.degradation)()):
         return ""
     told = ", ".join(f"{v} {means[v]:.2f}" for v in sorted(means, key=means.__getitem__, reverse=True))
-    length = f"{RESULTS_STEPS} steps on 46 photographs"
-    return f"After {length}, tested on Kodak's 24: PSNR {told} (examples/results)."
+    return (
+        f"From 46 photographs in {RESULTS_STEPS[task]} steps, tested on Kodak's 24: PSNR {told}.\n"
+        "Four times the steps gave every loss 0.3 to 0.8 dB more in super-resolution (examples/results)."
+    )
 
 
 def read_cells(path: Path) -> list[Cell]:

@@ -20,6 +20,7 @@ from .command import Parser, Refused, message, one_line, printable, real, whole
 from .data import NoPhotographs, Photograph, digest, train_and_test
 from .evaluate import Row, read_rows, save_picture, write_rows
 from .files import check_writable, write_text
+from .patches import SAMPLE
 from .progress import Progress
 from .report import write_report
 from .task import Study, Task
@@ -68,7 +69,7 @@ def parser(tasks: Sequence[Task], description: str, out: str) -> argparse.Argume
     add("--nodes", type=whole(1, MANY), default=1, help="machines, started by torchrun; default: %(default)s")
     precisions = ["32-true", "bf16-mixed", "16-mixed"]
     add("--precision", choices=precisions, default=default_precision(), help="default here: %(default)s")
-    add("--workers", type=whole(1, 256), 
+    add("--workers", type=whole(1, 256),
         help=f"networks trained at a time on a CPU; default here: {workers.COUNT}, or all of up to "
         f"{workers.COUNT + workers.COUNT // 2}")  # fmt: skip
     return result
@@ -174,6 +175,7 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
         "batch_size": options.batch_size,
         "precision": options.precision,
         "optimizer": options.optimizer,
+        "sample": SAMPLE,
     }  # neither the losses nor the seeds: each network stands alone, so --resume may add some
     refusal = claim(options.out, settings, options.resume) if first else None
     if refusal := fabric.broadcast(refusal):

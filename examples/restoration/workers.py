@@ -1,4 +1,4 @@
-"""Networks trained side by side on a CPU: a process with one thread for each core.
+"""Networks trained side by side on a CPU, each in a process with one thread.
 
 A second thread gains nothing on small patches, a second network a whole core: a step of the paper's
 network took 58 ms with one thread, and 60 ms with both cores of the machine.

@@ -142,9 +142,11 @@ class MS_SSIMLoss(Module):
         super().__init__()
         if sigmas[-1] != max(sigmas):
             raise missing(f"sigmas={sigmas!r}, of which the last is not the largest,")
+        if int(4 * sigmas[-1] + 1) % 2 == 0:
+            raise missing(f"sigmas={sigmas!r}, whose window has an even number of taps,")
         self.alpha, self.compensation, self.reduction = alpha, compensation, reduction
         self.sigmas, self.before_0_9 = list(sigmas), before_0_9
-        self._options: dict[str, Any] = dict(window_size=2 * int(2 * sigmas[-1]) + 1, padding="zeros")
+        self._options: dict[str, Any] = dict(window_size=int(4 * sigmas[-1] + 1), padding="zeros")
         self._options |= dict(data_range=data_range, k1=K[0], k2=K[1], reduction="map")
 
     def _load_from_state_dict(self, state_dict: Mapping, prefix: str, *rest: Any) -> None:

@@ -5,6 +5,7 @@ A data range that is found in the images is a constant here: no gradient goes th
 and sigma or kernel_size that differ from one dimension to the other.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -47,6 +48,8 @@ def _options(
     if data_range is None:
         lows, highs = zip(*(t.detach().aminmax() for t in (preds, target)), strict=True)
         data_range = max(float(high - low) for low, high in zip(lows, highs, strict=True))
+        if not 0 < data_range < math.inf:  # blank images, or NaN in them: 0 / 0 there
+            preds, data_range = preds * math.nan, 1.0
     elif isinstance(data_range, tuple):
         preds, target = preds.clamp(*data_range), target.clamp(*data_range)
         data_range = data_range[1] - data_range[0]
