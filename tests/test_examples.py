@@ -329,7 +329,7 @@ def test_used_folder_is_refused(finished, tmp_path, photos, capsys):
     assert script("--out", finished, "--resume", "--batch-size", 7) == 2
     assert "batch_size 2, not 7" in capsys.readouterr().err
     assert script("--out", finished, "--resume", "--data", photos) == 2
-    assert "train 8 photographs" in capsys.readouterr().err
+    assert "train 23 photographs" in capsys.readouterr().err
     assert (finished / "rows.csv").stat().st_mtime_ns == before
     assert script("--out", photos) == 2
     assert "holds other files" in capsys.readouterr().err
