@@ -32,7 +32,7 @@ def installed(name: str) -> ModuleType:
             pytest.skip(f"{package} is not installed")
         if package in ("piq", "piqa", "fastmri"):  # their other files need more, torchvision among it
             sys.modules[package] = stub = ModuleType(package)
-            stub.__path__ = list(spec.submodule_search_locations)
+            stub.__path__, stub.__spec__ = list(spec.submodule_search_locations), spec
     return importlib.import_module(name)
 
 

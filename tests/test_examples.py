@@ -26,7 +26,7 @@ sys.path.insert(0, str(EXAMPLES))
 import jpeg_deblocking  # noqa: E402
 from restoration import data, evaluate, files, losses, progress, run, train  # noqa: E402
 from restoration.degrade import Jpeg  # noqa: E402
-from restoration.network import Network, load_network  # noqa: E402
+from restoration.network import Network, load_network, save_network  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 LOSSES = ["l2", "l1", "mix"]
@@ -407,7 +407,16 @@ def test_network_starts_as_the_identity_and_keeps_the_size():
 def test_plain_network_starts_from_the_usual_weights():
     image = torch.rand(1, 3, 33, 41)
     plain = Network(correction=False)
-    assert plain.layers[-1].weight.abs().max() > 0 and torch.equal(plain(image), plain.layers(image))
+    assert plain.layers[-1].weight.abs().max() > 0 and torch.equal(plain(image), plain.layers(image - 0.5))
+
+
+def test_networks_of_older_files_see_their_input_as_it_is(tmp_path):
+    old = Network(centre=0.0)
+    del old.shape["centre"]
+    nn.init.normal_(old.layers[-1].weight, std=0.01)
+    save_network(tmp_path / "old.safetensors", old, {})
+    image = torch.rand(1, 3, 33, 41)
+    assert torch.equal(load_network(tmp_path / "old.safetensors")[0](image), old(image))
 
 
 def test_verdicts_name_what_is_worse_in_its_own_direction():

@@ -93,7 +93,7 @@ def piq() -> dict[str, Callable[..., Tensor]]:
     if spec is None:
         pytest.skip("piq is not installed: pip install --no-deps piq==0.8.0")
     sys.modules["piq"] = package = ModuleType("piq")
-    package.__path__ = spec.submodule_search_locations
+    package.__path__, package.__spec__ = spec.submodule_search_locations, spec
     files = {"ssim": "ssim", "information_weighted_ssim": "iw_ssim", "gmsd": "gmsd", "fsim": "fsim"}
     return {name: getattr(import_module(f"piq.{file}"), name) for name, file in files.items()}
 
