@@ -150,11 +150,11 @@ class LocalMoments {
     }
   }
 
-  // Whether m, less the offset, or a contrast is more than 8 data ranges here, by the columns of the largest
-  // window. Beyond, a flat region's gradient is the small rest of large terms, which the digits of double
-  // have to hold (variant.h). Every row is within two of one that is looked at; narrow windows have a base in
-  // every column, and so no contrast in one.
-  bool beyond_float32(int count) const {
+  // In which planes m, less the offset, or a contrast is more than 8 data ranges here, by the columns of the
+  // largest window. Beyond, a flat region's gradient is the small rest of large terms, which the digits of
+  // double have to hold (variant.h). Every row is within two of one that is looked at; narrow windows have a
+  // base in every column, and so no contrast in one.
+  uint32_t beyond_float32(int count) const {
     const int j = scales - 1, step = int(smaller(smaller(R, 4), 2 * radius[j] + 1));
     const T total = total_weight[j];
     V most = base_m * base_m * total;
@@ -167,9 +167,9 @@ class LocalMoments {
       }
     }
     const auto beyond = most > T(64) * total;
-    bool any = false;
-    for (int lane = 0; lane < L; ++lane) any = any || beyond[lane] != 0;
-    return any;
+    uint32_t planes = 0;
+    for (int lane = 0; lane < L; ++lane) planes |= uint32_t(beyond[lane] != 0) << lane / tile.across;
+    return planes;
   }
 
   V* value_row(int i, int q) const { return values + (i * 2 + q) * halo_pitch + tile.r; }

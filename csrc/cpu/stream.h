@@ -53,10 +53,11 @@ class Stream : LocalMoments<T> {
     }
   }
 
-  // False where float32 does not do: what is written by then has to be written once more.
-  bool run() {
+  // Returns which of the planes are beyond float32. A plane alone is not done then.
+  uint32_t run() {
     const int64_t r = tile.r, end = tile.end, row1 = tile.row1;
     int64_t done = tile.row0;  // rows of the gradient
+    uint32_t beyond = 0;
     for (int64_t row = tile.first, count; row < end; row += count) {
       count = smaller(R, end - row);
       source.read_to(row + count + r);
@@ -66,7 +67,8 @@ class Stream : LocalMoments<T> {
         this->blur_columns(j, row, int(count));
         for (int i = 0; i < count && !one_row; ++i) this->blur_row(j, i);
       }
-      if (sizeof(T) == 4 && this->beyond_float32(int(count))) return false;
+      if (sizeof(T) == 4) beyond |= this->beyond_float32(int(count));
+      if (beyond && tile.planes == 1) return beyond;
       for (int64_t i = 0; i < count; ++i) {
         if (one_row) this->blur_row(0, int(i));
         positions_of(row + i, int(i));
@@ -84,14 +86,14 @@ class Stream : LocalMoments<T> {
         }
       }
     }
-    if (!p.plane_sums) return true;
+    if (!p.plane_sums) return beyond;
     for (int64_t i = 0; i < tile.planes; ++i) {
       double* const sums = p.plane_sums + 2 * ((tile.first_plane + i) * tile.pieces + tile.piece);
       sums[0] = 0, sums[1] = windowed_l1 ? 0 : source.sum_l1[i];
       for (int64_t lane = i * tile.across; lane < (i + 1) * tile.across; ++lane)
         sums[0] += sum_ssim[lane], sums[1] += sum_l1[lane];
     }
-    return true;
+    return beyond;
   }
 
  private:

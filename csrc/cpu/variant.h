@@ -63,16 +63,22 @@ Items items(const Problem& p) {
   return items;
 }
 
-// In float32 what is not float64, but where that would lose the gradient's digits: once more, in double.
+// In float32 what is not float64, but planes where that would lose the gradient's digits: once more, in
+// double, each alone, so that the others keep their bits.
 void similarity(const Problem& p, int64_t item) {
   const Items cut = items(p);
-  if (!in_double(p.x.dtype) && Stream<float>(p, cut, item).run()) return;
-  Items halves = cut;  // vectors hold half as many doubles, which may be too few for so many planes
-  if (cut.group <= lanes<double>) return void(Stream<double>(p, cut, item).run());
-  halves.group /= 2;
-  const int64_t pieces = cut.bands * cut.strips, first = 2 * (item / pieces) * pieces + item % pieces;
-  for (int64_t half = first; half < smaller(first + 2 * pieces, halves.count()); half += pieces)
-    Stream<double>(p, halves, half).run();
+  if (in_double(p.x.dtype)) return void(Stream<double>(p, cut, item).run());
+  const uint32_t beyond = Stream<float>(p, cut, item).run();
+  if (!beyond) return;
+  if (cut.group == 1) return void(Stream<double>(p, cut, item).run());
+  Items alone = cut;
+  alone.group = 1;
+  const int64_t pieces = cut.bands * cut.strips,
+                interleaved = p.x.stride_c == 1 ? p.channels : 1;  // as in Tile
+  for (int64_t i = 0; i < cut.group; ++i) {
+    const int64_t plane = item / pieces * cut.group + i, place = plane / interleaved * pieces + item % pieces;
+    if (beyond >> i & 1) Stream<double>(p, alone, place * interleaved + plane % interleaved).run();
+  }
 }
 
 void scale(const Scaling& p, int64_t begin, int64_t end) {
