@@ -16,11 +16,11 @@ range are computed as they are; NaN gives NaN. Bad arguments raise ValueError, o
 DTensors TypeError, a CUDA tensor in a build without the CUDA kernels RuntimeError. On other devices, as mps
 and xpu, plain torch computes the loss, slowly and with float32's digits, and a warning says so once.
 
-Where values or contrasts in a plane are beyond some data ranges the CPU computes in float64, whatever the
-dtype, and a gradient is right to 1e-5 of its size, or to 1e-6 of what it would be by one factor, l or cs,
-alone (where two flat regions meet, up to 1e4 data ranges apart). On CUDA float32 loses 1e-7 of a contrast
-where one lies within 4x4 (with 11 taps 8x8) pixels: a gradient near by, of the sum, may be off by
-1e-7 contrast / (min(k1, k2)**2 data_range**2); float64 images do not lose it.
+Where values or contrasts are beyond some data ranges the CPU computes in float64, whatever the dtype, and a
+gradient is right to 1e-5 of its size, or to 2e-6 of what it would be by one factor, l or cs, alone (where two
+flat regions meet: up to 1e4 data ranges apart). On CUDA float32 loses 1e-7 of a contrast where one lies
+within 4x4 (with 11 taps 8x8) pixels: a gradient near by, of the sum, may be off by 1e-7 contrast /
+(min(k1, k2)**2 data_range**2); float64 images do not lose it.
 
 Black must be 0, as SSIM compares means: of images in [-1, 1] take x + 1 and y + 1 with data_range=2, or the
 value is another one.
