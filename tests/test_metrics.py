@@ -92,8 +92,9 @@ def piq() -> dict[str, Callable[..., Tensor]]:
     spec = importlib.util.find_spec("piq")
     if spec is None:
         pytest.skip("piq is not installed: pip install --no-deps piq==0.8.0")
-    sys.modules["piq"] = package = ModuleType("piq")
-    package.__path__, package.__spec__ = spec.submodule_search_locations, spec
+    if "piq" not in sys.modules:  # else another test has it so
+        sys.modules["piq"] = package = ModuleType("piq")
+        package.__path__, package.__spec__ = spec.submodule_search_locations, spec
     files = {"ssim": "ssim", "information_weighted_ssim": "iw_ssim", "gmsd": "gmsd", "fsim": "fsim"}
     return {name: getattr(import_module(f"piq.{file}"), name) for name, file in files.items()}
 
