@@ -29,9 +29,9 @@ from restoration.files import replacing, write_text
 from restoration.losses import ALPHA, LOSSES, RELEASED
 from restoration.network import Network, save_network
 from restoration.page.study import write_plots
-from restoration.patches import SAMPLE, Patches, degrade
+from restoration.patches import Patches, degrade
 from restoration.run import PHOTOS, claim, default_precision
-from restoration.task import middle
+from restoration.task import RECIPE, middle
 from restoration.train import CurvePoint, Diverged, Job, Stage, course, optimizer_of, train
 from restoration.workers import Workers
 from torch import Tensor, nn
@@ -329,7 +329,7 @@ def write_runs(finished: Finished) -> None:
 
 def settings_of(options: argparse.Namespace) -> dict[str, str]:
     """What all networks of a folder have in common; Refused where a photograph is in two of the three."""
-    settings = {"precision": options.precision, "smoke": str(options.smoke), "sample": SAMPLE}
+    settings = {"precision": options.precision, "smoke": str(options.smoke), "recipe": RECIPE}
     known: dict[str, str] = {}
     for name in ("data", "validation", "test"):
         found = photographs(getattr(options, name))

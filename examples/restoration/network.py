@@ -18,7 +18,8 @@ class Network(nn.Module):
     Where the paper is silent: the network predicts the correction to its input, and its last
     layer starts at zero. So before the first step the output IS the input, whatever the loss, and a
     few hundred steps suffice to improve on it; without this they would go into learning to copy.
-    And it sees its input less `centre`: after 4500 steps l1 gains 0.89 instead of 0.80 dB on the JPEG.
+    And it sees its input less `centre`: of one trial each, on 46 photographs in 4500 steps, l1 gained 0.89 dB
+    on the JPEG with it and 0.80 without (2026-11-30).
     correction=False is the plain network, with torch's usual initialisation in every layer.
     """
 

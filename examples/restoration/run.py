@@ -20,10 +20,9 @@ from .command import Parser, Refused, message, one_line, printable, real, whole
 from .data import NoPhotographs, Photograph, digest, train_and_test
 from .evaluate import Row, read_rows, save_picture, write_rows
 from .files import check_writable, write_text
-from .patches import SAMPLE
 from .progress import Progress
 from .report import write_report
-from .task import Study, Task
+from .task import RECIPE, Study, Task
 from .train import Diverged, Job
 
 PHOTOS = Path(__file__).parent.parent / "photos"
@@ -175,7 +174,7 @@ def train_and_report(title: str, tasks: Sequence[Task], options: argparse.Namesp
         "batch_size": options.batch_size,
         "precision": options.precision,
         "optimizer": options.optimizer,
-        "sample": SAMPLE,
+        "recipe": RECIPE,
     }  # neither the losses nor the seeds: each network stands alone, so --resume may add some
     refusal = claim(options.out, settings, options.resume) if first else None
     if refusal := fabric.broadcast(refusal):
