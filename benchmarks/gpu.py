@@ -78,6 +78,7 @@ def tasks(found: dict[str, Any], x: Tensor) -> dict[str, Task]:
     shape = tuple(x.shape)
     ssim: dict[str, Loss] = {OURS: ssimloss.SSIMLoss()}
     zeros: dict[str, Loss] = {OURS: ssimloss.SSIMLoss(padding="zeros")}
+    l1: dict[str, Loss] = {OURS: ssimloss.L1Loss(), L1: F.l1_loss, COPY: copy_of_as_many_bytes}
     l1_ssim: dict[str, Loss] = {OURS: ssimloss.L1SSIMLoss()}
     dyadic: dict[str, Loss] = {OURS: ssimloss.MSSSIMLoss("dyadic")}
     paper: dict[str, Loss] = {OURS: ssimloss.MixLoss(padding="zeros")}
@@ -97,7 +98,8 @@ def tasks(found: dict[str, Any], x: Tensor) -> dict[str, Task]:
     if (kornia := found.get(KORNIA)) and small:
         mix[KORNIA] = kornia.losses.MS_SSIMLoss(compensation=1.0).to(x.device)
     ssim |= {L1: F.l1_loss, COPY: copy_of_as_many_bytes}
-    rows = {"SSIM": Task(ssim, 11, 1), "SSIM, zeros": Task(zeros, 11, 1), "L1 + SSIM": Task(l1_ssim, 11, 1)}
+    rows = {"L1": Task(l1, 0, 0), "SSIM": Task(ssim, 11, 1), "SSIM, zeros": Task(zeros, 11, 1)}
+    rows["L1 + SSIM"] = Task(l1_ssim, 11, 1)
     for taps in (17, 33):
         if min(shape[-2:]) >= taps:
             wide = ssimloss.SSIMLoss(sigma=taps / 7, window_size=taps)

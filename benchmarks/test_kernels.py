@@ -12,6 +12,7 @@ import ssimloss
 
 LOSSES = {
     "F.l1_loss": F.l1_loss,
+    "L1Loss": ssimloss.L1Loss(),
     "SSIMLoss": ssimloss.SSIMLoss(),
     "L1SSIMLoss": ssimloss.L1SSIMLoss(),
     "MSSSIMLoss-gaussian": ssimloss.MSSSIMLoss("gaussian"),

@@ -35,9 +35,9 @@ struct Problem {
   int64_t batch, channels, height, width;
   Padding padding;
   const Window* windows;  // [scales], sorted by radius: the last one crops and carries l
-  int scales;
-  bool luminance;    // false: cs alone (the finer levels of the dyadic form)
-  bool l1_windowed;  // true: G_M * |x - y|, false: |x - y| at the pixel itself
+  int scales;             // 0: l1 alone, at the pixels themselves (l1.h)
+  bool luminance;         // false: cs alone (the finer levels of the dyadic form)
+  bool l1_windowed;       // true: G_M * |x - y|, false: |x - y| at the pixel itself
   double ssim_weight, l1_weight;
   double c1, c2;
   double inverse_range;  // the images are multiplied by it first: all else is in units of 1
@@ -58,6 +58,8 @@ struct Problem {
   Images grad_map;        // in: the incoming gradient of loss_map; or absent: 1
   const double* gains;    // in: [planes][2], for the ssim and the l1 term; null without gradients
 };
+
+inline int largest_radius(const Problem& p) { return p.scales > 0 ? p.windows[p.scales - 1].radius : 0; }
 
 #ifdef __CUDACC__
 #define SSIMLOSS_BOTH __host__ __device__  // for the kernels, too

@@ -31,8 +31,8 @@ inline Reduction reduction_of(const std::string& name) {
 class Windows {
  public:
   Windows(const std::vector<double>& sigmas, const std::vector<int64_t>& sizes) {
-    check(!sigmas.empty() && sigmas.size() == sizes.size() && sigmas.size() <= size_t(max_scales),
-          "sigmas and window_sizes: expected 1 to 16 of each, got " + std::to_string(sigmas.size()) +
+    check(sigmas.size() == sizes.size() && sigmas.size() <= size_t(max_scales),
+          "sigmas and window_sizes: expected up to 16 of each, got " + std::to_string(sigmas.size()) +
               " and " + std::to_string(sizes.size()));
     for (size_t j = 0; j < sigmas.size(); ++j) {
       check(sigmas[j] > 0 && sizes[j] > 0 && sizes[j] % 2 == 1, "sigmas must be positive, window_sizes odd");
@@ -55,7 +55,7 @@ class Windows {
 
   const Window* data() const { return windows_.data(); }
   int count() const { return int(windows_.size()); }
-  int64_t radius() const { return windows_.back().radius; }
+  int64_t radius() const { return windows_.empty() ? 0 : windows_.back().radius; }
 
  private:
   std::vector<std::vector<double>> halves_;

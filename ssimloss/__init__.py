@@ -18,10 +18,11 @@ except ImportError as _error:
     raise
 from . import memory as _memory  # noqa: F401  (the operators call it)
 from .functional import ms_ssim, ms_ssim_gaussian, ssim
-from .modules import L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss
+from .modules import L1Loss, L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss
 
 __version__ = _version("ssimloss")
 __all__ = [
+    "L1Loss",
     "L1SSIMLoss",
     "MSSSIMLoss",
     "MixLoss",

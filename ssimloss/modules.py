@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from .functional import NO_SCRIPT
 from .images import loss_of
-from .options import Options, fraction, multiscale_options, positive, ssim_options
+from .options import Options, fraction, l1_options, multiscale_options, positive, ssim_options
 
-__all__ = ["L1SSIMLoss", "MSSSIMLoss", "MixLoss", "SSIMLoss"]
+__all__ = ["L1Loss", "L1SSIMLoss", "MSSSIMLoss", "MixLoss", "SSIMLoss"]
 
 
 class _Loss(nn.Module):
@@ -30,6 +30,23 @@ class _Loss(nn.Module):
         hidden = {"ssim_weight", "l1_weight", "l1_windowed"}
         shown = {k: v for k, v in self.options._asdict().items() if k not in hidden}
         return ", ".join(f"{name}={value!r}" for name, value in (self._own | shown | self._own).items())
+
+
+class L1Loss(_Loss):
+    """abs(x - y), in the images' own units: torch.nn.L1Loss, with value and gradient in one pass.
+
+    reduction  "mean": a scalar; "none": one value an image, [N], a scalar for [C, H, W]; "map": one value a
+               pixel, [N, C, H, W].
+
+    Shapes and errors: see ssimloss.functional. x and y must have the same shape. Where they are equal the
+    gradient is 0, where one is NaN it is NaN (torch's is 0).
+    """
+
+    def __init__(self, *, reduction: str = "mean"):
+        super().__init__(l1_options(reduction))
+
+    def extra_repr(self) -> str:
+        return f"reduction={self.options.reduction!r}"
 
 
 def _uniform(window: str, sample_covariance: bool, k2: float) -> dict[str, float | str]:

@@ -23,7 +23,7 @@ Op = Callable[..., Any]
 
 
 class Gaussian(NamedTuple):
-    """All scales at full resolution; one scale is SSIM. sigmas and window_sizes ascend.
+    """All scales at full resolution; one scale is SSIM, none is l1 alone. sigmas and window_sizes ascend.
 
     An infinite sigma is a uniform window.
     """
@@ -49,7 +49,7 @@ class Gaussian(NamedTuple):
 
     @property
     def largest_window(self) -> int:
-        return self.window_sizes[-1]
+        return self.window_sizes[-1] if self.window_sizes else 1
 
 
 class Dyadic(NamedTuple):
@@ -157,6 +157,13 @@ def ssim_options(
         # Variances times f in (2 s_xy + c2) / (s_xx + s_yy + c2) are the same as c2 divided by f.
         options = options._replace(k2=options.k2 * math.sqrt((pixels - 1) / pixels))
     return options._replace(sigmas=(math.inf,))
+
+
+def l1_options(reduction: str) -> Gaussian:
+    """Checked options of l1 alone, in the images' own units: without windows and what belongs to them."""
+    k1, k2 = 0.01, 0.03
+    reduction = one_of("reduction", reduction, REDUCTIONS)
+    return Gaussian((), (), "zeros", 1.0, k1, k2, 0.0, 1.0, False, reduction)
 
 
 def dyadic_options(

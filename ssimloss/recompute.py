@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, func
 
 from . import reference
-from .options import Dyadic, Options
+from .options import Dyadic, Gaussian, Options
 
 Tensors = tuple[Tensor, ...]
 Wants = tuple[bool, bool]
@@ -20,6 +20,8 @@ Wants = tuple[bool, bool]
 
 def loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
     """The loss of x, y [N, C, H, W] in their dtype, which torch can differentiate any number of times."""
+    if isinstance(options, Gaussian) and not options.sigmas:
+        return options.l1_weight / options.data_range * reference.l1_loss(x, y, reduction=options.reduction)
     common: dict[str, Any] = dict(data_range=options.data_range, k1=options.k1, k2=options.k2)
     common |= dict(padding=options.padding, reduction=options.reduction)
     if isinstance(options, Dyadic):

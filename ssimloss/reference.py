@@ -205,6 +205,11 @@ def mix_loss(
     return alpha * (1 - similarity) + (1 - alpha) * reduce(l1, reduction)
 
 
+def l1_loss(x: Tensor, y: Tensor, *, reduction: str = "mean") -> Tensor:
+    """abs(x - y), in the images' own units."""
+    return reduce((x - y).abs(), reduction)
+
+
 def l1_ssim_loss(
     x: Tensor,
     y: Tensor,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssimloss import L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss, reference
+from ssimloss import L1Loss, L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss, reference
 
 # Both gradients, and one alone, for which the kernels take other paths.
 WANTS = ("xy", "x")
@@ -46,6 +46,15 @@ def dyadic(make: Callable[..., torch.nn.Module]) -> Callable[..., torch.nn.Modul
     return lambda **options: make(multiscale="dyadic", **options)
 
 
+def l1(reduction: str = "mean", **of_windows) -> L1Loss:
+    """Whatever the others' windows are: it has none."""
+    return L1Loss(reduction=reduction)
+
+
+def l1_spec(x: Tensor, y: Tensor, reduction: str = "mean", **of_windows) -> Tensor:
+    return reference.l1_loss(x, y, reduction=reduction)
+
+
 def mix_dyadic(x: Tensor, y: Tensor, **options) -> Tensor:
     return reference.mix_loss(x, y, multiscale="dyadic", **options)
 
@@ -55,6 +64,7 @@ TWO_SCALES = dict(window_size=5, sigmas=(0.8, 1.5))
 TWO_LEVELS = dict(window_size=3, weights=(0.4, 0.6))
 
 CASES = {
+    "l1": Case(l1, l1_spec, 1, tiny=dict(window_size=1)),
     "ssim": Case(SSIMLoss, one_minus(reference.ssim), 11, tiny=SMALL),
     "l1_ssim": Case(L1SSIMLoss, reference.l1_ssim_loss, 11, tiny=SMALL),
     "ms_ssim_gaussian": Case(MSSSIMLoss, one_minus(reference.ms_ssim_gaussian), 57, tiny=TWO_SCALES),
@@ -63,6 +73,8 @@ CASES = {
     "mix_dyadic": Case(dyadic(MixLoss), mix_dyadic, 11, 5, TWO_LEVELS),
 }
 every_loss = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+WINDOWED = {name: case for name, case in CASES.items() if name != "l1"}
+every_windowed_loss = pytest.mark.parametrize("case", WINDOWED.values(), ids=WINDOWED)
 every_padding = pytest.mark.parametrize("padding", PADDINGS)
 every_reduction = pytest.mark.parametrize(
     ("case", "reduction"),

@@ -111,7 +111,12 @@ def l1_ssim(x: Tensor, y: Tensor, *, ssim_weight: float = 0.2, **options) -> Ten
     return (1 - ssim_weight) * l1 + similarity
 
 
+def l1(x: Tensor, y: Tensor, *, reduction: str = "mean", **of_windows) -> Tensor:
+    return reference.reduce((x - y).abs(), reduction)
+
+
 LOSSES = dict(
+    l1=l1,
     ssim=ssim,
     l1_ssim=l1_ssim,
     ms_ssim_gaussian=loss,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cases import every_loss
+from cases import every_windowed_loss
 
 import ssimloss
 from ssimloss import (
@@ -93,7 +93,7 @@ def test_options_of_functions(function: Callable, options: dict, error: type, me
 
 
 @pytest.mark.parametrize(("options", "error", "message"), OPTIONS.values(), ids=OPTIONS)
-@every_loss
+@every_windowed_loss
 def test_options_of_modules(case, options: dict, error: type, message: str) -> None:
     """Already where the module is made, not in the first step of training."""
     with pytest.raises(error, match=message):

@@ -41,7 +41,7 @@ class Inline:
         return type("Future", (), {"result": lambda _: function(*args)})()
 
 
-@pytest.mark.parametrize("rows", [["L1 + SSIM"], ["MS-SSIM, dyadic", "SSIM"]])
+@pytest.mark.parametrize("rows", [["L1"], ["L1 + SSIM"], ["MS-SSIM, dyadic", "SSIM"]])
 def test_only(rows: list[str], peers, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "out.md"
     peers.main(["--seconds", "0", "--out", str(out), *(a for row in rows for a in ("--only", row))])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from cases import Case, every_loss, every_padding, every_reduction, pair, relative_error
+from cases import Case, every_padding, every_reduction, every_windowed_loss, pair, relative_error
 from test_autograd import op_arguments, tiny_pair
 from torch import Tensor, func
 from torch.autograd import forward_ad
@@ -56,7 +56,7 @@ def test_gradgradcheck(case: Case, reduction: str, padding: str) -> None:
     torch.autograd.gradcheck(loss, (x, y), check_forward_ad=True, **CHECK)
 
 
-@every_loss
+@every_windowed_loss
 def test_nested_grad(case: Case) -> None:
     """create_graph, nested func.grad, and the third derivative."""
     x, loss, spec = with_its_spec(case)
@@ -75,7 +75,7 @@ def test_nested_grad(case: Case) -> None:
     assert relative_error(thrice, third) < 1e-9
 
 
-@every_loss
+@every_windowed_loss
 def test_hessian(case: Case) -> None:
     """Forward over backward, under vmap."""
     x, loss, spec = with_its_spec(case)

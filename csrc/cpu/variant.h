@@ -15,6 +15,8 @@
 #include "fir.h"
 #include "segments.h"
 
+#include "l1.h"
+
 #include "source.h"
 
 #include "moments.h"
@@ -40,6 +42,7 @@ int64_t planes_together(int64_t planes, int64_t width, int64_t lanes, int64_t wi
 // radii, whose base is close enough to what a window sees. Depends on shapes alone: same bits for any
 // threads.
 Items items(const Problem& p) {
+  if (p.scales == 0) return l1_items(p);
   const int64_t size = in_double(p.x.dtype) ? 8 : 4, r = p.windows[p.scales - 1].radius;
   int64_t ring_rows = 2 * (2 * r + 8);
   for (int j = 0; j < p.scales; ++j)
@@ -66,6 +69,7 @@ Items items(const Problem& p) {
 // In float32 what is not float64, but planes where that would lose the gradient's digits: once more, in
 // double, each alone, so that the others keep their bits.
 void similarity(const Problem& p, int64_t item) {
+  if (p.scales == 0) return in_double(p.x.dtype) ? l1<double>(p, item) : l1<float>(p, item);
   const Items cut = items(p);
   if (in_double(p.x.dtype)) return void(Stream<double>(p, cut, item).run());
   const uint32_t beyond = Stream<float>(p, cut, item).run();

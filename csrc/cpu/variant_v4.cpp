@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "../l1.h"
 #include "scratch.h"
 #include "variants.h"
 

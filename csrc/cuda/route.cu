@@ -7,6 +7,7 @@
 namespace ssimloss {
 
 const Family& route(const Problem& p) {
+  if (p.scales == 0) return l1_family;
   const Window& window = p.windows[p.scales - 1];
   const bool map = p.loss_map.data || p.grad_map.data, windowed_l1 = p.l1_weight != 0 && p.l1_windowed;
   // float64 is for tests and for the careful: it has the plain kernels alone.

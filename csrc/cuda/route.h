@@ -21,9 +21,7 @@ struct Similarity {
 void finish(const double* sums, int64_t count, int64_t outputs, double ssim_mean, double l1_mean, void* out,
             DType dtype, void* stream);
 
-inline int64_t crop_of(const Problem& p) {
-  return p.padding == Padding::valid ? p.windows[p.scales - 1].radius : 0;
-}
+inline int64_t crop_of(const Problem& p) { return p.padding == Padding::valid ? largest_radius(p) : 0; }
 inline DType arithmetic(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
 
 // Image [first, ...) of a batch.
@@ -79,7 +77,7 @@ struct Family {
   int64_t (*maps_bytes)(const Problem&);  // of scratch memory; 0 where one launch does it all
   void (*similarity)(const Similarity&, void* stream);
 };
-extern const Family strip_family, ring_family, scales_family, tiles_family;
+extern const Family l1_family, strip_family, ring_family, scales_family, tiles_family;
 
 const Family& route(const Problem&);
 

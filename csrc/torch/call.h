@@ -134,7 +134,7 @@ struct OutputSize {
 };
 
 inline OutputSize output_size(const Problem& p) {
-  const int64_t r = p.windows[p.scales - 1].radius, crop = p.padding == Padding::valid ? 2 * r : 0;
+  const int64_t r = largest_radius(p), crop = p.padding == Padding::valid ? 2 * r : 0;
   check(p.height > crop && p.width > crop && (p.padding != Padding::reflect || (p.height > r && p.width > r)),
         "the window does not fit into the image");
   return {p.height - crop, p.width - crop};

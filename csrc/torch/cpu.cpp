@@ -79,7 +79,6 @@ struct CpuCall : Call {
   template <class... Args>
   explicit CpuCall(const Args&... args) : Call(args...), swapped(want_y && !want_x) {
     check(x.is_cpu() && y.is_cpu(), "x and y: expected tensors on the CPU");
-    check_range(*this);
     if (swapped) std::swap(x, y), std::swap(want_x, want_y);
   }
 
@@ -164,6 +163,7 @@ std::vector<std::array<double, 2>> run_items(Problem p) {
 std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const GaussianOptions& options, const Tensor* grad_loss,
                                        double unit_scale) {
   const Windows windows(options.sigmas, options.window_sizes);
+  if (windows.count() > 0) check_range(call);  // l1 alone knows no range
   call.l1_windowed = options.l1_windowed;
   Problem p = call.problem(windows);
   const OutputSize out = output_size(p);
@@ -306,6 +306,7 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const DyadicOptions& optio
                                        double unit_scale) {
   check(!options.weights.empty(), "weights: expected at least one");
   const Windows windows({options.sigma}, {options.window_size});
+  check_range(call);
   check(call.reduction != Reduction::map, "reduction: the dyadic form has no map");
   if (grad_loss) call.check_incoming(*grad_loss, {});
   call.make_gradients();

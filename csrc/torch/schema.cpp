@@ -5,7 +5,7 @@
 // "map"; float32 for 16-bit inputs. ssim_weight and l1_weight weigh the two terms, l1 in units of the
 // data range. unit_x, unit_y: unit_scale times the gradient of the loss (of each image's, for
 // "none"), or empty where not wanted (and always for "map", whose gradient needs the incoming one).
-// A sigma may be infinite: then the weights of its window are equal.
+// A sigma may be infinite: then the weights of its window are equal. Without sigmas it is the l1 term alone.
 #include <torch/csrc/stable/library.h>
 
 #include "namespace.h"

@@ -41,7 +41,7 @@ void set_problem(const Similarity& s, const Cut& cut, KernelParams<T>& params) {
   params.channel_first = p.x.stride_c == 1 && p.channels > 1;
   params.in_fours = in_fours(p.x) && in_fours(p.y);
   params.channels = int(p.channels), params.height = int(p.height), params.width = int(p.width);
-  params.radius = p.windows[p.scales - 1].radius, params.crop = int(crop_of(p));
+  params.radius = largest_radius(p), params.crop = int(crop_of(p));
   params.c1 = T(p.c1), params.c2 = T(p.c2), params.inverse_range = T(p.inverse_range);
   params.luminance = p.luminance ? T(1) : T(0);
   params.ssim_weight = T(p.ssim_weight), params.l1_weight = T(p.l1_weight);

@@ -1,0 +1,104 @@
+// |x - y| alone, and its gradient: a problem without windows.
+//
+// A block owns some rows of one plane, or a part of one; a thread takes four pixels at a time where they lie
+// in fours. Reads 8 bytes an element, writes 4 a gradient (float32).
+#include "../../l1.h"
+
+#include "../common/block.cuh"
+#include "../plan/machine.h"
+
+namespace ssimloss {
+namespace {
+
+constexpr int l1_threads = 256;
+
+template <class T>
+__global__ void __launch_bounds__(l1_threads) l1_kernel(const __grid_constant__ KernelParams<T> p) {
+  const int pieces = p.strips * p.bands, index = int(blockIdx.x) / pieces, piece = int(blockIdx.x) % pieces;
+  const Plane<T> plane{p, index / p.channels, index % p.channels};
+  const int first_row = piece / p.strips * p.band_rows, first_col = piece % p.strips * p.own;
+  const int rows = min(p.band_rows, p.height - first_row), cols = min(p.own, p.width - first_col);
+  const int step = p.in_fours ? 4 : 1, across = (cols + step - 1) / step;
+  const T gain = p.l1_gain * plane.incoming(), weight = p.l1_weight * p.inverse_range;
+  double sum = 0, nothing = 0;
+  with_type<T>(p.x.dtype, [&](auto* tag) {
+    using E = std::remove_pointer_t<decltype(tag)>;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < rows * across; i += l1_threads) {
+      const int row = first_row + i / across, col = first_col + i % across * step;
+      const int count = min(step, p.width - col);
+      const E* x = static_cast<const E*>(p.x.data) + p.x.at(plane.image, plane.channel, row, col);
+      const E* y = static_cast<const E*>(p.y.data) + p.y.at(plane.image, plane.channel, row, col);
+      T d[4] = {};
+      if (count == 4) {
+        const Some<4, E> a = some<4>(x), b = some<4>(y);
+#pragma unroll
+        for (int u = 0; u < 4; ++u) d[u] = wide(a.v[u]) - wide(b.v[u]);
+      } else {
+        for (int u = 0; u < count; ++u) d[u] = wide(x[u * p.x.w]) - wide(y[u * p.y.w]);
+      }
+      E of_x[4], of_y[4];
+#pragma unroll
+      for (int u = 0; u < 4; ++u) {
+        sum += double(magnitude(d[u]));
+        T by = gain;
+        if (u < count && p.loss_map.data)
+          p.loss_map.write(weight * magnitude(d[u]), plane.image, plane.channel, row, col + u);
+        if (u < count && p.grad_map.data)
+          by *= T(p.grad_map.read_any(plane.image, plane.channel, row, col + u));
+        by = gradient_of_l1(d[u], by);
+        narrow(by, of_x[u]), narrow(-by, of_y[u]);
+      }
+      const auto write = [&](const View& to, const E(&gradient)[4]) {
+        if (!to.data) return;
+        E* at = static_cast<E*>(to.data) + to.at(plane.image, plane.channel, row, col);
+        if (count == 4) return put<4>(gradient, at);
+        for (int u = 0; u < count; ++u) at[u * to.w] = gradient[u];
+      };
+      write(p.grad_x, of_x), write(p.grad_y, of_y);
+    }
+  });
+  if (!p.sums) return;
+  sum *= double(p.inverse_range);
+  plane.write_sums(piece, nothing, sum, ssimloss_shared);
+}
+
+// As many blocks as run at once, twice, but of no fewer than 2048 pixels: every one has a sum to be added up.
+Cut plan_of(const Problem& p) {
+  const int64_t blocks = 2 * resident_threads / l1_threads * current_device().multiprocessors;
+  const int64_t share = divided(p.batch * p.channels * p.height * p.width, blocks);
+  const int64_t pixels = std::max<int64_t>(2048, divided(share, 1024) * 1024);
+  Cut cut;
+  cut.own = int(std::min(pixels, divided(p.width, 8) * 8));
+  cut.strips = int(divided(p.width, cut.own));
+  cut.band_rows = int(std::min(p.height, std::max<int64_t>(1, pixels / cut.own)));
+  cut.bands = int(divided(p.height, cut.band_rows));
+  return cut;
+}
+
+template <class T>
+void run(const Similarity& given, void* stream) {
+  Similarity s = given;
+  const Problem& p = s.problem = as_rows(given.problem);
+  const Cut cut = plan_of(p);
+  KernelParams<T> params{};
+  set_problem(s, cut, params);
+  params.in_fours = in_fours(p.x) && in_fours(p.y) && in_fours(p.grad_x) && in_fours(p.grad_y);
+  const int64_t in_image = cut.pieces() * p.channels;
+  for_batches(p.batch, in_image, [&](int64_t first, int64_t images) {
+    set_images(s, first, cut.pieces(), params);
+    launch("l1_kernel", &l1_kernel<T>, images * in_image, l1_threads, 2 * (l1_threads / 32) * sizeof(double),
+           stream, params);
+  });
+}
+
+void similarity(const Similarity& s, void* stream) {
+  s.problem.x.dtype == DType::float64 ? run<double>(s, stream) : run<float>(s, stream);
+}
+
+}  // namespace
+
+const Family l1_family = {"l1", [](const Problem& p) { return plan_of(as_rows(p)).pieces(); },
+                          [](const Problem&) { return int64_t(0); }, &similarity};
+
+}  // namespace ssimloss
