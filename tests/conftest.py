@@ -90,7 +90,7 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., l
     def names(call: Callable[[], object]) -> list[str]:
         trace.write_text("")
         call()
-        return re.findall(r"[a-z]+(?=_kernel)", trace.read_text())
+        return re.findall(r"[a-z]+1?(?=_kernel)", trace.read_text())
 
     return names
 

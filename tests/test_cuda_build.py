@@ -26,7 +26,7 @@ ARCHS = os.environ.get("SSIMLOSS_CUDA_ARCHS", "").split() or ssimloss.info()["cu
 
 # One scale of 11 taps, and what every loss runs on. positions_kernel keeps arrays over the scales in local
 # memory.
-FAST = re.compile(r"(strip|levels|ring|scales|adjoint|gather|gradient|scale|pool|combine|finish)_kernel")
+FAST = re.compile(r"(l1|strip|levels|ring|scales|adjoint|gather|gradient|scale|pool|combine|finish)_kernel")
 REGISTERS, SHARED, THREADS, BLOCKS = 65536, 233472, 2048, 32  # of one multiprocessor of sm_90
 
 

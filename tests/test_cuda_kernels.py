@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from cases import HALF_TYPES, every_padding, one_minus, pair, relative_error
+from cases import HALF_TYPES, every_padding, l1_spec, one_minus, pair, relative_error
 from torch import Tensor
 
 from ssimloss import reference
@@ -39,10 +39,12 @@ class Launch(NamedTuple):
 
     def call(self, kernels: ModuleType, x: Tensor, y: Tensor, padding: str, **given: object) -> None:
         if self.launcher == "gaussian":
-            crop = 2 * (self.windows[1][-1] // 2) if padding == "valid" else 0
+            taps = self.windows[1][-1] if self.windows[1] else 1
+            crop = taps - 1 if padding == "valid" else 0
             positions = x.shape[1] * (x.shape[2] - crop) * (x.shape[3] - crop)
             for kind in ("mean", "gain"):
                 given |= {f"ssim_{kind}": self.ssim / positions, f"l1_{kind}": self.l1 / positions}
+            given["l1_windowed"] = taps > 1
         else:
             given |= dict(grad_scale=1 / x.shape[1])
         getattr(kernels, self.launcher)(
@@ -54,6 +56,7 @@ SSIM, MS_SSIM = one_minus(reference.ssim), one_minus(reference.ms_ssim)
 MIX = dict(sigmas=(0.8, 1.5, 2.0), window_size=9, alpha=0.6, l1_range=1.0)
 WEIGHTS = (0.3, 0.3, 0.4)
 EVERY_LAUNCH = {
+    "l1": Launch("gaussian", ([], []), l1_spec, {}, ["l1", "finish"], 0.0, 1.0),
     "strip": Launch("gaussian", ([1.5], [11]), SSIM, dict(window_size=11), ["strip", "finish"]),
     "ring": Launch("gaussian", ([1.5], [7]), SSIM, dict(window_size=7), ["ring", "finish"]),
     "wide": Launch(
@@ -151,10 +154,10 @@ def test_scale(
 def test_a_launch_that_fails_is_named(
     launch: Launch, kernels: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SHIM_SHARED", "512")
+    first = launch.launches[0]
+    monkeypatch.setenv("SHIM_SHARED", "64" if first == "l1" else "512")
     x, y = pair(1, 1, 47, 51)
-    first = (
-        launch.launches[0] if launch.launches[0] == "strip" else "positions"
-    )  # of the tiles: no room for rings
+    if first not in ("l1", "strip"):
+        first = "positions"  # of the tiles: no room for rings
     with pytest.raises(RuntimeError, match=rf"ssimloss: {first}_kernel: invalid argument"):
         launch.call(kernels, x, y, "valid", loss=torch.empty(1))

@@ -249,6 +249,16 @@ void run_all() {
       o.what = what;
       run("mix_dyadic " + border + " " + what, o);
     }
+    o.weights.clear(), o.sigmas.clear(), o.sizes.clear(), o.l1_windowed = false;
+    for (const Layout layout : {Layout::plain, Layout::channels_last}) {
+      o.layout = layout, o.shape = {2, 3, 35, 61};
+      for (const std::string what : {"", "x", "xy", "map", "map xy"}) {
+        o.what = what;
+        run("l1 alone " + border + (layout == Layout::plain ? " " : " channels_last ") + what, o);
+      }
+    }
+    o.layout = Layout::plain, o.l1_windowed = true, o.what = "xy";
+    o.sigmas = {1.5}, o.sizes = {11}, o.weights = {0.3, 0.3, 0.4};
     o.l1_weight = 0, o.per_image = true, o.shape = {2, 1, 50, 47};
     run("ms_ssim " + border, o);
     if (padding != Padding::zeros) continue;

@@ -8,7 +8,6 @@
 #include "../plan/machine.h"
 
 namespace ssimloss {
-namespace {
 
 constexpr int l1_threads = 256;
 
@@ -35,7 +34,10 @@ __global__ void __launch_bounds__(l1_threads) l1_kernel(const __grid_constant__ 
 #pragma unroll
         for (int u = 0; u < 4; ++u) d[u] = wide(a.v[u]) - wide(b.v[u]);
       } else {
-        for (int u = 0; u < count; ++u) d[u] = wide(x[u * p.x.w]) - wide(y[u * p.y.w]);
+#pragma unroll
+        for (int u = 0; u < 4; ++u) {
+          if (u < count) d[u] = wide(x[u * p.x.w]) - wide(y[u * p.y.w]);
+        }
       }
       E of_x[4], of_y[4];
 #pragma unroll
@@ -53,7 +55,10 @@ __global__ void __launch_bounds__(l1_threads) l1_kernel(const __grid_constant__ 
         if (!to.data) return;
         E* at = static_cast<E*>(to.data) + to.at(plane.image, plane.channel, row, col);
         if (count == 4) return put<4>(gradient, at);
-        for (int u = 0; u < count; ++u) at[u * to.w] = gradient[u];
+#pragma unroll
+        for (int u = 0; u < 4; ++u) {
+          if (u < count) at[u * to.w] = gradient[u];
+        }
       };
       write(p.grad_x, of_x), write(p.grad_y, of_y);
     }
@@ -62,6 +67,8 @@ __global__ void __launch_bounds__(l1_threads) l1_kernel(const __grid_constant__ 
   sum *= double(p.inverse_range);
   plane.write_sums(piece, nothing, sum, ssimloss_shared);
 }
+
+namespace {
 
 // As many blocks as run at once, twice, but of no fewer than 2048 pixels: every one has a sum to be added up.
 Cut plan_of(const Problem& p) {
