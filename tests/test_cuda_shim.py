@@ -399,7 +399,7 @@ def test_every_pattern_of_odd_sides(
             assert error < F32["value"]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", WINDOWED)
 def test_launch_errors_name_the_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device without any shared memory to speak of: no kernel starts, and no answer comes."""
     monkeypatch.setenv("SHIM_SHARED", "512")
