@@ -15,6 +15,7 @@ inline int64_t element_size(DType dtype) {
 }
 
 enum class Padding { valid, zeros, reflect };
+enum class OddSide { edge, zeros, drop };  // what the dyadic form does to halve one: see Halving
 
 // A batch of images [batch, channels, height, width] somewhere in memory; data may be null: absent.
 struct Images {
@@ -43,11 +44,11 @@ struct Problem {
   double inverse_range;  // the images are multiplied by it first: all else is in units of 1
   bool sum_difference;   // the inputs are not x and y but m = x + y and d = x - y, in units of 1
 
-  Images x, y;  // same dtype; d is float64 where they are m and d (on CUDA: less an offset)
+  Images x, y;       // same dtype; d is float64 where they are m and d (on CUDA: less an offset)
+  OddSide odd_side;  // of the dyadic form
   // Out, on the CPU alone (CUDA's pyramid is its own): 2x2 means of m and d in units of 1, dense, [batch,
-  // channels, (height + 1) / 2, (width + 1) / 2]; or absent. An odd side gets a row or column of zeros before
-  // its first, as in pytorch-msssim. d is float64: a uniform difference, up to 2, would otherwise cost the
-  // digits of its variation.
+  // channels, Halving's size of the height, of the width]; or absent. d is float64: a uniform difference, up
+  // to 2, would otherwise cost the digits of its variation.
   Images next_m, next_d;
   Images loss_map;     // out: loss(p), [batch, channels, height', width']; or absent
   double* plane_sums;  // out: the sums of ssim and l1 terms, [planes][bands * strips][2]; or null
@@ -67,15 +68,28 @@ inline int largest_radius(const Problem& p) { return p.scales > 0 ? p.windows[p.
 #define SSIMLOSS_BOTH
 #endif
 
-// How the dyadic form halves a side of n pixels: means of two pixels, where an odd side gets a pixel of zeros
-// before its first. CUDA's kernels ask here; those of the CPU that do the same are named in README.md.
+// How the dyadic form halves a side of n pixels: means of two pixels. The last pixel of an odd side counts
+// twice (edge: MATLAB, TensorFlow, piqa), or a zero comes before the first (zeros: pytorch-msssim), or the
+// last is left out (drop: torchmetrics). All kernels ask here, for the value and for its adjoint.
+template <class Int>
 struct Halving {
-  int n;
-  SSIMLOSS_BOTH int size() const { return n / 2 + n % 2; }
-  // The first of the two pixels that make pixel i of the half: -1 is the zero.
-  SSIMLOSS_BOTH int first(int i) const { return 2 * i - n % 2; }
-  // The pixel of the half that pixel i goes into.
-  SSIMLOSS_BOTH int of(int i) const { return (i + n % 2) / 2; }
+  Int n;
+  OddSide odd_side;
+  SSIMLOSS_BOTH Int size() const { return odd_side == OddSide::drop ? n / 2 : n / 2 + n % 2; }
+  SSIMLOSS_BOTH Int zeros() const {
+    return odd_side == OddSide::zeros ? n % 2 : 0;
+  }  // before the first pixel
+  // The first and second of the two pixels that make pixel i of the half: -1 is the zero.
+  SSIMLOSS_BOTH Int first(Int i) const { return 2 * i - zeros(); }
+  SSIMLOSS_BOTH Int second(Int i) const { return first(i) + 1 < n ? first(i) + 1 : n - 1; }
+  // The pixel of the half that pixel i goes into, and how many times: 1 or 2; or 0, and there may be none.
+  SSIMLOSS_BOTH Int of(Int i) const { return (i + zeros()) / 2; }
+  SSIMLOSS_BOTH Int times(Int i) const {
+    if (n % 2 == 0 || odd_side == OddSide::zeros || i < n - 1) return 1;
+    return odd_side == OddSide::edge ? 2 : 0;
+  }
 };
+template <class Int>
+Halving(Int, OddSide) -> Halving<Int>;
 
 }  // namespace ssimloss

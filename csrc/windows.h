@@ -17,6 +17,20 @@ inline Padding padding_of(const std::string& name) {
   return Padding::reflect;
 }
 
+inline OddSide odd_side_of(const std::string& name) {
+  if (name == "edge") return OddSide::edge;
+  if (name == "zeros") return OddSide::zeros;
+  check(name == "drop", "halving: expected edge, zeros or drop, got " + name);
+  return OddSide::drop;
+}
+
+// Whether a negative mean counts as 0.
+inline bool clamps(const std::string& negative) {
+  check(negative == "continue" || negative == "clamp",
+        "negative: expected continue or clamp, got " + negative);
+  return negative == "clamp";
+}
+
 enum class Reduction { mean, none, map };
 
 inline Reduction reduction_of(const std::string& name) {
@@ -62,17 +76,19 @@ class Windows {
   std::vector<Window> windows_;
 };
 
-// The dyadic form's product in logarithms. Below 0.05 m goes on along the hyperbola of the same value and
-// slope there, so that the value stays positive and the gradient alive where cs is negative.
-struct LogMean {
-  double value, slope;  // of log(m) in m, for m = 1 - e
+// The dyadic form's product m^weight of its levels, in logarithms. Below 0.05 m goes on along the hyperbola
+// of the same value and slope there, so that the value stays positive and the gradient alive where cs is
+// negative; or, clamped, below 0 it is 0, and so is its gradient.
+struct LogPower {
+  double value, slope;  // of weight * log(m) in m, for m = 1 - e
 };
-SSIMLOSS_BOTH inline LogMean log_mean(double e) {
+SSIMLOSS_BOTH inline LogPower log_power(double e, double weight, bool clamp) {
   constexpr double knee = 0.05;
   const double m = 1 - e;
-  if (m > knee) return {std::log1p(-e), 1 / m};
+  if (clamp && m <= 0) return {weight > 0 ? -HUGE_VAL : 0, 0};  // 0^0 = 1
+  if (clamp || m > knee) return {weight * std::log1p(-e), weight / m};
   const double slope = 1 / (2 * knee - m);
-  return {std::log(knee * knee * slope), slope};
+  return {weight * std::log(knee * knee * slope), weight * slope};
 }
 
 }  // namespace ssimloss

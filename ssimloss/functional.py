@@ -91,6 +91,8 @@ def ms_ssim(
     sigma: float = 1.5,
     window_size: int | None = None,
     weights: Sequence[float] = WANG_WEIGHTS,
+    halving: str = "edge",
+    negative: str = "clamp",
     k1: float = 0.01,
     k2: float = 0.03,
     padding: str = "valid",
@@ -101,19 +103,34 @@ def ms_ssim(
     Wang et al. 2003, equation 7, doi:10.1109/ACSSC.2003.1292216: prod_j m_j^w_j an image and channel,
     m_j the mean of cs at level j (of l * cs at the last), one level for each of `weights`. Images of
     any size into which the window fits at the coarsest level; fewer weights, fewer levels. There is
-    no "map".
+    no "map". The default arguments give the numbers of MATLAB's and TensorFlow's MS-SSIM.
 
-    A fractional power of a negative m_j does not exist: below m_j = 0.05 its place is taken by
-    0.05**2 / (0.1 - m_j), which has the same value and slope at 0.05 and is 0.0023 at m_j = -1. So on
-    anti-correlated images the value stays positive and the gradient large enough to train with
-    (pytorch-msssim clamps there: its gradient is dead or NaN).
+    halving   of a side with an odd number of pixels. "edge": the last one counts twice, as in MATLAB,
+              TensorFlow and piqa. "zeros": a zero comes before the first, as in pytorch-msssim. "drop": the
+              last one is left out, as in torchmetrics, and takes no gradient from the coarser levels.
+    negative  where m_j is negative and has no fractional power. "clamp": it counts as 0, as in these
+              packages, and the gradient of that image and channel is 0. "continue", the default of the
+              losses: below m_j = 0.05 its place is taken by 0.05**2 / (0.1 - m_j), which has the same value
+              and slope at 0.05 and is 0.0023 at m_j = -1. So on anti-correlated images the value stays
+              positive and the gradient large enough to train with.
 
     The similarity is one minus the loss that is computed: in float32 it is right to 2e-7, the least of
     them to four digits; take float64 images where the logarithm of a small one must have more.
 
     Shapes, options and errors: see ssimloss.functional. By default images of 161x161 pixels and more.
     """
-    options = dyadic_options(weights, sigma, window_size, padding, data_range, k1, k2, reduction=reduction)
+    options = dyadic_options(
+        weights,
+        sigma,
+        window_size,
+        padding,
+        data_range,
+        k1,
+        k2,
+        halving=halving,
+        negative=negative,
+        reduction=reduction,
+    )
     return 1 - loss_of(x, y, options)
 
 

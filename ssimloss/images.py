@@ -104,6 +104,8 @@ def check_size(x: Tensor, options: Options) -> None:
     window, height, width = options.largest_window, *x.shape[-2:]
     coarsest = {"valid": window, "zeros": 1, "reflect": window // 2 + 1}[options.padding]
     least = (coarsest - 1) * 2 ** (levels - 1) + 1  # a level is half the one before, rounded up
+    if isinstance(options, Dyadic) and options.halving == "drop":
+        least = coarsest * 2 ** (levels - 1)  # rounded down
     if min(height, width) < least:
         at = f" at the coarsest of {levels} levels" if levels > 1 else ""
         advice = ""

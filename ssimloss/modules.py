@@ -131,7 +131,9 @@ class MSSSIMLoss(_Loss):
     """1 - MS-SSIM.
 
     multiscale  "gaussian": see ssimloss.ms_ssim_gaussian (sigmas); "dyadic": see ssimloss.ms_ssim
-                (sigma, weights). None means the default; an option of the other form is refused.
+                (sigma, weights, halving, negative). None means the default, which is "continue" for
+                negative: with "clamp" nothing is learned where a level's mean is negative. An option of
+                the other form is refused.
 
     Shapes, the other options and errors: see ssimloss.functional.
     """
@@ -144,6 +146,8 @@ class MSSSIMLoss(_Loss):
         sigmas: Sequence[float] | None = None,
         sigma: float | None = None,
         weights: Sequence[float] | None = None,
+        halving: str | None = None,
+        negative: str | None = None,
         window_size: int | None = None,
         k1: float = 0.01,
         k2: float = 0.03,
@@ -151,7 +155,18 @@ class MSSSIMLoss(_Loss):
         reduction: str = "mean",
     ):
         options = multiscale_options(
-            multiscale, sigmas, sigma, weights, window_size, padding, data_range, k1, k2, reduction
+            multiscale,
+            sigmas,
+            sigma,
+            weights,
+            halving,
+            negative,
+            window_size,
+            padding,
+            data_range,
+            k1,
+            k2,
+            reduction,
         )
         super().__init__(options, multiscale=multiscale)
 
@@ -167,7 +182,7 @@ class MixLoss(_Loss):
                      when l1 is in 0..255 (l1_range 255, the default, which equals alpha = 0.021 with
                      l1_range 1); the authors' released layer has alpha = 0.025 with l1_range 1.
     window_size      31 on 31x31 patches with padding "valid" is the paper's training loss.
-    multiscale, sigmas, sigma, weights  as in MSSSIMLoss.
+    multiscale, sigmas, sigma, weights, halving, negative  as in MSSSIMLoss.
 
     Shapes, the other options and errors: see ssimloss.functional. The default windows need 57x57 pixels.
     """
@@ -182,6 +197,8 @@ class MixLoss(_Loss):
         sigmas: Sequence[float] | None = None,
         sigma: float | None = None,
         weights: Sequence[float] | None = None,
+        halving: str | None = None,
+        negative: str | None = None,
         window_size: int | None = None,
         k1: float = 0.01,
         k2: float = 0.03,
@@ -194,6 +211,8 @@ class MixLoss(_Loss):
             sigmas,
             sigma,
             weights,
+            halving,
+            negative,
             window_size,
             padding,
             data_range,

@@ -15,6 +15,8 @@ WINDOWS = ("gaussian", "uniform")
 PADDINGS = ("valid", "zeros", "reflect")
 REDUCTIONS = ("mean", "none", "map")
 MULTISCALES = ("gaussian", "dyadic")
+HALVINGS = ("edge", "zeros", "drop")
+NEGATIVES = ("continue", "clamp")
 MAX_SCALES = 16
 MAX_TAPS = 1023  # of a window
 LEAST_K = 1e-9  # its square must not underflow in float32
@@ -64,6 +66,8 @@ class Dyadic(NamedTuple):
     k2: float
     ssim_weight: float
     l1_weight: float
+    halving: str
+    negative: str
     reduction: str
 
     @property
@@ -175,6 +179,8 @@ def dyadic_options(
     k1: float,
     k2: float,
     *,
+    halving: str,
+    negative: str,
     reduction: str,
     ssim_weight: float = 1.0,
     l1_weight: float = 0.0,
@@ -197,6 +203,8 @@ def dyadic_options(
         positive("k2", k2, LEAST_K),
         ssim_weight,
         l1_weight,
+        one_of("halving", halving, HALVINGS),
+        one_of("negative", negative, NEGATIVES),
         reduction,
     )
 
@@ -206,6 +214,8 @@ def multiscale_options(
     sigmas: Sequence[float] | None,
     sigma: float | None,
     weights: Sequence[float] | None,
+    halving: str | None,
+    negative: str | None,
     window_size: int | None,
     padding: str,
     data_range: float,
@@ -216,8 +226,8 @@ def multiscale_options(
     l1_weight: float = 0.0,
 ) -> Options:
     common = (window_size, padding, data_range, k1, k2)
-    foreign: dict[str, dict[str, object]]
-    foreign = {"gaussian": {"sigma": sigma, "weights": weights}, "dyadic": {"sigmas": sigmas}}
+    foreign: dict[str, dict[str, object]] = {"dyadic": {"sigmas": sigmas}}
+    foreign["gaussian"] = dict(sigma=sigma, weights=weights, halving=halving, negative=negative)
     for name, value in foreign[one_of("multiscale", multiscale, MULTISCALES)].items():
         if value is not None:
             raise ValueError(f"{name}: expected None for multiscale={multiscale!r}, got {value!r}")
@@ -233,6 +243,8 @@ def multiscale_options(
         WANG_WEIGHTS if weights is None else weights,
         1.5 if sigma is None else sigma,
         *common,
+        halving="edge" if halving is None else halving,
+        negative="continue" if negative is None else negative,
         reduction=reduction,
         ssim_weight=ssim_weight,
         l1_weight=l1_weight,

@@ -26,7 +26,8 @@ def loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
     common |= dict(padding=options.padding, reduction=options.reduction)
     if isinstance(options, Dyadic):
         sigma, size = options.sigma, options.window_size
-        similarity = reference.ms_ssim(x, y, sigma=sigma, window_size=size, weights=options.weights, **common)
+        common |= dict(weights=options.weights, halving=options.halving, negative=options.negative)
+        similarity = reference.ms_ssim(x, y, sigma=sigma, window_size=size, **common)
     else:
         sigma, size = options.sigmas[-1], options.window_sizes[-1]
         given = size if len({*options.window_sizes}) == 1 else None  # else each from its sigma

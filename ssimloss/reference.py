@@ -133,16 +133,31 @@ def ssim(
     return ms_ssim_gaussian(x, y, sigmas=(sigma,), window_size=window_size, **options)
 
 
-def halve(image: Tensor) -> Tensor:
-    """2x2 means; an odd side is first padded with a zero at both ends, as in pytorch-msssim."""
-    height, width = image.shape[-2:]
-    return F.avg_pool2d(image, 2, padding=(height % 2, width % 2))
+def halve(image: Tensor, halving: str = "edge") -> Tensor:
+    """2x2 means. Of an odd side "edge" repeats the last row or column (MATLAB, TensorFlow, piqa), "zeros"
+    has a zero before the first and behind the last, where it is left over (pytorch-msssim), and "drop"
+    leaves the last out (torchmetrics).
+    """
+    odd_height, odd_width = image.shape[-2] % 2, image.shape[-1] % 2
+    if halving == "edge":
+        image = F.pad(image, [0, odd_width, 0, odd_height], mode="replicate")
+    elif halving == "zeros":
+        image = F.pad(image, [odd_width, 0, odd_height, 0])
+    return F.avg_pool2d(image, 2)
 
 
 def continued(m: Tensor) -> Tensor:
     """m, and below KNEE the hyperbola of the same value and slope there: positive however negative m is."""
     above = m > KNEE
     return torch.where(above, m, KNEE**2 / (2 * KNEE - m.masked_fill(above, KNEE)))
+
+
+def log_power(m: Tensor, weight: float, negative: str) -> Tensor:
+    """weight * log(m) of m continued, or ("clamp") of max(m, 0): -inf without a gradient where m <= 0."""
+    if negative == "continue":
+        return weight * continued(m).log()
+    dead = m <= 0
+    return (weight * m.masked_fill(dead, 1.0).log()).masked_fill(dead, -math.inf if weight > 0 else 0.0)
 
 
 def ms_ssim(
@@ -153,6 +168,8 @@ def ms_ssim(
     sigma: float = 1.5,
     window_size: int | None = None,
     weights: Sequence[float] = WANG_WEIGHTS,
+    halving: str = "edge",
+    negative: str = "clamp",
     k1: float = 0.01,
     k2: float = 0.03,
     padding: str = "valid",
@@ -166,9 +183,9 @@ def ms_ssim(
         l_map, cs_map = luminance_and_contrast_structure(x, y, sigma, radius, c1, c2, padding, radius)
         last = level == len(weights) - 1
         m = (l_map * cs_map if last else cs_map).mean((-2, -1))  # [N, C]
-        log_similarity = log_similarity + weight * continued(m).log()
+        log_similarity = log_similarity + log_power(m, weight, negative)
         if not last:
-            x, y = halve(x), halve(y)
+            x, y = halve(x, halving), halve(y, halving)
     assert isinstance(log_similarity, Tensor)
     return reduce(log_similarity.exp(), reduction)
 
@@ -183,6 +200,8 @@ def mix_loss(
     sigmas: Sequence[float] = ZHAO_SIGMAS,
     sigma: float = 1.5,
     weights: Sequence[float] = WANG_WEIGHTS,
+    halving: str = "edge",
+    negative: str = "continue",
     data_range: float = 1.0,
     window_size: int | None = None,
     padding: str = "valid",
@@ -197,7 +216,8 @@ def mix_loss(
         largest_sigma = max(sigmas)
         largest = max(radius_of(s, window_size) for s in sigmas)
     else:
-        similarity = ms_ssim(x, y, sigma=sigma, weights=weights, **common)
+        common |= dict(weights=weights, halving=halving, negative=negative)
+        similarity = ms_ssim(x, y, sigma=sigma, **common)
         largest_sigma = sigma
         largest = radius_of(sigma, window_size)
     radius = radius_of(largest_sigma, window_size)

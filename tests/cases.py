@@ -28,11 +28,14 @@ class Case(NamedTuple):
     def fused(self, x: Tensor, y: Tensor, **options) -> Tensor:
         return self.make(**options)(x, y)
 
-    def least(self, padding: str, taps: int | None = None, levels: int | None = None) -> int:
+    def least(
+        self, padding: str, taps: int | None = None, levels: int | None = None, halving: str = "edge"
+    ) -> int:
         """The smallest image side: the issue's table, row "borders", at the coarsest level."""
         taps = self.taps if taps is None else taps
         coarsest = {"valid": taps, "zeros": 1, "reflect": taps // 2 + 1}[padding]
-        return (coarsest - 1) * 2 ** ((self.levels if levels is None else levels) - 1) + 1
+        halvings = 2 ** ((self.levels if levels is None else levels) - 1)
+        return coarsest * halvings if halving == "drop" else (coarsest - 1) * halvings + 1
 
     def reductions(self) -> tuple[str, ...]:
         return ("mean", "none") if self.levels > 1 else ("mean", "none", "map")
@@ -55,6 +58,11 @@ def l1_spec(x: Tensor, y: Tensor, reduction: str = "mean", **of_windows) -> Tens
     return reference.l1_loss(x, y, reduction=reduction)
 
 
+def ms_ssim_loss(x: Tensor, y: Tensor, negative: str = "continue", **options) -> Tensor:
+    """The loss's default is not the similarity's."""
+    return 1 - reference.ms_ssim(x, y, negative=negative, **options)
+
+
 def mix_dyadic(x: Tensor, y: Tensor, **options) -> Tensor:
     return reference.mix_loss(x, y, multiscale="dyadic", **options)
 
@@ -68,10 +76,12 @@ CASES = {
     "ssim": Case(SSIMLoss, one_minus(reference.ssim), 11, tiny=SMALL),
     "l1_ssim": Case(L1SSIMLoss, reference.l1_ssim_loss, 11, tiny=SMALL),
     "ms_ssim_gaussian": Case(MSSSIMLoss, one_minus(reference.ms_ssim_gaussian), 57, tiny=TWO_SCALES),
-    "ms_ssim": Case(dyadic(MSSSIMLoss), one_minus(reference.ms_ssim), 11, 5, TWO_LEVELS),
+    "ms_ssim": Case(dyadic(MSSSIMLoss), ms_ssim_loss, 11, 5, TWO_LEVELS),
     "mix": Case(MixLoss, reference.mix_loss, 57, tiny=TWO_SCALES),
     "mix_dyadic": Case(dyadic(MixLoss), mix_dyadic, 11, 5, TWO_LEVELS),
 }
+HALVINGS = ("edge", "zeros", "drop")
+every_halving = pytest.mark.parametrize("halving", HALVINGS)
 every_loss = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 WINDOWED = {name: case for name, case in CASES.items() if name != "l1"}
 every_windowed_loss = pytest.mark.parametrize("case", WINDOWED.values(), ids=WINDOWED)

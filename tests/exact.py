@@ -60,6 +60,8 @@ def loss(
     sigmas: tuple[float, ...] = reference.ZHAO_SIGMAS,
     sigma: float = 1.5,
     weights: tuple[float, ...] = reference.WANG_WEIGHTS,
+    halving: str = "edge",
+    negative: str = "continue",
     ssim_weight: float = 1.0,
     l1_weight: float = 0.0,
     reduction: str = "mean",
@@ -80,10 +82,16 @@ def loss(
         if level == len(weights) - 1:
             e = e_l + e - e_l * e
         e = e.mean((-2, -1))
-        hyperbola = 0.05**2 / (e.clamp(min=0.95) - 0.9)  # m = 1 - e below 0.05
-        log_m = torch.where(e < 0.95, torch.log1p(-e.clamp(max=0.95)), hyperbola.log())
-        log_similarity = log_similarity + weight * log_m
-        x, y = reference.halve(x), reference.halve(y)
+        if negative == "clamp":
+            alive = e < 1
+            log_power = weight * torch.log1p(-e.masked_fill(~alive, 0.0))
+            log_power = log_power.masked_fill(e >= 1, -torch.inf if weight else 0.0) + 0 * e.detach()  # NaN
+        else:
+            hyperbola = 0.05**2 / (e.clamp(min=0.95) - 0.9)  # m = 1 - e below 0.05
+            log_power = weight * torch.where(e < 0.95, torch.log1p(-e.clamp(max=0.95)), hyperbola.log())
+        log_similarity = log_similarity + log_power
+        if level < len(weights) - 1:
+            x, y = reference.halve(x, halving), reference.halve(y, halving)
     return reference.reduce(ssim_weight * -torch.expm1(log_similarity) + l1_weight * l1, reduction)
 
 

@@ -15,6 +15,7 @@ import exact
 import pytest
 import test_accuracy
 import test_fuzz
+import test_halving
 import test_inverted
 import test_kernels
 import test_semantics
@@ -25,6 +26,7 @@ from cases import (
     WINDOWED,
     Case,
     assert_same,
+    every_halving,
     every_loss,
     every_padding,
     pair,
@@ -281,6 +283,17 @@ def test_never_above_one(name: str, condition: str, crop: Callable) -> None:
 
 
 test_digits_of_a_small_similarity = test_inverted.test_digits_of_a_small_similarity
+test_negative_means = test_inverted.test_negative_means
+test_a_weight_of_zero_clamps_nothing = test_inverted.test_a_weight_of_zero_clamps_nothing
+test_published_values = test_halving.test_published_values
+test_levels_of_every_parity = test_halving.test_levels_of_every_parity
+test_halvings_of_layouts_and_types = test_halving.test_layouts_and_types
+test_what_the_coarser_level_takes_of_an_odd_side = (
+    test_halving.test_what_the_coarser_level_takes_of_an_odd_side
+)
+test_even_sides_are_halved_alike = test_halving.test_even_sides_are_halved_alike
+test_a_nan_that_the_coarser_level_drops = test_halving.test_a_nan_that_the_coarser_level_drops
+test_gradcheck_beside_odd_edges = test_halving.test_gradcheck_beside_odd_edges
 test_adam_recovers = test_inverted.test_adam_recovers
 test_huge_images = test_semantics.test_huge_images
 test_one_huge_pixel_stays_in_its_windows = test_semantics.test_one_huge_pixel_stays_in_its_windows
@@ -381,15 +394,17 @@ def test_launches_of_the_dyadic_form(
         assert launched(loss[0].backward) == ["scale"] * len(want)
 
 
+@every_halving
 @pytest.mark.parametrize("remainder", range(16))
 @pytest.mark.parametrize(("padding", "want"), [("zeros", ""), ("zeros", "xy"), ("reflect", "y")])
 def test_every_pattern_of_odd_sides(
-    padding: str, want: str, remainder: int, monkeypatch: pytest.MonkeyPatch
+    padding: str, want: str, remainder: int, halving: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the padding pixels of four halvings lie depends on the sides modulo 16; with seams."""
+    """What four halvings do with the last pixels depends on the sides modulo 16; with seams."""
     height = 48 if padding == "zeros" else 96
     x, y = pair(1, 2, height + remainder, 352 + (11 * remainder + 3) % 16)
-    case, options = exactly("mix_dyadic"), dict(padding=padding, weights=(0.1, 0.2, 0.3, 0.2, 0.2))
+    case = exactly("mix_dyadic")
+    options = dict(padding=padding, halving=halving, weights=(0.1, 0.2, 0.3, 0.2, 0.2))
     for multiprocessors in ("1", "132"):
         monkeypatch.setenv("SHIM_SMS", multiprocessors)
         if want:

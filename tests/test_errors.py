@@ -124,6 +124,22 @@ SPECIAL = {
         dict(multiscale="laplacian"),
         r"multiscale: expected one of 'gaussian', 'dyadic', got 'laplacian'",
     ),
+    "halving": (
+        MSSSIMLoss,
+        dict(multiscale="dyadic", halving="floor"),
+        r"halving: expected one of 'edge', 'zeros', 'drop', got 'floor'",
+    ),
+    "negative": (
+        MixLoss,
+        dict(multiscale="dyadic", negative="relu"),
+        r"negative: expected one of 'continue', 'clamp', got 'relu'",
+    ),
+    "halving of the other form": (
+        MSSSIMLoss,
+        dict(halving="edge"),
+        r"halving: expected None for multiscale='gaussian', got 'edge'",
+    ),
+    "negative of the other form": (MixLoss, dict(negative="clamp"), r"negative: .*'gaussian', got 'clamp'"),
     "dyadic map": (MSSSIMLoss, dict(multiscale="dyadic", reduction="map"), NO_MAP),
     "dyadic Mix map": (MixLoss, dict(multiscale="dyadic", reduction="map"), NO_MAP),
     "sigmas of the other form": (
@@ -168,6 +184,12 @@ def test_sample_covariance_is_true_or_false() -> None:
         ssim(A, A, window="uniform", sample_covariance=1)
 
 
+@pytest.mark.parametrize("name", ["halving", "negative"])
+def test_names_of_the_dyadic_function(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: expected one of '.*', got None$"):
+        ms_ssim(A, A, **{name: None})
+
+
 def test_map_of_the_dyadic_function() -> None:
     with pytest.raises(ValueError, match=NO_MAP):
         ms_ssim(A, A, reduction="map")
@@ -184,6 +206,9 @@ FITS = {
     "five levels, reflect": (81, dict(weights=(0.2,) * 5, padding="reflect")),
     "five levels, zeros": (1, dict(weights=(0.2,) * 5, padding="zeros")),
     "three levels": (41, dict(weights=(0.2,) * 3)),
+    "five levels, drop": (176, dict(weights=(0.2,) * 5, halving="drop")),
+    "three levels, reflect and drop": (24, dict(weights=(0.2,) * 3, padding="reflect", halving="drop")),
+    "three levels, zeros and drop": (4, dict(weights=(0.2,) * 3, padding="zeros", halving="drop")),
 }
 
 
@@ -249,6 +274,7 @@ def test_raw_ops_check_their_arguments_too(name: str) -> None:
     """A raw call may break what the Python layer has made true: an error, not a crash."""
     loss = SSIMLoss() if name == "gaussian" else MSSSIMLoss("dyadic", weights=(1.0,))
     options = loss.options
+    also = () if name == "gaussian" else (dict(halving="half"), dict(negative="no"))
     for images, wrong, message in (
         ((A, A[..., 1:]), {}, "same shape"),
         ((A, A.double()), {}, "same dtype"),
@@ -258,6 +284,7 @@ def test_raw_ops_check_their_arguments_too(name: str) -> None:
         ((A, A), dict(padding="same"), "got same"),
         ((A, A), dict(reduction="sum"), "got sum"),
         ((A, A), dict(data_range=-1.0), "data_range"),
+        *(((A, A), one, ": expected .*, got ") for one in also),
     ):
         with pytest.raises(ValueError, match=message):
             options.op(*images, 1.0, False, False, *options._replace(**wrong))

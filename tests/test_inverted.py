@@ -71,11 +71,53 @@ def test_digits_of_a_small_similarity(name: str, t: float, photo: Callable[[str]
             assert relative_error(grad, expected_grad) < 1e-5
             assert grad.abs().max() > 1e-7
     if name == "ms_ssim":
-        similarity = ms_ssim(x, y)
-        expected = reference.ms_ssim(x.double(), y.double())
+        going_on = dict(negative="continue")
+        similarity = ms_ssim(x, y, **going_on)
+        expected = reference.ms_ssim(x.double(), y.double(), **going_on)
         assert similarity > 0.002
         assert (similarity - expected).abs() < 2e-7
-        torch.testing.assert_close(ms_ssim(x.double(), y.double()), expected, rtol=1e-11, atol=0)
+        again = ms_ssim(x.double(), y.double(), **going_on)
+        torch.testing.assert_close(again, expected, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("negative", ["clamp", "continue"])
+@pytest.mark.parametrize("name", ["ms_ssim", "mix_dyadic"])
+def test_negative_means(name: str, negative: str, photo: Callable[[str], Tensor]) -> None:
+    """One channel of three is inverted. Clamped, its similarity is 0 and has no gradient; the others have."""
+    y = photo("astronaut")
+    x = 0.9 * y + 0.02
+    x[:, 1] = 1 - y[:, 1]
+    options = dict(negative=negative) | (dict(alpha=1.0) if name == "mix_dyadic" else {})
+    case = CASES[name]
+    for dtype in (torch.float32, torch.float64):
+        images = x.to(dtype), y.to(dtype)
+        for actual, expected, grads in values_and_gradients(case, *images, exact.LOSSES[name], **options):
+            assert relative_error(actual, expected) < (2e-7 if dtype == torch.float32 else 1e-11)
+            for grad, expected_grad in grads:
+                assert relative_error(grad, expected_grad) < (5e-6 if dtype == torch.float32 else 1e-9)
+                alive = [bool(grad[:, c].any()) for c in range(3)]
+                assert alive == [True, negative == "continue", True]
+    single = case.fused(x[:, 1:2], y[:, 1:2], **options)
+    assert single == 1 if negative == "clamp" else 0.9 < single < 1
+
+
+def test_a_weight_of_zero_clamps_nothing(photo: Callable[[str], Tensor]) -> None:
+    """0 to the power of 0 is 1."""
+    y = photo("astronaut")
+    for dtype in (torch.float32, torch.float64):
+        x = (1 - y).to(dtype).requires_grad_()
+        similarity = ms_ssim(x, y.to(dtype), weights=(0.0, 0.0))
+        assert similarity == reference.ms_ssim(x, y.to(dtype), weights=(0.0, 0.0)) == 1
+        assert torch.count_nonzero(torch.autograd.grad(similarity, x)[0]) == 0
+        assert ms_ssim(x, y.to(dtype), weights=(0.0, 0.5)) == 0
+
+
+def test_clamped_is_what_the_similarity_is_by_default(photo: Callable[[str], Tensor]) -> None:
+    """And the losses go on."""
+    y = grey(photo)
+    assert ms_ssim(1 - y, y) == reference.ms_ssim(1 - y.double(), y.double()) == 0
+    assert 0.9 < MSSSIMLoss("dyadic")(1 - y, y) < 1
+    assert MSSSIMLoss("dyadic", negative="clamp")(1 - y, y) == 1
 
 
 @pytest.mark.parametrize("t", [0.8, 1.0])
@@ -86,5 +128,5 @@ def test_adam_recovers(t: float) -> None:
 
 
 def test_adam_recovers_under_the_reference() -> None:
-    early, late = losses_of_adam(lambda x, y: 1 - reference.ms_ssim(x, y), 1.0)
+    early, late = losses_of_adam(lambda x, y: 1 - reference.ms_ssim(x, y, negative="continue"), 1.0)
     assert early < 0.2 and late < 0.002

@@ -23,6 +23,7 @@ struct Scaling {
 struct Unpooling {
   Scaling scaling;
   Images coarse;
+  OddSide odd_side;
 };
 
 // One set of CPU kernels, compiled for one instruction set. The last two take rows [begin, end) of all

@@ -31,17 +31,27 @@ void scale_rows(const Scaling& p, int64_t begin, int64_t end) {
 template <class T>
 void unpool_rows(const Unpooling& unpooling, int64_t begin, int64_t end) {
   const Scaling& p = unpooling.scaling;
-  const int64_t odd_h = p.height % 2, odd_w = p.width % 2, coarse_width = (p.width + 1) / 2;
+  const Halving down{p.height, unpooling.odd_side}, across{p.width, unpooling.odd_side};
+  const int64_t before = across.zeros(), pairs_end = p.width - (p.width - before) % 2;
   T* buffer = static_cast<T*>(scratch(size_t(2 * p.width + 4) * sizeof(T)));
   T* coarse = buffer + p.width;
   each_row<T>(p, begin, end, buffer, [&](T* __restrict fine, int64_t n, int64_t c, int64_t row, T gain) {
-    read_row<T>(unpooling.coarse, n, c, (row + odd_h) / 2, 0, coarse_width, coarse);
-    if (odd_w) fine[0] = fine[0] * gain + T(0.25) * coarse[0];
-    const T* __restrict source = coarse + odd_w;
-    T* __restrict pairs = fine + odd_w;
-    for (int64_t i = 0; i < p.width / 2; ++i) {
-      pairs[2 * i] = pairs[2 * i] * gain + T(0.25) * source[i];
-      pairs[2 * i + 1] = pairs[2 * i + 1] * gain + T(0.25) * source[i];
+    const T share = T(0.25) * T(down.times(row));
+    if (share == 0) {  // the row that is left out
+      for (int64_t i = 0; i < p.width; ++i) fine[i] *= gain;
+      return;
     }
+    read_row<T>(unpooling.coarse, n, c, down.of(row), 0, across.size(), coarse);
+    if (before) fine[0] = fine[0] * gain + share * coarse[0];
+    const T* __restrict source = coarse + before;
+    T* __restrict pairs = fine + before;
+    for (int64_t i = 0; i < p.width / 2; ++i) {
+      pairs[2 * i] = pairs[2 * i] * gain + share * source[i];
+      pairs[2 * i + 1] = pairs[2 * i + 1] * gain + share * source[i];
+    }
+    if (pairs_end == p.width) return;
+    fine[pairs_end] *= gain;
+    const int64_t times = across.times(pairs_end);
+    if (times > 0) fine[pairs_end] += share * T(times) * coarse[across.of(pairs_end)];
   });
 }

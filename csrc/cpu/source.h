@@ -11,9 +11,9 @@ constexpr int rows_at_a_time = VECTOR_BYTES / 8;  // what the registers hold
 
 // Where the i-th of `count` parts of a side begins. Pairs of rows or columns that the next level of a
 // pyramid joins stay together.
-INLINE int64_t part(int64_t size, int64_t i, int64_t count) {
-  const int64_t at = size * i / count;
-  return i == 0 || i == count ? at : larger(0, at - (at + size) % 2);
+INLINE int64_t part(const Halving<int64_t>& side, int64_t i, int64_t count) {
+  const int64_t at = side.n * i / count;
+  return i == 0 || i == count ? at : larger(0, at - (at + side.zeros()) % 2);
 }
 
 // A strip of columns and a band of rows of one plane, with the margins that its own pixels need; or the same
@@ -48,8 +48,9 @@ struct Tile {
     first_plane = items.group * (item % interleaved + item / interleaved / pieces * interleaved);
     planes = smaller(items.group, items.planes - first_plane);
     const int64_t band = piece / items.strips, strip = piece % items.strips;
-    row0 = part(h, band, items.bands), row1 = part(h, band + 1, items.bands);
-    col0 = part(w, strip, items.strips), col1 = part(w, strip + 1, items.strips);
+    const Halving down{h, p.odd_side}, along{w, p.odd_side};
+    row0 = part(down, band, items.bands), row1 = part(down, band + 1, items.bands);
+    col0 = part(along, strip, items.strips), col1 = part(along, strip + 1, items.strips);
     const int64_t crop = p.padding == Padding::valid ? r : 0;
     top = left = crop, bottom = h - crop, right = w - crop;
     first = larger(top, row0 - margin), end = smaller(bottom, row1 + margin);
@@ -204,14 +205,16 @@ class Source {
     V* const out = ring + row % capacity * 2 * tile.pitch;
     if (direct) return read_direct(row, out);
     const bool own = row >= tile.row0 && row < tile.row1;
-    const bool second = p.next_m.data && (row + tile.h) % 2;
+    const Halving down{tile.h, p.odd_side};
+    const bool second = p.next_m.data && (row + down.zeros()) % 2;
+    const bool joined = own && p.next_m.data && (second || down.times(row) == 2);
     for (int64_t i = 0; i < tile.planes; ++i) {
       T *const m = linear_m[second] + tile.start(i), *const d = linear_d[second] + tile.start(i);
       read_padded(i, row, m, d);
       if (own && !p.l1_windowed && p.l1_weight != 0) sum_pixels(i, d + (tile.col0 - tile.t0));
-      if (own && second) {
-        join_rows(i, row, linear_m, offset_m, p.next_m);
-        join_rows(i, row, linear_d, offset_d, p.next_d);
+      if (joined) {
+        join_rows(i, down.of(row), linear_m[0], linear_m[second], offset_m, p.next_m);
+        join_rows(i, down.of(row), linear_d[0], linear_d[second], offset_d, p.next_d);
       }
     }
     to_segments<T>(linear_m[second], tile.s, out);
@@ -239,21 +242,23 @@ class Source {
     for (int64_t col = w; col < tile.t1; ++col) reflect(col);
   }
 
-  // 2x2 means of the own pixels of the i-th plane's two rows that end with `row`.
-  void join_rows(int64_t i, int64_t row, T* const* linear, V offsets, const Images& next) const {
-    next.dtype == DType::float64 ? join_rows<double>(i, row, linear, offsets, next)
-                                 : join_rows<float>(i, row, linear, offsets, next);
+  // 2x2 means of the own pixels of two rows of the i-th plane, or of one twice: row `row` of the next level.
+  void join_rows(int64_t i, int64_t row, const T* a, const T* b, V offsets, const Images& next) const {
+    next.dtype == DType::float64 ? join_rows<double>(i, row, a, b, offsets, next)
+                                 : join_rows<float>(i, row, a, b, offsets, next);
   }
   template <class To>
-  void join_rows(int64_t i, int64_t row, T* const* linear, V offsets, const Images& next) const {
+  void join_rows(int64_t i, int64_t row, const T* a, const T* b, V offsets, const Images& next) const {
     using Wide = decltype(To{} + T{});
-    const int64_t odd = tile.w % 2, end = (tile.col1 + odd) / 2, shift = tile.start(i) - tile.t0 - odd;
+    const Halving across{tile.w, p.odd_side};
+    const int64_t before = across.zeros(), end = (tile.col1 + before) / 2;
+    const int64_t shift = tile.start(i) - tile.t0 - before;
     const Wide offset = Wide(offsets[i * tile.across]);
-    To* const __restrict out = row_of<To>(next, tile.n(i), tile.c(i), (row + tile.h % 2) / 2).data;
-    const T* const __restrict above = linear[0] + shift;
-    const T* const __restrict below = linear[1] + shift;
-    int64_t k = (tile.col0 + odd) / 2;
-    if (tile.col0 == 0 && odd) {  // a column of zeros before the first
+    To* const __restrict out = row_of<To>(next, tile.n(i), tile.c(i), row).data;
+    const T* const __restrict above = a + shift;
+    const T* const __restrict below = b + shift;
+    int64_t k = (tile.col0 + before) / 2;
+    if (tile.col0 == 0 && before) {  // a column of zeros before the first
       out[0] = To(Wide(0.25) * (Wide(above[1]) + Wide(below[1]) + 2 * offset));
       ++k;
     }
@@ -262,6 +267,8 @@ class Source {
                  second = Wide(below[2 * k]) + Wide(below[2 * k + 1]);
       out[k] = To(Wide(0.25) * (first + second) + offset);
     }
+    if (tile.col1 == tile.w && across.times(tile.w - 1) == 2)  // the last column, twice
+      out[end] = To(Wide(0.5) * (Wide(above[2 * end]) + Wide(below[2 * end])) + offset);
   }
 
   void sum_pixels(int64_t i, const T* d) {

@@ -50,7 +50,8 @@ void gaussian_cuda(const GaussianCall&, void* workspace, void* stream);
 
 // The dyadic form: `finest` is the problem at full resolution (one scale; no maps; plane_sums and gains
 // null), weights[level] on the host. loss = ssim_weight * (1 - prod_j m_j^weights[j]) + l1_weight * l1, the
-// mean over planes. grad_x, grad_y of `finest` get grad_scale * incoming * the gradient of that loss.
+// mean over planes; clamp: a negative m_j is 0, see log_power in windows.h. grad_x, grad_y of `finest` get
+// grad_scale * incoming * the gradient of that loss.
 struct DyadicCall {
   Problem finest;
   const double* weights;  // [levels], on the host
@@ -59,6 +60,7 @@ struct DyadicCall {
   bool per_image;
   double grad_scale;
   Scalars incoming;
+  bool clamp;
 };
 size_t dyadic_workspace(const DyadicCall&);
 void dyadic_cuda(const DyadicCall&, void* workspace, void* stream);

@@ -64,6 +64,7 @@ struct DyadicOptions {
   int64_t window_size;
   std::string padding;
   double data_range, k1, k2, ssim_weight, l1_weight;
+  std::string halving, negative;
   std::string reduction;
 };
 

@@ -225,7 +225,8 @@ void pyramid(const CpuCall& call, const Problem& finest, size_t levels, std::vec
     all[j].log_slopes.clear();
     if (j > 0) {
       Problem& above = all[j - 1].problem;
-      p.height = (above.height + 1) / 2, p.width = (above.width + 1) / 2;
+      p.height = Halving{above.height, p.odd_side}.size();
+      p.width = Halving{above.width, p.odd_side}.size();
       p.l1_weight = 0;
       p.sum_difference = true;
       if (first) {
@@ -242,10 +243,12 @@ void pyramid(const CpuCall& call, const Problem& finest, size_t levels, std::vec
 }
 
 // The losses of the call's planes; their gradients times incoming[plane] * scale in its tensors.
-std::vector<double> dyadic_planes(const CpuCall& call, const std::vector<double>& weights,
-                                  const Windows& windows, const double* incoming, double scale,
-                                  std::vector<Level>& levels) {
-  const Problem finest = call.problem(windows);
+std::vector<double> dyadic_planes(const CpuCall& call, const DyadicOptions& options, const Windows& windows,
+                                  const double* incoming, double scale, std::vector<Level>& levels) {
+  const std::vector<double>& weights = options.weights;
+  const bool clamp = clamps(options.negative);
+  Problem finest = call.problem(windows);
+  finest.odd_side = odd_side_of(options.halving);
   pyramid(call, finest, weights.size(), levels);
   const bool gradient = call.want_x || call.want_y, with_l1 = call.l1_weight != 0;
   const size_t planes = size_t(call.planes());
@@ -266,9 +269,9 @@ std::vector<double> dyadic_planes(const CpuCall& call, const std::vector<double>
     std::fill(gains.begin(), gains.end(), scale * call.ssim_weight / count);
     const auto sums = run_level(levels[j], gradient && !(with_l1 && j == 0));
     for (size_t i = 0; i < planes; ++i) {
-      const LogMean log = log_mean(sums[i][0] / count);
-      logs[i] += weights[j] * log.value;
-      levels[j].log_slopes.push_back(weights[j] * log.slope);
+      const LogPower log = log_power(sums[i][0] / count, weights[j], clamp);
+      logs[i] += log.value;
+      levels[j].log_slopes.push_back(log.slope);
       if (j == 0) losses[i] = call.l1_weight * (sums[i][1] / count);
     }
   }
@@ -292,7 +295,7 @@ std::vector<double> dyadic_planes(const CpuCall& call, const std::vector<double>
       const Problem& p = levels[j].problem;
       const Scaling scaling{p.batch, p.channels, p.height, p.width, images(levels[j].*grad), factors.data()};
       if (j + 1 == levels.size()) return scale_all(scaling);
-      const Unpooling unpooling{scaling, images(levels[j + 1].*grad)};
+      const Unpooling unpooling{scaling, images(levels[j + 1].*grad), p.odd_side};
       parallel(call.planes() * p.height, 16,
                [&](int64_t begin, int64_t end) { cpu_kernels().unpool(unpooling, begin, end); });
     };
@@ -315,13 +318,13 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const DyadicOptions& optio
   std::vector<Level> levels;
   // A large plane goes through all levels while it is in the cache.
   if (call.height * call.width < int64_t(1) << 19) {
-    const auto losses = dyadic_planes(call, options.weights, windows, incoming.data(), scale, levels);
+    const auto losses = dyadic_planes(call, options, windows, incoming.data(), scale, levels);
     return call.results(call.reduced(losses));
   }
   std::vector<double> losses;
   for (int64_t i = 0; i < call.planes(); ++i) {
     const CpuCall plane = call.plane(i / call.channels, i % call.channels);
-    losses.push_back(dyadic_planes(plane, options.weights, windows, &incoming[size_t(i)], scale, levels)[0]);
+    losses.push_back(dyadic_planes(plane, options, windows, &incoming[size_t(i)], scale, levels)[0]);
   }
   return call.results(call.reduced(losses));
 }

@@ -100,10 +100,12 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const DyadicOptions& opti
   if (grad_loss) call.check_incoming(*grad_loss, {});
   DyadicCall todo{};
   todo.finest = call.problem(windows);
+  todo.finest.odd_side = odd_side_of(options.halving);
+  todo.clamp = clamps(options.negative);
   Problem coarsest = todo.finest;
   for (size_t j = 1; j < weights.size(); ++j)
-    coarsest.height = Halving{int(coarsest.height)}.size(),
-    coarsest.width = Halving{int(coarsest.width)}.size();
+    coarsest.height = Halving{coarsest.height, coarsest.odd_side}.size(),
+    coarsest.width = Halving{coarsest.width, coarsest.odd_side}.size();
   output_size(coarsest);
   const CurrentDevice guard(call.x.get_device_index());
   call.make_gradients();

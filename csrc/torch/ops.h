@@ -35,7 +35,7 @@ using GaussianForm = Form<BackendCall, GaussianOptions, std::vector<double>, std
                           std::string, double, double, double, double, double, bool, std::string>;
 template <class BackendCall>
 using DyadicForm = Form<BackendCall, DyadicOptions, std::vector<double>, double, int64_t, std::string, double,
-                        double, double, double, double, std::string>;
+                        double, double, double, double, std::string, std::string, std::string>;
 
 template <class BackendCall, class Library>
 void implement(Library& library) {

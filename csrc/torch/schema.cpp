@@ -15,7 +15,7 @@
   "float k2, float ssim_weight, float l1_weight, bool l1_windowed, str reduction"
 #define DYADIC                                                                     \
   "float[] weights, float sigma, int window_size, str padding, float data_range, " \
-  "float k1, float k2, float ssim_weight, float l1_weight, str reduction"
+  "float k1, float k2, float ssim_weight, float l1_weight, str halving, str negative, str reduction"
 #define FORWARD "(Tensor x, Tensor y, float unit_scale, bool want_x, bool want_y, "
 #define BACKWARD "_backward(Tensor grad_loss, Tensor x, Tensor y, bool want_x, bool want_y, "
 

@@ -119,6 +119,8 @@ struct Options {
   bool per_image = false, l1_windowed = false;
   double l1_weight = 0;
   std::vector<double> weights;  // of the dyadic form, if any
+  OddSide odd_side = OddSide::edge;
+  bool clamp = false;
 };
 
 void run(const std::string& name, const Options& o) {
@@ -143,7 +145,7 @@ void run(const std::string& name, const Options& o) {
   p.padding = o.padding, p.windows = windows.data(), p.scales = windows.count();
   p.luminance = true, p.l1_windowed = o.l1_windowed;
   p.ssim_weight = 0.8, p.l1_weight = o.l1_weight;
-  p.c1 = 1e-4, p.c2 = 9e-4, p.inverse_range = 1;
+  p.c1 = 1e-4, p.c2 = 9e-4, p.inverse_range = 1, p.odd_side = o.odd_side;
   p.x = images_in(x, o.dtype, o.shape, o.layout), p.y = images_in(y, o.dtype, o.shape, o.layout);
   if (want_x) p.grad_x = images_in(grad_x, o.dtype, o.shape, o.layout);
   if (want_y) p.grad_y = images_in(grad_y, o.dtype, o.shape, o.layout);
@@ -151,7 +153,10 @@ void run(const std::string& name, const Options& o) {
 
   Case result(name);
   if (!o.weights.empty()) {
-    const DyadicCall call{p, o.weights.data(), int(o.weights.size()), loss.data(), o.per_image, 64, scalars};
+    DyadicCall call{};
+    call.finest = p, call.weights = o.weights.data(), call.levels = int(o.weights.size());
+    call.loss = loss.data(), call.per_image = o.per_image;
+    call.grad_scale = 64, call.incoming = scalars, call.clamp = o.clamp;
     Buffer workspace(dyadic_workspace(call));
     dyadic_cuda(call, workspace.data(), nullptr);
     check_call(cudaDeviceSynchronize());
@@ -200,6 +205,8 @@ void run_scale(DType dtype, Layout layout) {
 void run_all() {
   const std::vector<std::pair<std::string, Padding>> paddings = {
       {"valid", Padding::valid}, {"zeros", Padding::zeros}, {"reflect", Padding::reflect}};
+  const std::vector<std::pair<std::string, OddSide>> halvings = {
+      {"edge", OddSide::edge}, {"zeros", OddSide::zeros}, {"drop", OddSide::drop}};
   for (const auto& [border, padding] : paddings) {
     Options o;
     o.padding = padding;
@@ -261,6 +268,17 @@ void run_all() {
     o.sigmas = {1.5}, o.sizes = {11}, o.weights = {0.3, 0.3, 0.4};
     o.l1_weight = 0, o.per_image = true, o.shape = {2, 1, 50, 47};
     run("ms_ssim " + border, o);
+    o.sizes = {9}, o.clamp = true;  // by the pool kernel
+    for (const auto& [name, odd_side] : halvings) {
+      o.odd_side = odd_side;
+      run("ms_ssim by pool " + border + " " + name, o);
+    }
+    o.sizes = {11}, o.clamp = false;
+    for (const auto& [name, odd_side] : halvings) {
+      o.odd_side = odd_side;
+      run("ms_ssim " + border + " " + name, o);
+    }
+    o.odd_side = OddSide::edge;
     if (padding != Padding::zeros) continue;
     o.weights = std::vector<double>(6, 1.0 / 6),
     o.shape = {1, 1, 45, 187};  // more levels than one launch makes

@@ -53,7 +53,7 @@ Problem problem(const py::object& x, const py::object& y, const Windows& windows
   const auto size = x.attr("shape").cast<std::vector<int64_t>>();
   Problem p{};
   p.batch = size.at(0), p.channels = size.at(1), p.height = size.at(2), p.width = size.at(3);
-  p.padding = padding_of(padding);
+  p.padding = padding_of(padding), p.odd_side = odd_side_of(option<std::string>(given, "halving", "edge"));
   p.windows = windows.data(), p.scales = windows.count();
   p.luminance = true, p.l1_windowed = option(given, "l1_windowed", true);
   p.ssim_weight = option(given, "ssim_weight", 1.0), p.l1_weight = option(given, "l1_weight", 0.0);
@@ -98,6 +98,7 @@ size_t dyadic(const py::object& x, const py::object& y, const std::vector<double
   call.per_image = option(given, "per_image", false);
   call.grad_scale = option(given, "grad_scale", 1.0);
   call.incoming = scalars(given, "incoming");
+  call.clamp = option(given, "clamp", false);
   return run(&dyadic_workspace, &dyadic_cuda, call);
 }
 

@@ -44,7 +44,7 @@ Pyramid pyramid_in(void* workspace, const DyadicCall& call) {
   int64_t maps = 0;
   for (int j = 0; j < call.levels; ++j) {
     if (j > 0) {
-      p.height = Halving{int(p.height)}.size(), p.width = Halving{int(p.width)}.size();
+      p.height = Halving{p.height, p.odd_side}.size(), p.width = Halving{p.width, p.odd_side}.size();
       p.l1_weight = 0;
       p.sum_difference = true;
       const int64_t bytes = planes * p.height * p.width * element_size(type);
@@ -76,6 +76,7 @@ template <class T>
 void pool(const Similarity& fine, const Problem& coarse, void* offsets, void* stream) {
   PoolParams<T> params{};
   set_problem(fine, Cut{}, params);
+  params.odd_side = coarse.odd_side;
   const int64_t blocks = divided(coarse.height * coarse.width, 256) * coarse.channels;
   for_batches(coarse.batch, blocks, [&](int64_t first, int64_t images) {
     set_images(fine, first, 0, params);
@@ -101,6 +102,7 @@ void combine(const Pyramid& all, const DyadicCall& call, void* stream) {
     params.level_sums[j] = all.levels[j].sums, params.pieces[j] = all.pieces[j];
     params.count[j] = all.count[j], params.weights[j] = call.weights[j];
   }
+  params.odd_side = p.odd_side, params.clamp = call.clamp;
   params.of_ssim = p.ssim_weight, params.of_l1 = p.l1_weight;
   const int64_t averaged = call.per_image ? p.channels : planes;
   const bool folded = averaged <= planes_to_fold;

@@ -21,11 +21,12 @@ template <class T>
 struct PoolParams : KernelParams<T> {
   View m, d;         // out, d less the plane's offset
   T* plane_offsets;  // out, written by the first level
+  OddSide odd_side;
 };
 
 template <class T>
 __global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolParams<T> p) {
-  const Halving down{p.height}, across{p.width};
+  const Halving down{p.height, p.odd_side}, across{p.width, p.odd_side};
   const int64_t size = int64_t(down.size()) * across.size(), blocks_a_plane = (size + 255) / 256;
   const int index = int(blockIdx.x / blocks_a_plane);
   const Plane<T> plane{p, index / p.channels, index % p.channels};
@@ -38,7 +39,8 @@ __global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolP
   T m[4], d[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int from = down.first(row) + i / 2, from_col = across.first(col) + i % 2;
+    const int from = i / 2 ? down.second(row) : down.first(row);
+    const int from_col = i % 2 ? across.second(col) : across.first(col);
     m[i] = 0, d[i] = -offset;
     if (from < 0 || from_col < 0) continue;
     plane.with_pixels(from, from_col, [&](auto* x, auto* y) { m[i] = wide(*x), d[i] = wide(*y); });
@@ -58,6 +60,8 @@ struct CombineParams : KernelParams<T> {
   int64_t pieces[cuda_max_levels];
   double count[cuda_max_levels];  // positions of a plane
   double weights[cuda_max_levels];
+  OddSide odd_side;
+  bool clamp;
   double of_ssim, of_l1;  // weights of the two terms
   // Losses, each the mean of as many planes; every loss_stride-th number of `losses` is one.
   int64_t outputs, planes_an_output;
@@ -105,7 +109,8 @@ __device__ inline void means_of(const CombineParams<T>& p, int64_t first, int pl
 template <class T>
 __device__ inline double log_product(const CombineParams<T>& p, const double* ssim) {  // [levels]
   double logs = 0;
-  for (int level = 0; level < p.levels; ++level) logs += p.weights[level] * log_mean(ssim[level]).value;
+  for (int level = 0; level < p.levels; ++level)
+    logs += log_power(ssim[level], p.weights[level], p.clamp).value;
   return logs;
 }
 
@@ -156,7 +161,7 @@ __global__ void __launch_bounds__(combine_threads)
   T* factors = reinterpret_cast<T*>(l1);  // [levels]; the l1 term's mean has no use here
   if (int(threadIdx.x) < p.levels) {
     const int level = int(threadIdx.x);
-    const double slope = p.weights[level] * log_mean(ssim[level]).slope;
+    const double slope = log_power(ssim[level], p.weights[level], p.clamp).slope;
     factors[level] = T(incoming * exp(log_product(p, ssim)) * slope / double(int64_t(1) << 2 * level));
   }
   __syncthreads();
@@ -176,12 +181,17 @@ __global__ void __launch_bounds__(combine_threads)
       const View fine = of_y ? p.grad_y : p.grad_x;
       if (!fine.data) continue;
       T gradient = fine.template read<T>(plane.image, plane.channel, row0, col0) * factors[0];
+      T share = 1;
       int row = row0, col = col0;
-      Halving down{p.height}, across{p.width};
+      Halving down{p.height, p.odd_side}, across{p.width, p.odd_side};
       for (int level = 1; level < p.levels; ++level) {
+        const int times = down.times(row) * across.times(col);
+        if (times == 0) break;
+        if (times > 1) share *= T(times);
         row = down.of(row), col = across.of(col);
         down.n = down.size(), across.n = across.size();
-        gradient += factors[level] * p.coarse[of_y][level][(int64_t(index) * down.n + row) * across.n + col];
+        const T coarse = p.coarse[of_y][level][(int64_t(index) * down.n + row) * across.n + col];
+        gradient += factors[level] * share * coarse;
       }
       fine.write(gradient + (of_y ? -by_l1 : by_l1), plane.image, plane.channel, row0, col0);
     }

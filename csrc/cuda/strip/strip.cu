@@ -148,9 +148,11 @@ int strip_finest(const Similarity* levels, int count, void* offsets, void* strea
   each_launch(levels, 1, true, [&](const LevelsParams& params, int threads, int64_t first, int64_t blocks) {
     StripParams finest = params.level[0];
     PooledLevels& to = finest.pooled;
-    Halving down{finest.height}, across{finest.width};
+    const OddSide odd_side = levels[0].problem.odd_side;
+    Halving down{finest.height, odd_side}, across{finest.width, odd_side};
+    to.repeats = odd_side == OddSide::edge;
     for (int j = 0; j < pooled_levels; ++j) {
-      to.shift_h |= -down.first(0) << j, to.shift_w |= -across.first(0) << j;
+      to.shift_h |= down.zeros() << j, to.shift_w |= across.zeros() << j;
       down.n = to.height[j] = down.size(), across.n = to.width[j] = across.size();
       if (j >= pooled) continue;
       const Problem& coarse = levels[j + 1].problem;

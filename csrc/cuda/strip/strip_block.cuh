@@ -17,7 +17,8 @@ struct PooledLevels {
   float *m[pooled_levels], *d[pooled_levels];  // out: [planes][height][width] of levels 1, 2, ...
   int height[pooled_levels], width[pooled_levels];
   int count;             // of levels to be written
-  int shift_h, shift_w;  // bit j: the side of level j is odd, its first pixels are padding
+  int shift_h, shift_w;  // bit j: a zero comes before the side of level j
+  bool repeats;          // the last pixel of an odd side
   float* offsets;        // out, see StripParams
 };
 

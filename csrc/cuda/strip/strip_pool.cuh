@@ -1,9 +1,10 @@
 // The dyadic form's coarser levels, made by the blocks of strip.cuh from the rows of the finest one that
 // they have in shared memory anyway.
 //
-// Pooling windows never overlap: with the padding pixel before an odd side, 16 x 16 pixels of the finest
-// level make one of level 4 and all that lies between; call them a cell. Cell k has the rows from 16 k -
-// shift, bit j of shift being 1 where the side of level j is odd. The last cell ends with the image.
+// Pooling windows never overlap: 16 x 16 places make one pixel of level 4 and all that lies between; call
+// them a cell. Cell k has the places from 16 k on, and place i is row i - shift: bit j of shift is 1 where a
+// zero comes before an odd side of level j, and then the last cell ends with the image. Elsewhere the last
+// cell reaches beyond it, and where odd sides repeat their last pixel `pixel_at` says what is there.
 //   rows     a band owns the cells with 16 k in it. Its chunks begin at a multiple of 8 less shift, so that
 //            a chunk is half a cell and the bands need no alignment; up to 17 rows more are read
 //   columns  a strip owns the cells whose first column is in it (the first strip also one that begins
@@ -51,7 +52,8 @@ class StripPool : protected StripBlock {
 
     float one[4] = {};
     const float* from = raw + 12 + col - col0;
-    if (is_own && row >= 0 && col >= 0 && (col - col0) % 2 == 0) {
+    if (is_own && row >= 0 && row + R <= p.height && col >= 0 && col + 2 <= p.width &&
+        (col - col0) % 2 == 0) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float *x = from + 2 * i * raw_pitch, *y = x + R * raw_pitch;
@@ -60,15 +62,17 @@ class StripPool : protected StripBlock {
         one[i] = 0.25f * ((value(x0.v[0], y0.v[0]) + value(x0.v[1], y0.v[1])) +
                           (value(x1.v[0], y1.v[0]) + value(x1.v[1], y1.v[1])));
       }
-    } else if (is_own) {  // padding, or an odd width
+    } else if (is_own && row < p.height) {  // the image's border, or an odd width
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         float v[4];
 #pragma unroll
         for (int u = 0; u < 4; ++u) {
-          const int line = 2 * i + u / 2, at = line * raw_pitch + u % 2;
-          const bool pixel = row + line >= 0 && col + u % 2 >= 0;
-          v[u] = pixel ? value(from[at], from[at + R * raw_pitch]) : -base;
+          const int line = pixel_at(row + 2 * i + u / 2, 3, p.height, to.height);
+          const int column = pixel_at(col + u % 2, 4, p.width, to.width);
+          const bool pixel = line >= 0 && line < p.height && column >= 0 && column < p.width;
+          const float* at = raw + 12 + (line - row) * raw_pitch + column - col0;
+          v[u] = pixel ? value(at[0], at[R * raw_pitch]) : -base;
         }
         one[i] = 0.25f * ((v[0] + v[1]) + (v[2] + v[3]));
       }
@@ -78,13 +82,12 @@ class StripPool : protected StripBlock {
       const int part = (1 << level) - 1;
       int to_row = (row + (to.shift_h & part)) >> level;
       const int to_col = (col + (to.shift_w & part)) >> level;
-      if (!is_own || pair % (1 << (level - 1)) || level > to.count || to_col < 0) return;
+      const int width = to.width[level - 1], height = to.height[level - 1];
+      if (!is_own || pair % (1 << (level - 1)) || level > to.count || to_col < 0 || to_col >= width) return;
       const int64_t index = plane().index();
-      const int width = to.width[level - 1];
-      float* at = (of_d ? to.d[level - 1] : to.m[level - 1]) +
-                  ((index * to.height[level - 1] + to_row) * width + to_col);
+      float* at = (of_d ? to.d[level - 1] : to.m[level - 1]) + ((index * height + to_row) * width + to_col);
       for (int i = 0; i < rows; ++i, ++to_row, at += width) {
-        if (to_row >= 0) *at = v[i];
+        if (to_row >= 0 && to_row < height) *at = v[i];
       }
     };
     write(1, one, 4);
@@ -95,13 +98,25 @@ class StripPool : protected StripBlock {
     write(3, &three, 1);
     float& upper = carried()[thread / 8];  // half of a cell, from one chunk to the next
     const float half = beside(three, 4);
-    const float four = 0.25f * (upper + half);
+    const float four = 0.25f * (upper + (row < p.height ? half : upper));
     if (from_cell & 8) write(4, &four, 1);
     __syncwarp();
     if (pair == 0) upper = half;
   }
 
  private:
+  // The row or column at a place in a cell of 2^levels. Beyond an odd side of level j, half of level j + 1,
+  // the 2^j places repeat those before them. halves: the sizes of levels 1, 2, ...
+  __device__ __forceinline__ int pixel_at(int place, int levels, int size, const int* halves) const {
+    if (!p.pooled.repeats) return place;
+#pragma unroll
+    for (int j = pooled_levels - 1; j >= 0; --j) {
+      if (j >= levels || j >= p.pooled.count) continue;
+      if (place >> j >= (j ? halves[j - 1] : size)) place -= 1 << j;
+    }
+    return place;
+  }
+
   // The sum with the neighbour's.
   __device__ __forceinline__ static float beside(float v, int lanes) {
     return v + __shfl_xor_sync(0xffffffffu, v, lanes);
