@@ -105,6 +105,14 @@ def test_pytorch_msssim_window() -> None:
     ones = torch.full((2, 1, 1, 7), 1 / 7)
     expected = conventions.maps(x, y, math.inf, 3, "valid")[0].mean()
     torch.testing.assert_close(pytorch_msssim.ssim(x, y, 1, win=ones), expected, rtol=1e-12, atol=0)
+    x, y = images(1, 2, 99, 98)
+    levels = []
+    for _ in range(2):
+        levels.append([m.mean((-2, -1)) for m in conventions.maps(x, y, math.inf, 3, "valid")])
+        x, y = conventions.zeros_at_both_ends(x), conventions.zeros_at_both_ends(y)
+    expected = (levels[0][1] ** 0.4 * levels[1][0] ** 0.6).mean()
+    actual = pytorch_msssim.ms_ssim(*images(1, 2, 99, 98), 1, win=ones, weights=[0.4, 0.6])
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
 
 
 def test_sides_of_one_are_squeezed() -> None:

@@ -73,6 +73,7 @@ DEFINITIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "piq, MS-SSIM": levels(conventions.first_repeated),
     "piqa, SSIM": ssim,
     "piqa, MS-SSIM": levels(conventions.last_repeated),
+    "frame-analytics": levels(conventions.dropped),
     "fused-ssim": lambda x, y: ssim(x, y, "zeros"),
     "fused-ssim, valid": ssim,
     "Gaussian splatting": lambda x, y: 0.8 * (x - y).abs() + 0.2 * (1 - ssim(x, y, "zeros")),

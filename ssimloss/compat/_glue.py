@@ -1,7 +1,7 @@
 """What several peers ask for, in terms of ssimloss.ssim: values of each channel, cs, pyramids, windows."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,22 +30,16 @@ def channel_means(x: Tensor, y: Tensor, **options: Any) -> Tensor:
     return functional.ssim(*planes, reduction="none", **options).unflatten(0, x.shape[:2])
 
 
-def product_over_levels(
-    x: Tensor, y: Tensor, weights: Tensor, halve: Callable[[Tensor], Tensor], **options: Any
+def ms_ssim(
+    x: Tensor, y: Tensor, weights: Sequence[float] | Tensor, window: str = "gaussian", **options: Any
 ) -> Tensor:
-    """prod_j max(m_j, 0) ** weights[j], [N, C]: ssimloss.ms_ssim with another way to halve, and a clamp.
-
-    m_j is the mean of cs at level j, of l * cs at the last. Where one is negative the gradient is 0.
+    """ssimloss.ms_ssim, whose windows are Gaussian: one this wide is uniform. Weights in a tensor are looked
+    at: on a device that waits for it.
     """
-    means = []
-    for level in range(1, len(weights) + 1):
-        if level == len(weights):
-            means.append(channel_means(x, y, **options))
-        else:
-            means.append(channel_means(x, y, **options | NO_LUMINANCE))
-            x, y = halve(x), halve(y)
-    clamped = torch.stack(means, -1).relu()
-    return (clamped ** weights.to(clamped)).prod(-1)
+    if window == "uniform":
+        options["sigma"] = 1e9
+    weights = weights.tolist() if isinstance(weights, Tensor) else weights
+    return functional.ms_ssim(x, y, weights=weights, **options)
 
 
 def window_of(kernel: Tensor) -> dict[str, Any]:

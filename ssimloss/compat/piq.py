@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import functional
-from ._glue import NO_LUMINANCE, Module, missing, product_over_levels
+from ._glue import NO_LUMINANCE, Module, channel_means, missing
 
 __all__ = ["MultiScaleSSIMLoss", "SSIMLoss", "multi_scale_ssim", "ssim"]
 
@@ -104,12 +104,25 @@ def multi_scale_ssim(
     else:
         scale_weights = scale_weights / scale_weights.sum()
     options = dict(sigma=kernel_sigma, window_size=kernel_size, data_range=data_range, k1=k1, k2=k2)
-    values = product_over_levels(x, y, scale_weights, _halve, **options)
-    return _reduce(values.mean(1), reduction).to(x.dtype)
+    return _reduce(_product_over_levels(x, y, scale_weights, **options).mean(1), reduction).to(x.dtype)
+
+
+def _product_over_levels(x: Tensor, y: Tensor, weights: Tensor, **options: Any) -> Tensor:
+    """prod_j max(m_j, 0) ** weights[j], [N, C]: ssimloss.ms_ssim, but for the way to halve.
+
+    m_j is the mean of cs at level j, of l * cs at the last. Where one is negative the gradient is 0.
+    """
+    means = []
+    for _ in range(len(weights) - 1):
+        means.append(channel_means(x, y, **options | NO_LUMINANCE))
+        x, y = _halve(x), _halve(y)
+    means.append(channel_means(x, y, **options))
+    clamped = torch.stack(means, -1).relu()
+    return (clamped ** weights.to(clamped)).prod(-1)
 
 
 def _halve(image: Tensor) -> Tensor:
-    """Where either side is odd, a row and a column are repeated before the first."""
+    """Where either side is odd, a row and a column are repeated before the first: not ours to be had."""
     odd = max(image.shape[-2] % 2, image.shape[-1] % 2)
     return F.avg_pool2d(F.pad(image, [odd, 0, odd, 0], mode="replicate"), 2)
 

@@ -7,10 +7,10 @@ waited, unless Python runs with -O. Not served: one and three spatial dimensions
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ._glue import NO_LUMINANCE, Module, channel_means, missing, product_over_levels, window_of
+from . import _glue
+from ._glue import NO_LUMINANCE, Module, channel_means, missing, window_of
 
 __all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
 
@@ -55,11 +55,7 @@ def ms_ssim(
 
 def _ms_ssim(x: Tensor, y: Tensor, weights: Tensor, options: dict) -> Tensor:
     x, y = torch.broadcast_tensors(x, y)
-    return product_over_levels(x, y, weights, _halve, **options).mean(1).to(x.dtype)
-
-
-def _halve(image: Tensor) -> Tensor:
-    return F.avg_pool2d(image, 2, ceil_mode=True)
+    return _glue.ms_ssim(x, y, weights, reduction="none", **options).to(x.dtype)
 
 
 class _Module(Module):

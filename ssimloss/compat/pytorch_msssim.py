@@ -6,16 +6,13 @@ given as `win` are Gaussian or uniform. The window is not rounded to float32 her
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .. import functional
-from ._glue import Module, channel_means, missing, no_volumes, one_number, product_over_levels, window_of
+from .. import functional, reference
+from . import _glue
+from ._glue import Module, channel_means, missing, no_volumes, one_number, window_of
 
 __all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
-
-WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def _images(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,13 +79,8 @@ def ms_ssim(
     least = 16 * (options["window_size"] - 1)
     if min(X.shape[-2:]) <= least:
         raise AssertionError(f"X: expected sides of more than {least}, for 4 halvings, got {list(X.shape)}")
-    weights = torch.as_tensor(WEIGHTS if weights is None else weights, dtype=torch.float64, device=X.device)
-    value = product_over_levels(X, Y, weights, _halve, **options)
-    return (value.mean() if size_average else value.mean(1)).to(X.dtype)
-
-
-def _halve(image: Tensor) -> Tensor:
-    return F.avg_pool2d(image, 2, padding=(image.shape[-2] % 2, image.shape[-1] % 2))
+    options |= dict(halving="zeros", reduction="mean" if size_average else "none")
+    return _glue.ms_ssim(X, Y, reference.WANG_WEIGHTS if weights is None else weights, **options).to(X.dtype)
 
 
 class SSIM(Module):
