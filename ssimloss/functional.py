@@ -7,9 +7,23 @@ data_range   the difference between the largest and the smallest possible value 
 window_size  side of every Gaussian window, odd; None: 2 * int(3.5 * sigma + 0.5) + 1, as scikit-image. At
              most 1023, on CUDA 65.
 padding      "valid": positions where the largest window fits; "zeros": zeros around the images (what
-             fused-ssim calls same); "reflect": the images mirrored, the edge not repeated.
+             fused-ssim calls same); "reflect": the images mirrored, the edge not repeated; "normalized":
+             of a window what lies in the image, its weights scaled to the sum 1.
 reduction    "mean": a scalar; "none": one value an image, [N], a scalar for [C, H, W]; "map": one
              value a position and channel, [N, C, H', W'].
+mask         weights of the pixels in [0, 1]: [N, 1 or C, H, W] or [1 or C, H, W], of bool, uint8 or a float
+             type. Losses take it where they are called. No gradient to it: one that requires it is an error.
+
+Under a mask, means and variances are those under the window times the mask, divided by their sum (normalised
+convolution). A value is sum(mask * map) / sum(mask) over the positions; so is that of an l1 term. A pixel of
+weight 0 is left out whatever it holds, NaN as well, and its gradient is 0; a map is 0 there. Where nothing is
+left, similarities and losses are 0. The zeros of padding="zeros" have the weight of the pixel next to them.
+ms_ssim halves images under the mask, and the mask by its means; a level that keeps no position counts as 1,
+and the mean is over the images and channels that keep some. Weights outside of [0, 1] are an error on the
+CPU; on other devices, in compiled graphs and in transforms they make the loss NaN. A mask of ones is as
+none, on the CPU to the bit. Masks and padding "normalized" are computed in plain torch, in float64: right
+and differentiable any number of times, but many times slower than the kernels, and in many times their
+memory.
 
 The result is float32 for 16-bit images; gradients have the images' dtype. Values outside the data
 range are computed as they are; NaN gives NaN. Bad arguments raise ValueError, other dtypes, layouts and
@@ -36,7 +50,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .images import loss_of
+from .images import similarity_of
 from .options import dyadic_options, gaussian_options, ssim_options
 from .reference import WANG_WEIGHTS, ZHAO_SIGMAS
 
@@ -47,6 +61,7 @@ def ssim(
     x: Tensor,
     y: Tensor,
     *,
+    mask: Tensor | None = None,
     data_range: float = 1.0,
     window: str = "gaussian",
     sigma: float | None = None,
@@ -80,13 +95,14 @@ def ssim(
         padding=padding,
         reduction=reduction,
     )
-    return 1 - loss_of(x, y, options)
+    return similarity_of(x, y, options, mask)
 
 
 def ms_ssim(
     x: Tensor,
     y: Tensor,
     *,
+    mask: Tensor | None = None,
     data_range: float = 1.0,
     sigma: float = 1.5,
     window_size: int | None = None,
@@ -131,13 +147,14 @@ def ms_ssim(
         negative=negative,
         reduction=reduction,
     )
-    return 1 - loss_of(x, y, options)
+    return similarity_of(x, y, options, mask)
 
 
 def ms_ssim_gaussian(
     x: Tensor,
     y: Tensor,
     *,
+    mask: Tensor | None = None,
     data_range: float = 1.0,
     sigmas: Sequence[float] = ZHAO_SIGMAS,
     window_size: int | None = None,
@@ -155,7 +172,7 @@ def ms_ssim_gaussian(
     Shapes, options and errors: see ssimloss.functional. By default images of 57x57 pixels and more.
     """
     options = gaussian_options(sigmas, window_size, padding, data_range, k1, k2, reduction=reduction)
-    return 1 - loss_of(x, y, options)
+    return similarity_of(x, y, options, mask)
 
 
 NO_SCRIPT = (

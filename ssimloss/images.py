@@ -7,7 +7,10 @@ from torch import Tensor
 
 from . import _C, recompute
 from .autograd import fused_loss
+from .masks import check_mask
+from .ops import loss_dtype
 from .options import Dyadic, Options
+from .reference import of_identical
 from .warn import warn_once
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -16,14 +19,32 @@ MAX_CUDA_LEVELS = 16  # of the dyadic form
 CUDA_INSIDE = bool(_C.cuda_architectures())  # a constant: torch.compile cannot trace the call
 
 
-def loss_of(x: Tensor, y: Tensor, options: Options) -> Tensor:
+def loss_of(x: Tensor, y: Tensor, options: Options, mask: Tensor | None = None) -> Tensor:
     """The loss with checked options: checks the images, adds and takes away the batch dimension."""
+    return _computed(x, y, options, mask, similarity=False)
+
+
+def similarity_of(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> Tensor:
+    """That of identical images, 1 (0 where a mask leaves nothing), less the loss."""
+    return _computed(x, y, options, mask, similarity=True)
+
+
+def _computed(x: Tensor, y: Tensor, options: Options, mask: Tensor | None, similarity: bool) -> Tensor:
     x, y = check_images(x, y, options)
-    compute = fused_loss if has_kernels(x.device) else plain_loss
-    if x.dim() == 4:
-        return compute(x, y, options)
-    loss = compute(x.unsqueeze(0), y.unsqueeze(0), options)
-    return loss if options.reduction == "mean" else loss.squeeze(0)
+    if mask is not None:
+        mask = check_mask(mask, x)
+    is_batch = x.dim() == 4
+    if not is_batch:
+        x, y = x.unsqueeze(0), y.unsqueeze(0)
+    if mask is None and options.padding != "normalized" and has_kernels(x.device):
+        value = fused_loss(x, y, options)
+    else:
+        value = plain_loss(x, y, options, mask)
+    if similarity:
+        kept = None if mask is None else (mask != 0).to(value.dtype)
+        radius = options.largest_window // 2
+        value = of_identical(x, kept, options.padding, radius, options.reduction) - value
+    return value if is_batch or options.reduction == "mean" else value.squeeze(0)
 
 
 def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor]:
@@ -59,17 +80,22 @@ def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor
     return x, y
 
 
-def plain_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
-    """On a device that no kernels are written for: by reference.py, in float32 (it may have no float64)."""
-    if not torch.compiler.is_compiling():
-        warn_once(
-            f"no kernels for {x.device.type}: computed in plain torch, many times slower, in more memory, "
-            "and with fewer right digits where x and y are alike"
-        )
-    dtype, kind = torch.promote_types(x.dtype, torch.float32), x.device.type
+def plain_loss(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> Tensor:
+    """By reference.py: under a mask, and on a device that no kernels are written for.
+
+    Such a device may have no float64: there it is float32.
+    """
+    kind, dtype = x.device.type, torch.float64
+    if not has_kernels(x.device):
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        if not torch.compiler.is_compiling():
+            warn_once(
+                f"no kernels for {kind}: computed in plain torch, many times slower, in more memory, "
+                "and with fewer right digits"
+            )
     # Autocast would convolve squares in 16 bits.
     with torch.autocast(kind, enabled=False) if under_autocast(kind) else nullcontext():
-        return recompute.loss(x.to(dtype), y.to(dtype), options)
+        return recompute.loss(x.to(dtype), y.to(dtype), options, mask).to(loss_dtype(x))
 
 
 def under_autocast(kind: str) -> bool:
@@ -102,7 +128,7 @@ def check_size(x: Tensor, options: Options) -> None:
     """The window must fit, in the dyadic form into the coarsest level."""
     levels = len(options.weights) if isinstance(options, Dyadic) else 1
     window, height, width = options.largest_window, *x.shape[-2:]
-    coarsest = {"valid": window, "zeros": 1, "reflect": window // 2 + 1}[options.padding]
+    coarsest = {"valid": window, "reflect": window // 2 + 1}.get(options.padding, 1)
     least = (coarsest - 1) * 2 ** (levels - 1) + 1  # a level is half the one before, rounded up
     if isinstance(options, Dyadic) and options.halving == "drop":
         least = coarsest * 2 ** (levels - 1)  # rounded down
@@ -111,7 +137,7 @@ def check_size(x: Tensor, options: Options) -> None:
         advice = ""
         if width <= 4 < x.shape[-3]:
             advice = f"; {channels_last_question(x)}"
-        elif options.padding != "zeros":
+        elif options.padding in ("valid", "reflect"):
             advice = "; a smaller window_size or padding='zeros' takes smaller images"
             advice += "; so do fewer weights" if levels > 1 else ""
         raise ValueError(

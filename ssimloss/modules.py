@@ -1,4 +1,4 @@
-"""Losses: 0 for identical images, lower is better. Shapes, options and errors: see ssimloss.functional."""
+"""Losses: 0 for identical images, lower is better. Shapes, options, errors: see ssimloss.functional."""
 
 from collections.abc import Sequence
 
@@ -19,9 +19,12 @@ class _Loss(nn.Module):
         self.options = options
         self._own = own  # the module's own arguments, which the options hold in another form
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of x (restored) and y (truth), [N, C, H, W] or [C, H, W]."""
-        return loss_of(x, y, self.options)
+    def forward(self, x: Tensor, y: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """The loss of x (restored) and y (truth), [N, C, H, W] or [C, H, W].
+
+        mask  weights of the pixels in [0, 1]: see ssimloss.functional.
+        """
+        return loss_of(x, y, self.options, mask)
 
     def __prepare_scriptable__(self) -> None:
         raise RuntimeError(NO_SCRIPT)

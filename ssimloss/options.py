@@ -12,7 +12,7 @@ from . import _C  # noqa: F401  (loading it registers the operators)
 from .reference import WANG_WEIGHTS, ZHAO_SIGMAS, radius_of
 
 WINDOWS = ("gaussian", "uniform")
-PADDINGS = ("valid", "zeros", "reflect")
+PADDINGS = ("valid", "zeros", "reflect", "normalized")
 REDUCTIONS = ("mean", "none", "map")
 MULTISCALES = ("gaussian", "dyadic")
 HALVINGS = ("edge", "zeros", "drop")

@@ -1,8 +1,8 @@
 """A loss by the formulas of reference.py, in plain torch: for what the kernels do not give. Slow.
 
 They give a value and its first derivative, on the CPU and on CUDA. Derivatives of second order and in forward
-mode are computed here in float64, as these formulas lose the digits that the kernels keep; and everything on
-other devices.
+mode are computed here in float64, as these formulas lose the digits that the kernels keep; and everything
+under a mask, with padding "normalized" and on other devices.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,15 @@ Tensors = tuple[Tensor, ...]
 Wants = tuple[bool, bool]
 
 
-def loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
+def loss(x: Tensor, y: Tensor, options: Options, mask: Tensor | None = None) -> Tensor:
     """The loss of x, y [N, C, H, W] in their dtype, which torch can differentiate any number of times."""
+    padding, reduction, radius = options.padding, options.reduction, options.largest_window // 2
+    x, y, mask = reference.kept_pixels(x, y, mask, padding)
     if isinstance(options, Gaussian) and not options.sigmas:
-        return options.l1_weight / options.data_range * reference.l1_loss(x, y, reduction=options.reduction)
+        l1 = reference.l1_loss(x, y, reduction=reduction, mask=mask)
+        return options.l1_weight / options.data_range * l1
     common: dict[str, Any] = dict(data_range=options.data_range, k1=options.k1, k2=options.k2)
-    common |= dict(padding=options.padding, reduction=options.reduction)
+    common |= dict(padding=padding, reduction=reduction, mask=mask)
     if isinstance(options, Dyadic):
         sigma, size = options.sigma, options.window_size
         common |= dict(weights=options.weights, halving=options.halving, negative=options.negative)
@@ -32,15 +35,15 @@ def loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
         sigma, size = options.sigmas[-1], options.window_sizes[-1]
         given = size if len({*options.window_sizes}) == 1 else None  # else each from its sigma
         similarity = reference.ms_ssim_gaussian(x, y, sigmas=options.sigmas, window_size=given, **common)
+    of_identical = reference.of_identical(x, mask, padding, radius, reduction)
+    dissimilarity = options.ssim_weight * (of_identical - similarity)
     if options.l1_weight == 0:
-        return options.ssim_weight * (1 - similarity)
-    l1, radius = (x - y).abs() / options.data_range, size // 2
+        return dissimilarity
     if isinstance(options, Dyadic) or options.l1_windowed:
-        l1 = reference.blur(l1, sigma, radius, options.padding, radius)
-    elif options.padding == "valid" and options.reduction == "map":
-        l1 = l1[..., radius : l1.shape[-2] - radius, radius : l1.shape[-1] - radius]
-    l1 = reference.reduce(l1, options.reduction)
-    return options.ssim_weight * (1 - similarity) + options.l1_weight * l1
+        l1 = reference.windowed_l1(x, y, mask, sigma, radius, padding, radius, reduction)
+    else:
+        l1 = reference.pixel_l1(x, y, mask, padding, radius, reduction)
+    return dissimilarity + options.l1_weight / options.data_range * l1
 
 
 def widened(x: Tensor, y: Tensor, options: Options) -> Tensor:

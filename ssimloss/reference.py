@@ -1,7 +1,9 @@
 """The specification: every function of this package in plain torch, for float64 and for readers.
 
 Slow and memory-hungry on purpose; the kernels compute the same numbers from better-conditioned
-formulas (csrc/ssim_math.h). x is the restored image, y the truth, both [N, C, H, W].
+formulas (csrc/ssim_math.h). x is the restored image, y the truth, both [N, C, H, W]. A mask holds weights
+in [0, 1], [N or 1, C or 1, H, W]: statistics are those of the window's weights times the mask's, divided by
+their sum (normalised convolution), and so is every mean over positions. `kept_pixels` prepares the three.
 
 [1] Wang et al., "Image quality assessment", IEEE TIP 2004, doi:10.1109/TIP.2003.819861
 [2] Wang et al., "Multiscale structural similarity", Asilomar 2003, doi:10.1109/ACSSC.2003.1292216
@@ -10,7 +12,7 @@ formulas (csrc/ssim_math.h). x is the restored image, y the truth, both [N, C, H
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,17 +37,56 @@ def gaussian(sigma: float, radius: int) -> Tensor:
 
 
 def blur(image: Tensor, sigma: float, radius: int, padding: str, largest: int) -> Tensor:
-    """G_sigma * image; "valid" keeps the positions where a window of radius `largest` fits."""
+    """G_sigma * image; "valid" keeps the positions where a window of radius `largest` fits.
+
+    Around the image lie zeros, or mirrored pixels ("reflect"), or the outermost ones repeated ("replicate").
+    """
     channels = image.shape[1]
     if padding == "valid":
-        crop = largest - radius
-        image = image[..., crop : image.shape[-2] - crop, crop : image.shape[-1] - crop]
+        image = at_positions(image, padding, largest - radius)
     elif radius > 0:
-        mode = "reflect" if padding == "reflect" else "constant"
+        mode = padding if padding in ("reflect", "replicate") else "constant"
         image = F.pad(image, [radius] * 4, mode=mode)
     window = gaussian(sigma, radius).to(image).expand(channels, 1, 1, -1)
     image = F.conv2d(image, window, groups=channels)
     return F.conv2d(image, window.transpose(-1, -2), groups=channels)
+
+
+def at_positions(image: Tensor, padding: str, radius: int) -> Tensor:
+    """The image at the positions, those where a window of this radius fits for "valid"."""
+    crop = radius if padding == "valid" else 0
+    return image[..., crop : image.shape[-2] - crop, crop : image.shape[-1] - crop]
+
+
+def kept_pixels(
+    x: Tensor, y: Tensor, mask: Tensor | None, padding: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """x and y with 0 where the mask is 0, whatever was there, and the mask in their dtype.
+
+    A weight outside of [0, 1] becomes NaN. Padding "normalized" is a mask of ones with zeros around it.
+    """
+    if mask is None:
+        return x, y, x.new_ones(1, 1, *x.shape[-2:]) if padding == "normalized" else None
+    mask = mask.to(x.dtype)
+    mask = torch.where((mask >= 0) & (mask <= 1), mask, torch.nan)
+    return x.masked_fill(mask == 0, 0), y.masked_fill(mask == 0, 0), mask
+
+
+def windowed_mean(
+    mask: Tensor | None, sigma: float, radius: int, padding: str, largest: int
+) -> Callable[[Tensor], Tensor]:
+    """image -> G * image, under a mask G * (mask image) / (G * mask), or 0 at positions of weight 0."""
+    if mask is None:
+        return lambda image: blur(image, sigma, radius, padding, largest)
+    # Zeros that padding adds have the weight of the pixel next to them.
+    weight = blur(mask, sigma, radius, "replicate" if padding == "zeros" else padding, largest)
+    left_out = at_positions(mask, padding, largest) == 0
+    weight = weight.masked_fill(left_out, 1)
+
+    def mean(image: Tensor) -> Tensor:
+        return (blur(mask * image, sigma, radius, padding, largest) / weight).masked_fill(left_out, 0)
+
+    return mean
 
 
 def luminance_and_contrast_structure(
@@ -58,31 +99,50 @@ def luminance_and_contrast_structure(
     padding: str,
     largest: int,
     sample_covariance: bool = False,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The maps l(p) and cs(p): [1] equations 6 and 13 (its c3 = c2/2), [3] equation 5.
 
+    With d = x - y the numerators 2 mu_x mu_y + c1 and 2 sigma_xy + c2 are the denominators less mu_d^2 and
+    sigma_dd: written so, images that are nearly alike keep their digits.
+
     sample_covariance: variances and covariance are unbiased estimates, n / (n - 1) times the means.
     """
-
-    def mean(image: Tensor) -> Tensor:
-        return blur(image, sigma, radius, padding, largest)
-
-    mu_x, mu_y = mean(x), mean(y)
+    mean = windowed_mean(mask, sigma, radius, padding, largest)
+    d = x - y
+    mu_x, mu_y, mu_d = mean(x), mean(y), mean(d)
     sigma_xx, sigma_yy = mean(x * x) - mu_x**2, mean(y * y) - mu_y**2
-    sigma_xy = mean(x * y) - mu_x * mu_y
+    sigma_dd = mean(d * d) - mu_d**2
     if sample_covariance:
         n = (2 * radius + 1) ** 2
-        sigma_xx, sigma_yy, sigma_xy = (s * n / (n - 1) for s in (sigma_xx, sigma_yy, sigma_xy))
-    l_map = (2 * mu_x * mu_y + c1) / (mu_x**2 + mu_y**2 + c1)
-    cs_map = (2 * sigma_xy + c2) / (sigma_xx + sigma_yy + c2)
+        sigma_xx, sigma_yy, sigma_dd = (s * n / (n - 1) for s in (sigma_xx, sigma_yy, sigma_dd))
+    l_map = 1 - mu_d**2 / (mu_x**2 + mu_y**2 + c1)
+    cs_map = 1 - sigma_dd / (sigma_xx + sigma_yy + c2)
     return l_map, cs_map
 
 
-def reduce(loss_map: Tensor, reduction: str) -> Tensor:
-    """ "mean": a scalar; "none": one value an image, [N]; "map": as it is, [N, C, H', W']."""
+def reduce(loss_map: Tensor, reduction: str, mask: Tensor | None = None) -> Tensor:
+    """ "mean": a scalar; "none": one value an image, [N]; "map": as it is, [N, C, H', W'].
+
+    The mask has the map's height and width. Where it is 0 a map is 0, and a mean of nothing is 0.
+    """
+    if mask is not None:
+        mask = mask * torch.ones_like(loss_map)  # laid out as the map, or the sums were rounded differently
+        loss_map = loss_map.masked_fill(mask == 0, 0)
     if reduction == "map":
         return loss_map
-    return loss_map.mean() if reduction == "mean" else loss_map.flatten(1).mean(1)
+    if mask is None:
+        return loss_map.mean() if reduction == "mean" else loss_map.flatten(1).mean(1)
+    total, weight = (t.sum() if reduction == "mean" else t.flatten(1).sum(1) for t in (mask * loss_map, mask))
+    return total / weight.masked_fill(weight == 0, 1)
+
+
+def of_identical(x: Tensor, mask: Tensor | None, padding: str, radius: int, reduction: str) -> Tensor | float:
+    """The similarity of identical images: 1, but 0 where a mask leaves nothing."""
+    if mask is None:
+        return 1.0
+    ones = torch.ones_like(at_positions(x, padding, radius))
+    return reduce(ones, reduction, at_positions(mask, padding, radius))
 
 
 def ms_ssim_gaussian(
@@ -97,19 +157,21 @@ def ms_ssim_gaussian(
     padding: str = "valid",
     reduction: str = "mean",
     sample_covariance: bool = False,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """l_M(p) * prod_j cs_j(p), all scales at full resolution: [3] equation 9, exponents one."""
+    x, y, mask = kept_pixels(x, y, mask, padding)
     c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
     radii = [radius_of(sigma, window_size) for sigma in sigmas]
     largest = sigmas.index(max(sigmas))
     similarity: Tensor | float = 1.0
     for j, (sigma, radius) in enumerate(zip(sigmas, radii, strict=True)):
         l_map, cs_map = luminance_and_contrast_structure(
-            x, y, sigma, radius, c1, c2, padding, max(radii), sample_covariance
+            x, y, sigma, radius, c1, c2, padding, max(radii), sample_covariance, mask
         )
         similarity = similarity * cs_map * (l_map if j == largest else 1.0)
     assert isinstance(similarity, Tensor)
-    return reduce(similarity, reduction)
+    return reduce(similarity, reduction, None if mask is None else at_positions(mask, padding, max(radii)))
 
 
 def one_window(window: str, sigma: float | None, size: int | None) -> tuple[float, int | None]:
@@ -146,6 +208,17 @@ def halve(image: Tensor, halving: str = "edge") -> Tensor:
     return F.avg_pool2d(image, 2)
 
 
+def halve_under(mask: Tensor, halving: str, *images: Tensor) -> tuple[Tensor, ...]:
+    """The images' 2x2 means under the mask, and last the mask's own: a zero weighs as the pixel behind it."""
+    weights = mask
+    if halving == "zeros":
+        height, width = mask.shape[-2:]
+        weights = F.pad(mask, [width % 2, 0, height % 2, 0], mode="replicate")
+    weight = halve(weights, halving)
+    divisor = weight.masked_fill(weight == 0, 1)
+    return *(halve(mask * image, halving) / divisor for image in images), weight
+
+
 def continued(m: Tensor) -> Tensor:
     """m, and below KNEE the hyperbola of the same value and slope there: positive however negative m is."""
     above = m > KNEE
@@ -174,20 +247,61 @@ def ms_ssim(
     k2: float = 0.03,
     padding: str = "valid",
     reduction: str = "mean",
+    mask: Tensor | None = None,
 ) -> Tensor:
-    """prod_j m_j^w_j per image and channel, m_j the mean of cs (of l*cs at the last level): [2]."""
+    """prod_j m_j^w_j per image and channel, m_j the mean of cs (of l*cs at the last level): [2].
+
+    A level of which a mask leaves no position counts as 1; images and channels without any are left out.
+    """
+    x, y, mask = kept_pixels(x, y, mask, padding)
+    kept = None
     c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
     radius = radius_of(sigma, window_size)
     log_similarity: Tensor | float = 0.0
     for level, weight in enumerate(weights):
-        l_map, cs_map = luminance_and_contrast_structure(x, y, sigma, radius, c1, c2, padding, radius)
+        l_map, cs_map = luminance_and_contrast_structure(
+            x, y, sigma, radius, c1, c2, padding, radius, mask=mask
+        )
         last = level == len(weights) - 1
-        m = (l_map * cs_map if last else cs_map).mean((-2, -1))  # [N, C]
+        similarity = l_map * cs_map if last else cs_map
+        if mask is None:
+            m = similarity.mean((-2, -1))  # [N, C]
+        else:
+            at = at_positions(mask, padding, radius)
+            total = at.sum((-2, -1))
+            m = 1 - (at * (1 - similarity)).sum((-2, -1)) / total.masked_fill(total == 0, 1)
+            kept = (total != 0).to(m) if kept is None else kept
         log_similarity = log_similarity + log_power(m, weight, negative)
-        if not last:
+        if last:
+            break
+        if mask is None:
             x, y = halve(x, halving), halve(y, halving)
+        else:
+            x, y, mask = halve_under(mask, halving, x, y)
     assert isinstance(log_similarity, Tensor)
-    return reduce(log_similarity.exp(), reduction)
+    return reduce(log_similarity.exp(), reduction, kept)
+
+
+def windowed_l1(
+    x: Tensor,
+    y: Tensor,
+    mask: Tensor | None,
+    sigma: float,
+    radius: int,
+    padding: str,
+    largest: int,
+    reduction: str,
+) -> Tensor:
+    """G_sigma * abs(x - y), reduced."""
+    l1 = windowed_mean(mask, sigma, radius, padding, largest)((x - y).abs())
+    return reduce(l1, reduction, None if mask is None else at_positions(mask, padding, largest))
+
+
+def pixel_l1(x: Tensor, y: Tensor, mask: Tensor | None, padding: str, radius: int, reduction: str) -> Tensor:
+    """abs(x - y) reduced over all pixels, whatever the padding; a "map" has only the positions."""
+    crop = radius if reduction == "map" else 0
+    l1 = at_positions((x - y).abs(), padding, crop)
+    return reduce(l1, reduction, None if mask is None else at_positions(mask, padding, crop))
 
 
 def mix_loss(
@@ -206,11 +320,12 @@ def mix_loss(
     window_size: int | None = None,
     padding: str = "valid",
     reduction: str = "mean",
+    mask: Tensor | None = None,
     **constants,
 ) -> Tensor:
     """alpha * (1 - MS-SSIM) + (1 - alpha) * G_sigma_M * l1: [3] equation 14."""
     common: dict[str, Any] = dict(data_range=data_range, window_size=window_size, padding=padding)
-    common |= dict(reduction=reduction, **constants)
+    common |= dict(reduction=reduction, mask=mask, **constants)
     if multiscale == "gaussian":
         similarity = ms_ssim_gaussian(x, y, sigmas=sigmas, **common)
         largest_sigma = max(sigmas)
@@ -221,13 +336,15 @@ def mix_loss(
         largest_sigma = sigma
         largest = radius_of(sigma, window_size)
     radius = radius_of(largest_sigma, window_size)
-    l1 = blur((x - y).abs() * (l1_range / data_range), largest_sigma, radius, padding, largest)
-    return alpha * (1 - similarity) + (1 - alpha) * reduce(l1, reduction)
+    x, y, mask = kept_pixels(x, y, mask, padding)
+    l1 = windowed_l1(x, y, mask, largest_sigma, radius, padding, largest, reduction) * (l1_range / data_range)
+    return alpha * (of_identical(x, mask, padding, largest, reduction) - similarity) + (1 - alpha) * l1
 
 
-def l1_loss(x: Tensor, y: Tensor, *, reduction: str = "mean") -> Tensor:
+def l1_loss(x: Tensor, y: Tensor, *, reduction: str = "mean", mask: Tensor | None = None) -> Tensor:
     """abs(x - y), in the images' own units."""
-    return reduce((x - y).abs(), reduction)
+    x, y, mask = kept_pixels(x, y, mask, "zeros")
+    return reduce((x - y).abs(), reduction, mask)
 
 
 def l1_ssim_loss(
@@ -240,13 +357,14 @@ def l1_ssim_loss(
     window_size: int | None = None,
     padding: str = "zeros",
     reduction: str = "mean",
+    mask: Tensor | None = None,
     **options,
 ) -> Tensor:
     """(1 - w) * l1 + w * (1 - SSIM), Kerbl et al. 2023, doi:10.1145/3592433, equation 7."""
-    l1 = (x - y).abs()
-    if reduction == "map" and padding == "valid":
-        radius = radius_of(*one_window(window, sigma, window_size))
-        l1 = l1[..., radius : l1.shape[-2] - radius, radius : l1.shape[-1] - radius]
-    options |= dict(window=window, sigma=sigma, window_size=window_size)
+    radius = radius_of(*one_window(window, sigma, window_size))
+    options |= dict(window=window, sigma=sigma, window_size=window_size, mask=mask)
     similarity = ssim(x, y, padding=padding, reduction=reduction, **options)
-    return (1 - ssim_weight) * reduce(l1, reduction) + ssim_weight * (1 - similarity)
+    x, y, mask = kept_pixels(x, y, mask, padding)
+    l1 = pixel_l1(x, y, mask, padding, radius, reduction)
+    dissimilarity = of_identical(x, mask, padding, radius, reduction) - similarity
+    return (1 - ssim_weight) * l1 + ssim_weight * dissimilarity

@@ -54,8 +54,10 @@ def l1(reduction: str = "mean", **of_windows) -> L1Loss:
     return L1Loss(reduction=reduction)
 
 
-def l1_spec(x: Tensor, y: Tensor, reduction: str = "mean", **of_windows) -> Tensor:
-    return reference.l1_loss(x, y, reduction=reduction)
+def l1_spec(
+    x: Tensor, y: Tensor, reduction: str = "mean", mask: Tensor | None = None, **of_windows
+) -> Tensor:
+    return reference.l1_loss(x, y, reduction=reduction, mask=mask)
 
 
 def ms_ssim_loss(x: Tensor, y: Tensor, negative: str = "continue", **options) -> Tensor:

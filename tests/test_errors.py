@@ -62,7 +62,7 @@ def test_images(function: Callable, x, y, error: type, message: str) -> None:
         function(x, y, **options)
 
 
-PADDING = r"padding: expected one of 'valid', 'zeros', 'reflect', got 'same'"
+PADDING = r"padding: expected one of 'valid', 'zeros', 'reflect', 'normalized', got 'same'"
 REDUCTION = r"reduction: expected one of 'mean', 'none', 'map', got 'sum'"
 ODD = r"window_size: expected an odd positive integer or None, got "
 NO_MAP = r"reduction: expected 'mean' or 'none' for the dyadic form, got 'map'"

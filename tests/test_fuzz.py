@@ -56,6 +56,7 @@ def luminance_and_contrast_structure(
     padding: str,
     largest: int,
     sample_covariance: bool = False,
+    mask: None = None,
 ) -> tuple[Tensor, Tensor]:
     """As reference's, from differences: E[x^2] - E[x]^2 of an image around 1e9 is noise even in float64."""
     if padding == "valid":

@@ -1,0 +1,56 @@
+"""What is checked of a mask, and its batch dimension."""
+
+import torch
+from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+
+from . import torch_private
+
+DTYPES = (torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_mask(mask: Tensor, x: Tensor) -> Tensor | None:
+    """The mask as [N or 1, C or 1, H, W]; None where all weights are seen to be 1.
+
+    Weights are looked at on the CPU alone, outside of compiled graphs and transforms: elsewhere that would
+    have to wait for them, or they are not there. There one that is not in [0, 1] makes the loss NaN.
+    """
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask: expected a torch.Tensor, got {type(mask).__name__}")
+    if mask.layout != torch.strided:
+        raise TypeError(f"mask: expected layout torch.strided, got {mask.layout}")
+    if mask.dtype not in DTYPES:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        raise TypeError(f"mask: expected dtype {names}, got {mask.dtype}")
+    if mask.device != x.device:
+        raise ValueError(f"mask: expected the device of x, {x.device}, got {mask.device}")
+    channels, *sides = x.shape[-3:]
+    allowed = [[c, *sides] for c in (1, channels)]
+    if x.dim() == 4:
+        allowed += [[len(x), *shape] for shape in allowed]
+    if list(mask.shape) not in allowed:
+        one_or_all = f"{'1' if channels == 1 else f'1 or {channels}'}, {sides[0]}, {sides[1]}]"
+        expected = f"[{one_or_all}" + (f" or [{len(x)}, {one_or_all}" if x.dim() == 4 else "")
+        raise ValueError(f"mask: expected shape {expected}, got {list(mask.shape)}")
+    wants_gradient = mask.requires_grad and torch.is_grad_enabled()
+    if wants_gradient or unpack_dual(mask).tangent is not None:
+        raise ValueError("mask: expected one that requires no gradient, as none is computed; mask.detach()")
+    if mask.dim() == 3:
+        mask = mask.unsqueeze(0)
+    return None if _can_look_at(mask) and _all_ones(mask) else mask
+
+
+def _can_look_at(mask: Tensor) -> bool:
+    if torch.compiler.is_compiling() or mask.device.type != "cpu" or mask.numel() == 0:
+        return False
+    return type(mask) is Tensor and not torch_private.transforms_active()
+
+
+def _all_ones(mask: Tensor) -> bool:
+    """An error where a weight is not in [0, 1]."""
+    if mask.dtype == torch.bool:
+        return bool(mask.all())
+    least, largest = (bound.item() for bound in mask.aminmax())
+    if not 0 <= least <= largest <= 1:
+        raise ValueError(f"mask: expected weights in [0, 1], got values from {least} to {largest}")
+    return least == 1
