@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from cases import (
     CASES,
     Case,
+    every_halving,
     every_loss,
     every_reduction,
     pair,
@@ -64,6 +65,23 @@ def test_against_the_windows_own_pixels(name: str, padding: str, shape: tuple[in
         for grad, expected_grad in zip(grads, expected_grads, strict=True):
             assert relative_error(grad, expected_grad) < 1e-11
             assert torch.count_nonzero(grad[mask.expand_as(x) == 0]) == 0
+
+
+@every_halving
+@pytest.mark.parametrize("name", ["ms_ssim", "mix_dyadic"])
+def test_odd_sides(name: str, halving: str) -> None:
+    """Two halvings, each of an odd side."""
+    x, y = pair(2, 2, 23, 27, dtype=torch.float64)
+    mask = weights(2, 1, 23, 27)
+    mask[..., -1, :] = 0.5
+    mask[..., -2:] = 0.25
+    options = dict(window_size=3, weights=(0.4, 0.3, 0.3), halving=halving)
+    expected, expected_grads = value_and_gradients(
+        lambda x, y, **o: masked.LOSSES[name](x, y, mask, **o), x, y, **options
+    )
+    actual, grads = value_and_gradients(under(CASES[name], mask), x, y, **options)
+    assert relative_error(actual, expected) < 1e-11
+    assert all(relative_error(*g) < 1e-11 for g in zip(grads, expected_grads, strict=True))
 
 
 @every_border
