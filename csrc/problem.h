@@ -51,7 +51,10 @@ struct Problem {
   // to 2, would otherwise cost the digits of its variation.
   Images next_m, next_d;
   Images loss_map;     // out: loss(p), [batch, channels, height', width']; or absent
-  double* plane_sums;  // out: the sums of ssim and l1 terms, [planes][bands * strips][2]; or null
+  double* plane_sums;  // out: the sums of ssim and l1 terms, [planes][Items::pieces][2], on the CPU alone
+  // Out: not 0 where float32 would lose the gradient's digits, which are to be done in double;
+  // [planes][strips], on the CPU alone.
+  unsigned char* beyond_float32;
 
   // Gradient of sum_p gain(p) * loss(p), gain(p) = the incoming map * the plane's gain.
   Images grad_x, grad_y;  // out; or absent. No kernels give grad_y alone: swap x and y.

@@ -248,6 +248,32 @@ def test_same_bits_for_any_number_of_threads(name: str, dtype: torch.dtype) -> N
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("height", [300, 301])
+@every_padding
+@pytest.mark.parametrize("name", ["mix", "ssim", "mix_dyadic"])
+def test_bands_do_not_show(name: str, padding: str, height: int) -> None:
+    """Wide windows: one plane is cut into as many bands of rows as there are threads."""
+    case, options = CASES[name], dict(padding=padding)
+    options |= dict(weights=(0.4, 0.6), window_size=17) if name == "mix_dyadic" else dict(window_size=33)
+    x, y = pair(1, 1, height, 70)
+
+    def run(threads: int) -> list[Tensor]:
+        torch.set_num_threads(threads)
+        results = []
+        for reduction in case.reductions():
+            loss, grads = value_and_gradients(case.fused, x, y, reduction=reduction, **options)
+            results += [loss, *grads]
+        return results
+
+    before = torch.get_num_threads()
+    try:
+        first = run(1)
+        for threads in (2, 3, 5):
+            assert all(torch.equal(*same) for same in zip(run(threads), first, strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
 # ---- Memory
 
 

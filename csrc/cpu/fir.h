@@ -102,6 +102,47 @@ INLINE void fir(In in, const Taps<T, Radius>& w, Put put) {
   }
 }
 
+// The same of values that lie next to each other, for wide filters: U taps a time share their loads, one on
+// either side of an output.
+template <int R, int U, class T>
+INLINE void add_pairs(const Vec<T>* left_of, const Vec<T>* right_of, const T* w, Vec<T>* out) {
+  // Where the compiler saw that the next taps meet the same values, it would keep those and spill the sums.
+  asm("" : "+r"(left_of), "+r"(right_of));
+  Vec<T> weight[U], left[U], right[U];
+#pragma GCC unroll 4
+  for (int u = 0; u < U; ++u) {
+    weight[u] = opaque(splat(w[u]));
+    if (u > 0) left[u] = opaque(left_of[-u]);
+    if (u + 1 < U) right[u] = opaque(right_of[u]);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) {
+    left[0] = left_of[i], right[U - 1] = right_of[i + U - 1];
+    if (U > 1) left[0] = opaque(left[0]), right[U - 1] = opaque(right[U - 1]);
+#pragma GCC unroll 4
+    for (int u = 0; u < U; ++u) out[i] += weight[u] * (left[u] + right[u]);
+#pragma GCC unroll 4
+    for (int u = U - 1; u > 0; --u) left[u] = left[u - 1];
+#pragma GCC unroll 4
+    for (int u = 0; u + 1 < U; ++u) right[u] = right[u + 1];
+  }
+}
+template <int R, class T, class Put>
+INLINE void fir_wide(const Vec<T>* in, const T* w, int radius, Put put) {
+  constexpr int taps = VECTOR_BYTES == 64 ? 4 : 2;  // what the registers hold
+  const Vec<T>*left = in + radius - 1, *right = in + radius + 1;
+  Vec<T> out[R];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) out[i] = in[radius + i];
+  int rest = radius;
+  for (++w; rest >= taps; rest -= taps, left -= taps, right += taps, w += taps)
+    add_pairs<R, taps>(left, right, w, out);
+  if (taps > 2 && rest >= 2) add_pairs<R, 2>(left, right, w, out), rest -= 2, left -= 2, right += 2, w += 2;
+  if (rest > 0) add_pairs<R, 1>(left, right, w, out);
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) put(i, out[i]);
+}
+
 // The same where in(i) is more than a load. room: for R + 2 radius, where the radius is not fixed.
 template <int R, class T, int Radius, class In, class Put>
 INLINE void fir_computed(In in, const Taps<T, Radius>& w, Put put, Vec<T>* room) {

@@ -5,11 +5,26 @@
 
 namespace ssimloss {
 
-// How a problem is cut into items: the same for every number of threads, so the sums are too.
+// How a problem is cut into items. Only the bands of wide.h depend on the number of threads, and neither
+// gradient nor sums depend on those.
 struct Items {
   int64_t strips, bands, planes;
-  int64_t group;  // planes that lie side by side in an item, where one alone would be too narrow
+  int64_t group;   // planes that lie side by side in an item, where one alone would be too narrow
+  int64_t pieces;  // of a plane, each with sums of its own
   int64_t count() const { return strips * bands * ((planes + group - 1) / group); }
+};
+
+// Which of the groups of planes an item has, and which strip and band of them. Channels interleaved in memory
+// are worked on one after the other, while they are in the cache.
+struct Place {
+  int64_t group, strip, band;
+
+  __attribute__((always_inline)) inline Place(const Problem& p, const Items& items, int64_t item) {
+    const int64_t interleaved = p.x.stride_c == 1 && items.group == 1 ? p.channels : 1;
+    const int64_t cuts = items.bands * items.strips, cut = item / interleaved % cuts;
+    group = item % interleaved + item / interleaved / cuts * interleaved;
+    strip = cut % items.strips, band = cut / items.strips;
+  }
 };
 
 // fine *= gain[plane]
@@ -30,8 +45,8 @@ struct Unpooling {
 // planes.
 struct CpuKernels {
   const char* name;
-  Items (*items)(const Problem&);
-  void (*similarity)(const Problem&, int64_t item);
+  Items (*items)(const Problem&, int64_t threads);
+  void (*similarity)(const Problem&, const Items&, int64_t item, bool in_double);
   void (*scale)(const Scaling&, int64_t begin, int64_t end);
   void (*unpool)(const Unpooling&, int64_t begin, int64_t end);
 };

@@ -10,7 +10,8 @@ INLINE int64_t l1_rows(const Problem& p) { return larger(1, l1_pixels / larger(1
 
 inline Items l1_items(const Problem& problem) {
   const Problem p = as_rows(problem);
-  return {ceil_div(p.width, l1_pixels), ceil_div(p.height, l1_rows(p)), p.batch * p.channels, 1};
+  const int64_t strips = ceil_div(p.width, l1_pixels), bands = ceil_div(p.height, l1_rows(p));
+  return {strips, bands, p.batch * p.channels, 1, strips * bands};
 }
 
 // Added in double from the first pixel on: in float32 the order of pixels in memory would show.

@@ -11,23 +11,23 @@ INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 // Linear row -> segments of s elements: vector k of out is made by `finish` of elements k, s + k, 2 s + k,
 // ... load_at(lane, k) gives the elements from lane * s + k on, a vector beyond lanes * s of them where
 // segments are shorter than a block; these spill into what comes next in out. The last block overlaps the one
-// before.
+// before. step: from a vector of out to the next.
 template <class T, class Load, class Finish>
-INLINE void load_segments(Load load_at, int64_t s, Vec<T>* out, Finish finish) {
+INLINE void load_segments(Load load_at, int64_t s, Vec<T>* out, int64_t step, Finish finish) {
   constexpr int n = lanes<T>;
   for (int64_t begin = 0; begin < s; begin += n) {
     const int64_t k = s < n ? 0 : smaller(begin, s - n);
     Vec<T> block[n];
     for (int lane = 0; lane < n; ++lane) block[lane] = load_at(lane, k);
     transpose<T>(block);
-    for (int i = 0; i < n; ++i) out[k + i] = finish(block[i]);
+    for (int i = 0; i < n; ++i) out[(k + i) * step] = finish(block[i]);
   }
 }
 
 template <class T>
-void to_segments(const T* linear, int64_t s, Vec<T>* out) {
+INLINE void to_segments(const T* linear, int64_t s, Vec<T>* out, int64_t step = 1) {
   load_segments<T>([&](int lane, int64_t k) INLINE_LAMBDA { return load<T>(linear + lane * s + k); }, s, out,
-                   [&](Vec<T> v) INLINE_LAMBDA { return v; });
+                   step, [&](Vec<T> v) INLINE_LAMBDA { return v; });
 }
 
 // What lies in the segment before, and in the one after; nothing is beyond the row.
@@ -52,12 +52,12 @@ INLINE void extend_segments(Vec<T>* row, int64_t s, int64_t halo, int64_t step =
 // Segments -> linear row of lanes * s elements and up to a block more: where a segment is shorter than
 // a block, the next lane overwrites what is too much.
 template <class T>
-void from_segments(const Vec<T>* in, int64_t s, T* linear) {
+INLINE void from_segments(const Vec<T>* in, int64_t s, T* linear, int64_t step = 1) {
   constexpr int n = lanes<T>;
   for (int64_t begin = 0; begin < s; begin += n) {
     const int64_t k = s < n ? 0 : smaller(begin, s - n);
     Vec<T> block[n];
-    for (int i = 0; i < n; ++i) block[i] = k + i < s ? in[k + i] : Vec<T>{};
+    for (int i = 0; i < n; ++i) block[i] = k + i < s ? in[(k + i) * step] : Vec<T>{};
     transpose<T>(block);
     for (int lane = 0; lane < n; ++lane) store<T>(linear + lane * s + k, block[lane]);
   }

@@ -7,7 +7,16 @@
 // torch's "reflect": the edge is not repeated.
 INLINE int64_t mirrored(int64_t i, int64_t size) { return i < 0 ? -i : (i >= size ? 2 * (size - 1) - i : i); }
 
-constexpr int rows_at_a_time = VECTOR_BYTES / 8;  // what the registers hold
+constexpr int rows_at_a_time = VECTOR_BYTES / 8;  // what the registers hold: in stream.h
+constexpr int batch_rows = 8, block_rows = 16;    // of positions and of the gradient: in wide.h
+
+// Whether wide.h's flow takes a problem: several windows, one of more than 15 taps or much narrower than the
+// 11 of sigma 1.5, or a blurred l1.
+INLINE bool is_wide(const Problem& p) {
+  const Window& first = p.windows[0];
+  const bool narrow = first.radius > 0 && first.weights[0] > 0.3;
+  return p.scales > 1 || first.radius > 7 || narrow || (p.l1_windowed && p.l1_weight != 0);
+}
 
 // Where the i-th of `count` parts of a side begins. Pairs of rows or columns that the next level of a
 // pyramid joins stay together.
@@ -21,9 +30,10 @@ INLINE int64_t part(const Halving<int64_t>& side, int64_t i, int64_t count) {
 template <class T>
 struct Tile {
   static constexpr int L = lanes<T>;
-  int r, margin;  // largest radius; how far the positions reach beyond the own pixels
-  int64_t channels, first_plane, planes, pieces, piece;
-  int64_t h, w;
+  const bool wide;  // the flow is wide.h's
+  int r, margin;    // largest radius; how far the positions reach beyond the own pixels
+  int64_t channels, first_plane, planes, strips, strip, pieces, piece;
+  int64_t h, w, before;              // height, width, rows of zeros before the first when it is halved
   int64_t row0, row1, col0, col1;    // own pixels
   int64_t top, bottom, left, right;  // positions that exist
   int64_t first, end;                // rows of positions
@@ -35,33 +45,55 @@ struct Tile {
   int64_t pitch, halo_pitch;
 
   Tile(const Problem& p, const Items& items, int64_t item)
-      : r(p.windows[p.scales - 1].radius),
+      : wide(is_wide(p)),
+        r(p.windows[p.scales - 1].radius),
         margin(p.gains ? r : 0),
         channels(p.channels),
         h(p.height),
         w(p.width),
         across(L / items.group) {
-    pieces = items.bands * items.strips;
-    // Channels interleaved in memory are worked on one after the other, while they are in the cache.
-    const int64_t interleaved = p.x.stride_c == 1 && items.group == 1 ? channels : 1;
-    piece = item / interleaved % pieces;
-    first_plane = items.group * (item % interleaved + item / interleaved / pieces * interleaved);
-    planes = smaller(items.group, items.planes - first_plane);
-    const int64_t band = piece / items.strips, strip = piece % items.strips;
     const Halving down{h, p.odd_side}, along{w, p.odd_side};
-    row0 = part(down, band, items.bands), row1 = part(down, band + 1, items.bands);
+    before = down.zeros();
+    strips = items.strips, pieces = items.pieces;
+    const Place place(p, items, item);
+    first_plane = items.group * place.group, strip = place.strip;
+    planes = smaller(items.group, items.planes - first_plane);
+    const auto row_of_band = [&](int64_t i) {
+      return wide ? block_begin(ceil_div(h + before, block_rows) * i / items.bands) : part(down, i, items.bands);
+    };
+    row0 = row_of_band(place.band), row1 = row_of_band(place.band + 1);
+    piece = wide ? strip : place.band * strips + strip;
     col0 = part(along, strip, items.strips), col1 = part(along, strip + 1, items.strips);
     const int64_t crop = p.padding == Padding::valid ? r : 0;
     top = left = crop, bottom = h - crop, right = w - crop;
     first = larger(top, row0 - margin), end = smaller(bottom, row1 + margin);
     t0 = larger(left, col0 - margin) - r, t1 = smaller(right, col1 + margin) + r;
+    if (wide) {  // whole batches, whose bases do not depend on the bands; zeros around the image are no
+                 // columns
+      first -= (first - top) % batch_rows;
+      end = smaller(bottom, top + ceil_div(end - top, batch_rows) * batch_rows);
+      if (p.padding == Padding::zeros) t0 = larger(0, t0), t1 = smaller(w, t1);
+    }
     s = ceil_div(t1 - t0, across);
+    if (wide) s = ceil_div(s, 4) * 4;
     // Further left at the right border: the segments are full of pixels where there are enough.
     if (t1 <= w && across * s <= w) t0 = smaller(t0, w - across * s);
     if (t0 > 0 && t0 % L <= across * s - (t1 - t0))
       t0 -= t0 % L;  // where a line of the cache begins, if rows do
     pitch = ceil_div(larger(s, L), 2) * 2 + 1;
     halo_pitch = ceil_div(larger(s, L) + 2 * r, 2) * 2 + 1;
+  }
+
+  // Where a block of rows begins: at an even number of rows before the end, as part().
+  int64_t block_begin(int64_t block) const { return larger(0, smaller(h, block * block_rows - before)); }
+  int64_t block_of(int64_t row) const { return (row + before) / block_rows; }
+  int64_t block_end(int64_t row, int64_t size) const {
+    return smaller(h, ((row + before) / size + 1) * size - before);
+  }
+
+  // Where the sums of the i-th plane's own row go.
+  int64_t sums_of(int64_t i, int64_t row) const {
+    return 2 * ((first_plane + i) * pieces + (wide ? block_of(row) * strips + piece : piece));
   }
 
   // The i-th plane's image and channel, and where it starts in a row.
@@ -71,7 +103,9 @@ struct Tile {
   int64_t column_of(int64_t lane) const { return t0 + lane % across * s; }  // where its segment starts
 };
 
-template <class T>
+// ByColumns: the rows of a column lie next to each other, m and d in turn, as wide.h wants them; else the
+// columns of a row, those of m first.
+template <class T, bool ByColumns>
 class Source {
   using V = Vec<T>;
   static constexpr int L = lanes<T>;
@@ -80,17 +114,23 @@ class Source {
   const Tile<T>& tile;
   const int64_t capacity;
   const bool direct;
-  V *ring, *pad;
+  V* ring;                                 // of `capacity` rows, and behind it a row of what padding adds
   T *linear_m[2], *linear_d[2];            // the second of a pair of rows for the next level lies in [1]
   const T *segments_x[L], *segments_y[L];  // direct: where the segments start in the images' first rows
   int64_t filled;
 
  public:
-  V offset_m, offset_d;   // what m and d in the ring are less; the same in all segments of a plane
-  double sum_l1[L] = {};  // of |d| over each plane's own pixels read so far
+  V offset_m, offset_d;  // what m and d in the ring are less; the same in all segments of a plane
+  const int64_t step;    // from a column to the next
+  const int64_t to_d;    // from m to d
 
   Source(const Problem& problem, const Tile<T>& tile_, int64_t rows)
-      : p(problem), tile(tile_), capacity(smaller(rows, larger(1, tile.h))), direct(dense()) {}
+      : p(problem),
+        tile(tile_),
+        capacity(smaller(rows, larger(1, tile.h))),
+        direct(dense()),
+        step(ByColumns ? 2 * (capacity + 1) : 1),
+        to_d(ByColumns ? 1 : tile.pitch) {}
 
   template <class Take>
   void layout(Take take) {
@@ -98,17 +138,19 @@ class Source {
       take(linear_m[i], L * tile.s + L);
       take(linear_d[i], L * tile.s + L);
     }
-    take(ring, capacity * 2 * tile.pitch);
-    take(pad, 2 * tile.pitch);
+    take(ring, (capacity + 1) * 2 * (ByColumns ? larger(tile.s, L) : tile.pitch));
   }
 
   void start() {
     offset_m = offset_d = V{};
     for (int64_t i = 0; i < tile.planes; ++i) find_offsets(i);
-    for (int64_t k = 0; k < 2 * tile.pitch; ++k) pad[k] = k < tile.pitch ? -offset_m : -offset_d;
+    V* const pad = slot(capacity);
+    for (int64_t k = 0; k < tile.s; ++k) pad[k * step] = -offset_m, pad[k * step + to_d] = -offset_d;
     for (int i = 0; !direct && i < (p.next_m.data ? 2 : 1); ++i) {
       // Zeros: in segments of no plane, and in the row before the first of an odd side.
-      from_segments<T>(pad, tile.s, linear_m[i]), from_segments<T>(pad + tile.pitch, tile.s, linear_d[i]);
+      for (int64_t k = 0; k < L * tile.s; ++k) {
+        linear_m[i][k] = -offset_m[k / tile.s], linear_d[i][k] = -offset_d[k / tile.s];
+      }
     }
     for (int lane = 0; direct && lane < L; ++lane) {
       const int64_t i = smaller(lane / tile.across, tile.planes - 1), col = tile.column_of(lane);
@@ -118,17 +160,19 @@ class Source {
     filled = larger(0, tile.first - tile.r);
   }
 
-  // Row `row` of m, and a pitch further on of d.
-  const V* row(int64_t row) const { return ring + row % capacity * 2 * tile.pitch; }
+  // Row `row` of m, and to_d further on of d.
+  const V* row(int64_t row) const { return slot(row % capacity); }
 
   // The same for a row of the padded image.
   const V* padded(int64_t at) const {
     if (at >= 0 && at < tile.h) return row(at);
-    return p.padding == Padding::reflect ? row(mirrored(at, tile.h)) : pad;
+    return p.padding == Padding::reflect ? row(mirrored(at, tile.h)) : slot(capacity);
   }
 
-  void read_to(int64_t end) {
-    for (end = smaller(tile.h, end); filled < end; ++filled) read(filled);
+  // Calls then(row) for every row it reads.
+  template <class F>
+  INLINE void read_to(int64_t end, F then) {
+    for (end = smaller(tile.h, end); filled < end; ++filled) read(filled), then(filled);
   }
 
   // The i-th of the rows of x or y to be read next.
@@ -138,6 +182,8 @@ class Source {
   }
 
  private:
+  V* slot(int64_t i) const { return ring + i * 2 * (ByColumns ? 1 : tile.pitch); }
+
   // Columns [col, col + count) of a row of the i-th plane, less the offsets.
   void read_images(int64_t i, int64_t row, int64_t col, int64_t count, T* m, T* d) const {
     const int64_t n = tile.n(i), c = tile.c(i), lane = i * tile.across;
@@ -150,8 +196,9 @@ class Source {
     }
   }
 
-  // Medians on a coarse grid, over finite values, so that neither NaN nor a stray huge value spreads.
-  // d has an offset only where it is a mean, which rounding to T would cost the digits of its variation.
+  // Medians on a coarse grid, over finite values, so that neither NaN nor a stray huge value spreads. In
+  // wide.h they must not depend on the bands. d has an offset only where it is a mean, which rounding to T
+  // would cost the digits of its variation.
   void find_offsets(int64_t i) {
     constexpr int grid = 4;
     T m[grid * grid], d[grid * grid];
@@ -162,8 +209,9 @@ class Source {
       for (; at > 0 && sorted[at - 1] > value; --at) sorted[at] = sorted[at - 1];
       sorted[at] = value;
     };
+    const int64_t row0 = ByColumns ? 0 : tile.row0, row1 = ByColumns ? tile.h : tile.row1;
     for (int k = 0; k < grid * grid; ++k) {
-      const int64_t row = tile.row0 + (2 * (k / grid) + 1) * (tile.row1 - tile.row0) / (2 * grid);
+      const int64_t row = row0 + (2 * (k / grid) + 1) * (row1 - row0) / (2 * grid);
       const int64_t col = tile.col0 + (2 * (k % grid) + 1) * (tile.col1 - tile.col0) / (2 * grid);
       T one_m, one_d;
       read_images(i, row, col, 1, &one_m, &one_d);
@@ -182,8 +230,7 @@ class Source {
   bool dense() const {
     const bool linear = p.x.dtype == (sizeof(T) == 8 ? DType::float64 : DType::float32) &&
                         p.x.stride_w == 1 && p.y.stride_w == 1;
-    const bool for_others = p.next_m.data || (p.l1_weight != 0 && !p.l1_windowed);
-    return linear && !p.sum_difference && !for_others && tile.s >= L && tile.t0 >= 0 &&
+    return linear && !p.sum_difference && !p.next_m.data && tile.s >= L && tile.t0 >= 0 &&
            tile.t0 + tile.across * tile.s <= tile.w;
   }
 
@@ -191,18 +238,19 @@ class Source {
     const int64_t row_x = row * p.x.stride_h, row_y = row * p.y.stride_h;
     const T scale = T(p.inverse_range);
     const V offset_m = this->offset_m, offset_d = this->offset_d;
+    const int64_t by = ByColumns ? step : 1;
     const auto x = [&](int lane, int64_t k) INLINE_LAMBDA { return load(segments_x[lane] + row_x + k); };
     const auto y = [&](int lane, int64_t k) INLINE_LAMBDA { return load(segments_y[lane] + row_y + k); };
     load_segments<T>([&](int lane, int64_t k) INLINE_LAMBDA { return x(lane, k) + y(lane, k); }, tile.s, out,
-                     [&](V sum) INLINE_LAMBDA { return sum * scale - offset_m; });
+                     by, [&](V sum) INLINE_LAMBDA { return sum * scale - offset_m; });
     load_segments<T>([&](int lane, int64_t k) INLINE_LAMBDA { return x(lane, k) - y(lane, k); }, tile.s,
-                     out + tile.pitch,
+                     out + to_d, by,
                      [&](V difference) INLINE_LAMBDA { return difference * scale - offset_d; });
   }
 
   // Row `row` of every plane.
   void read(int64_t row) {
-    V* const out = ring + row % capacity * 2 * tile.pitch;
+    V* const out = slot(row % capacity);
     if (direct) return read_direct(row, out);
     const bool own = row >= tile.row0 && row < tile.row1;
     const Halving down{tile.h, p.odd_side};
@@ -211,14 +259,13 @@ class Source {
     for (int64_t i = 0; i < tile.planes; ++i) {
       T *const m = linear_m[second] + tile.start(i), *const d = linear_d[second] + tile.start(i);
       read_padded(i, row, m, d);
-      if (own && !p.l1_windowed && p.l1_weight != 0) sum_pixels(i, d + (tile.col0 - tile.t0));
       if (joined) {
         join_rows(i, down.of(row), linear_m[0], linear_m[second], offset_m, p.next_m);
         join_rows(i, down.of(row), linear_d[0], linear_d[second], offset_d, p.next_d);
       }
     }
-    to_segments<T>(linear_m[second], tile.s, out);
-    to_segments<T>(linear_d[second], tile.s, out + tile.pitch);
+    to_segments<T>(linear_m[second], tile.s, out, ByColumns ? step : 1);
+    to_segments<T>(linear_d[second], tile.s, out + to_d, ByColumns ? step : 1);
   }
 
   // Row `row` of the i-th plane, with what padding adds to its left and right.
@@ -269,15 +316,5 @@ class Source {
     }
     if (tile.col1 == tile.w && across.times(tile.w - 1) == 2)  // the last column, twice
       out[end] = To(Wide(0.5) * (Wide(above[2 * end]) + Wide(below[2 * end])) + offset);
-  }
-
-  void sum_pixels(int64_t i, const T* d) {
-    const int64_t count = tile.col1 - tile.col0;
-    const T offset = offset_d[i * tile.across];
-    V sum{};
-    int64_t k = 0;
-    for (; k + L <= count; k += L) sum += absolute(load<T>(d + k) + offset);
-    for (; k < count; ++k) sum_l1[i] += double(absolute(d[k] + offset));
-    sum_l1[i] += sum_lanes<T>(sum);
   }
 };

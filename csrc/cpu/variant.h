@@ -19,9 +19,15 @@
 
 #include "source.h"
 
+#include "item.h"
+
 #include "moments.h"
 
 #include "stream.h"
+
+#include "wide_moments.h"
+
+#include "wide.h"
 
 #include "pyramid.h"
 
@@ -41,12 +47,11 @@ int64_t planes_together(int64_t planes, int64_t width, int64_t lanes, int64_t wi
 // them; bands high enough to repay the rows, and items enough for many threads; segments of at most eight
 // radii, whose base is close enough to what a window sees. Depends on shapes alone: same bits for any
 // threads.
-Items items(const Problem& p) {
+Items items(const Problem& p, int64_t threads) {
   if (p.scales == 0) return l1_items(p);
-  const int64_t size = in_double(p.x.dtype) ? 8 : 4, r = p.windows[p.scales - 1].radius;
-  int64_t ring_rows = 2 * (2 * r + 8);
-  for (int j = 0; j < p.scales; ++j)
-    ring_rows += 4 * (2 * p.windows[j].radius + 8) + 3 * (p.windows[j].radius + r + 8);
+  if (is_wide(p)) return wide_items(p, threads);
+  const int64_t size = in_double(p.x.dtype) ? 8 : 4, r = p.windows[0].radius;
+  const int64_t ring_rows = 2 * (2 * r + 8) + 7 * (2 * r + 8);
   const int64_t cache = 400 << 10, segments = VECTOR_BYTES / size * 8 * larger(r, 2);
   const int64_t widest = smaller(larger(smaller(32 * r, 1024), cache / (ring_rows * size)), segments);
   Items items{};
@@ -63,26 +68,18 @@ Items items(const Problem& p) {
   // A plane alone, as a pyramid's top, is cut in two sooner: the other thread would have nothing to do.
   const int64_t alone = pieces == 1 && p.height >= larger(64, 8 * r) ? 2 : 1;
   items.bands = larger(alone, smaller(wanted, p.height / larger(96, 4 * r)));
+  items.pieces = items.strips * items.bands;
   return items;
 }
 
-// In float32 what is not float64, but planes where that would lose the gradient's digits: once more, in
-// double, each alone, so that the others keep their bits.
-void similarity(const Problem& p, int64_t item) {
-  if (p.scales == 0) return in_double(p.x.dtype) ? l1<double>(p, item) : l1<float>(p, item);
-  const Items cut = items(p);
-  if (in_double(p.x.dtype)) return void(Stream<double>(p, cut, item).run());
-  const uint32_t beyond = Stream<float>(p, cut, item).run();
-  if (!beyond) return;
-  if (cut.group == 1) return void(Stream<double>(p, cut, item).run());
-  Items alone = cut;
-  alone.group = 1;
-  const int64_t pieces = cut.bands * cut.strips,
-                interleaved = p.x.stride_c == 1 ? p.channels : 1;  // as in Tile
-  for (int64_t i = 0; i < cut.group; ++i) {
-    const int64_t plane = item / pieces * cut.group + i, place = plane / interleaved * pieces + item % pieces;
-    if (beyond >> i & 1) Stream<double>(p, alone, place * interleaved + plane % interleaved).run();
-  }
+template <class T>
+void similarity_in(const Problem& p, const Items& items, int64_t item) {
+  if (p.scales == 0) return l1<T>(p, item);
+  is_wide(p) ? Wide<T>(p, items, item).run() : Stream<T>(p, items, item).run();
+}
+
+void similarity(const Problem& p, const Items& items, int64_t item, bool in_double) {
+  in_double ? similarity_in<double>(p, items, item) : similarity_in<float>(p, items, item);
 }
 
 void scale(const Scaling& p, int64_t begin, int64_t end) {

@@ -32,7 +32,7 @@ INLINE void store(T* p, Vec<T> v) {
 
 template <class T>
 INLINE Vec<T> splat(T value) {
-  return Vec<T>{} + value;
+  return value - Vec<T>{};  // which is no arithmetic: nothing changes but the type
 }
 
 template <class V>

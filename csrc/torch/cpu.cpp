@@ -1,5 +1,6 @@
 // The operators on CPU tensors: tensors become plain problems, items run on torch's threads, and the
 // items' sums become losses. No loop over pixels here.
+#include <algorithm>
 #include <atomic>
 #include <stdexcept>
 #include <tuple>
@@ -133,24 +134,40 @@ struct CpuCall : Call {
 // Run all items of p; returns each plane's sums of the ssim and the l1 terms, in order of the items.
 std::vector<std::array<double, 2>> run_items(Problem p) {
   const CpuKernels& kernels = cpu_kernels();
-  const Items items = kernels.items(p);
-  std::vector<double> sums(size_t(2 * items.planes * items.bands * items.strips));
+  const Items items = kernels.items(p, int64_t(torch::stable::get_num_threads()));
+  std::vector<double> sums(size_t(2 * items.planes * items.pieces));
   p.plane_sums = sums.data();
   // A thread does its own items first, which lie near each other in memory; then what another, on a core that
   // is busy with other work, has not begun, from the end of what it has to do.
   const int64_t count = items.count();
   std::vector<std::atomic<bool>> begun(static_cast<size_t>(count));
+  std::vector<unsigned char> beyond_float(static_cast<size_t>(items.planes * items.strips));
+  p.beyond_float32 = beyond_float.data();
+  const bool in_double = p.x.dtype == DType::float64;
   parallel(count, 1, [&](int64_t begin, int64_t end) {
     const auto similarity = [&](int64_t item) {
       std::atomic<bool>& taken = begun[size_t(item)];
-      if (!taken.load(std::memory_order_relaxed) && !taken.exchange(true)) kernels.similarity(p, item);
+      if (taken.load(std::memory_order_relaxed) || taken.exchange(true)) return;
+      kernels.similarity(p, items, item, in_double);
     };
     for (int64_t item = begin; item < end; ++item) similarity(item);
     for (int64_t item = begin - 1; item >= 0; --item) similarity(item);
     for (int64_t item = count - 1; item >= end; --item) similarity(item);
   });
+  // What float32 cannot hold once more, in double, and no other plane.
+  Items alone = items;
+  alone.group = 1;
+  const bool any_beyond =
+      std::count(beyond_float.begin(), beyond_float.end(), 0) < int64_t(beyond_float.size());
+  parallel(any_beyond ? alone.count() : 0, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      const Place place(p, alone, item);
+      if (beyond_float[size_t(place.group * items.strips + place.strip)])
+        kernels.similarity(p, alone, item, true);
+    }
+  });
   std::vector<std::array<double, 2>> planes(size_t(items.planes), {0, 0});
-  const size_t pieces = size_t(items.bands * items.strips);
+  const size_t pieces = size_t(items.pieces);
   for (size_t i = 0; i < planes.size() * pieces; ++i) {
     planes[i / pieces][0] += sums[2 * i];
     planes[i / pieces][1] += sums[2 * i + 1];
