@@ -1,4 +1,4 @@
-// The moments of R rows of positions under one window of up to 15 taps, float32's digits kept.
+// The moments of R rows of positions under one window of few taps, float32's digits kept.
 //
 // float32 would lose the variance of bright flat areas, and small changes of a large d. So a moment is taken
 // of differences to a base, a typical value of the R rows of one segment; what comes from another segment or

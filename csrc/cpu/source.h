@@ -10,12 +10,13 @@ INLINE int64_t mirrored(int64_t i, int64_t size) { return i < 0 ? -i : (i >= siz
 constexpr int rows_at_a_time = VECTOR_BYTES / 8;  // what the registers hold: in stream.h
 constexpr int batch_rows = 8, block_rows = 16;    // of positions and of the gradient: in wide.h
 
-// Whether wide.h's flow takes a problem: several windows, one of more than 15 taps or much narrower than the
-// 11 of sigma 1.5, or a blurred l1.
+// Whether wide.h's flow takes a problem: several windows, one of more than 11 taps (15 where registers are
+// many: measured), one much narrower than sigma 1.5, or a blurred l1.
 INLINE bool is_wide(const Problem& p) {
   const Window& first = p.windows[0];
   const bool narrow = first.radius > 0 && first.weights[0] > 0.3;
-  return p.scales > 1 || first.radius > 7 || narrow || (p.l1_windowed && p.l1_weight != 0);
+  const bool large = first.radius > (VECTOR_BYTES == 64 ? 7 : 5);
+  return p.scales > 1 || large || narrow || (p.l1_windowed && p.l1_weight != 0);
 }
 
 // Where the i-th of `count` parts of a side begins. Pairs of rows or columns that the next level of a

@@ -1,4 +1,5 @@
-// Loss and gradient of one item (source.h's Tile) under one window of up to 15 taps, in one pass.
+// Loss and gradient of one item (source.h's Tile) under one window of few taps (source.h: is_wide), in one
+// pass.
 //
 // Rows are kept as segments (segments.h), so that one filter (fir.h) is both directions'.
 //

@@ -1,4 +1,5 @@
-// Loss and gradient of one item (source.h's Tile) under several windows, or one of more than 15 taps.
+// Loss and gradient of one item (source.h's Tile) under several windows, or one of many taps (source.h:
+// is_wide).
 //
 // Wide filters are what takes the time, so every filter reads whole vectors next to each other that lie in
 // the L1 cache, 8 outputs at a time: see the drawing in csrc/README.md.
