@@ -113,15 +113,17 @@ class Item {
 
   // Where m, less the offset, or a contrast is more than 8 data ranges, by the squares blurred by taps of a
   // total weight: there a flat region's gradient is the small rest of large terms, which the digits of double
-  // have to hold.
-  void mark_contrasts(V most, T total) const {
+  // have to hold. Returns whether nothing of this item will be kept.
+  bool mark_contrasts(V most, T total) const {
     const auto beyond = most > splat<T>(64 * total);
     for (int64_t lane = 0; any(beyond) && lane < tile.planes * tile.across; ++lane) {
       const int64_t plane = tile.first_plane + lane / tile.across;
       if (beyond[lane])
         __atomic_store_n(p.beyond_float32 + plane * tile.strips + tile.strip, 1, __ATOMIC_RELAXED);
     }
+    return tile.planes == 1 && any(beyond);
   }
+
   template <class Flags>
   static bool any(Flags flags) {
     bool any = false;

@@ -85,14 +85,14 @@ class LocalMoments : protected Item<T, false> {
   }
 
   // By the columns of the window; every row is within two of one that is looked at.
-  void look_for_contrasts(int count) {
+  bool meets_contrasts(int count) const {
     const int step = int(smaller(smaller(R, 4), 2 * radius + 1));
     V most = base_m * base_m * total_weight;
     for (int first = 0; first < count; first += step) {
       const V* at = column_row(int(smaller(first + step / 2, count - 1)));
       for (int64_t k = 0; k < s; ++k, at += column_step) most = higher(most, at[R] + at[3 * R]);
     }
-    this->mark_contrasts(most, total_weight);
+    return this->mark_contrasts(most, total_weight);
   }
 
   // The column rows of rows [row, row + count).

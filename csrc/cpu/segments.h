@@ -40,13 +40,11 @@ INLINE V next_lane(V v) {
   return next_lanes<std::remove_reference_t<decltype(v[0])>>(v, V{});
 }
 
-// Let a row, vector k of which lies at row[k step], be read `halo` vectors beyond both of its ends.
+// Let a row be read `halo` vectors beyond both of its ends.
 template <class T>
-INLINE void extend_segments(Vec<T>* row, int64_t s, int64_t halo, int64_t step = 1) {
-  for (int64_t k = 1; k <= halo; ++k) {
-    row[-k * step] = previous_lane(row[(s - k) * step]);
-    row[(s - 1 + k) * step] = next_lane(row[(k - 1) * step]);
-  }
+INLINE void extend_segments(Vec<T>* row, int64_t s, int64_t halo) {
+  for (int64_t k = 1; k <= halo; ++k)
+    row[-k] = previous_lane(row[s - k]), row[s - 1 + k] = next_lane(row[k - 1]);
 }
 
 // Segments -> linear row of lanes * s elements and up to a block more: where a segment is shorter than

@@ -43,10 +43,10 @@ int64_t planes_together(int64_t planes, int64_t width, int64_t lanes, int64_t wi
   return group;
 }
 
-// Strips narrow enough for the rings to stay in the L2 cache, but wide enough to repay the columns around
-// them; bands high enough to repay the rows, and items enough for many threads; segments of at most eight
-// radii, whose base is close enough to what a window sees. Depends on shapes alone: same bits for any
-// threads.
+// For stream.h: strips narrow enough for the rings to stay in the L2 cache, but wide enough to repay the
+// columns around them; bands high enough to repay the rows, and items enough for many threads; segments of at
+// most eight radii, whose base is close enough to what a window sees. Depends on shapes alone: same bits for
+// any threads.
 Items items(const Problem& p, int64_t threads) {
   if (p.scales == 0) return l1_items(p);
   if (is_wide(p)) return wide_items(p, threads);

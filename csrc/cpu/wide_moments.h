@@ -3,8 +3,6 @@
 #error "include variant.h, inside a namespace"
 #endif
 
-constexpr int max_scales = 16;
-
 template <class T>
 class WideMoments : protected Item<T, true> {
  protected:
@@ -176,7 +174,7 @@ class WideMoments : protected Item<T, true> {
   }
 
   // As moments.h; narrow windows have a base in every cell, and so no contrast in one.
-  void look_for_contrasts(int count) const {
+  bool meets_contrasts(int count) const {
     const T total = total_weight[last];
     const int step = radius[last] > 1 ? 4 : 1, g = grid[last];
     V most = base_m * base_m * total;
@@ -189,7 +187,7 @@ class WideMoments : protected Item<T, true> {
         if (bases) most = higher(most, bases[k] * bases[k] * total);
       }
     }
-    this->mark_contrasts(most, total);
+    return this->mark_contrasts(most, total);
   }
 
   INLINE void read_window(const V* const* rows, int count, int64_t k, V base_m, V base_d) {
