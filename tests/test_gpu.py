@@ -16,6 +16,7 @@ from cases import (
     CASES,
     HALF_TYPES,
     Case,
+    every_halving,
     every_loss,
     every_padding,
     pair,
@@ -78,6 +79,24 @@ def test_equal_to_the_cpu(case: Case, reduction: str, padding: str, dtype: torch
             assert relative_error(actual, expected) < max(close, flat)
             for grad, expected_grad in zip(grads, expected_grads, strict=True):
                 assert relative_error(grad, expected_grad) < max(TOLERANCE[dtype], flat)
+
+
+@on_gpu
+@pytest.mark.parametrize("taps", [9, 11])
+@pytest.mark.parametrize("negative", ["continue", "clamp"])
+@every_halving
+def test_odd_sides_and_negative_means(halving: str, negative: str, taps: int) -> None:
+    """One channel is inverted; the levels by strips, and by the pool kernel."""
+    options = dict(halving=halving, negative=negative, window_size=taps, padding="zeros")
+    for sides in ((177, 351), (135, 240), (1080, 1919)):
+        x, y = pair(1, 2, *sides)
+        x[:, 1] = 1 - y[:, 1]
+        loss = CASES["ms_ssim"].make(**options)
+        expected, expected_grads = value_and_gradients(loss, x, y)
+        actual, grads = value_and_gradients(loss, x.cuda(), y.cuda())
+        assert relative_error(actual.cpu(), expected) < 1e-5
+        for grad, expected_grad in zip(grads, expected_grads, strict=True):
+            assert relative_error(grad.cpu(), expected_grad) < 1e-5
 
 
 @on_gpu

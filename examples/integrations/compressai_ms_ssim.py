@@ -1,7 +1,7 @@
 """CompressAI: `import compressai_ms_ssim` before RateDistortionLoss(metric="ms-ssim") is made.
 
 The numbers are the same, clamp included. To train from scratch, where the clamp's gradient is 0,
-`ssimloss.ms_ssim` may take its place here.
+`functools.partial(ssimloss.ms_ssim, halving="zeros", negative="continue")` may take its place here.
 """
 
 from compressai.losses import rate_distortion
