@@ -131,7 +131,8 @@ def ms_ssim(
               positive and the gradient large enough to train with.
 
     The similarity is one minus the loss that is computed: in float32 it is right to 2e-7, the least of
-    them to four digits; take float64 images where the logarithm of a small one must have more.
+    them to four digits; take float64 images where the logarithm of a small one must have more. Clamped,
+    it is less right where an m_j is near 0, as the power is steep there: m_j itself is right to 2e-7.
 
     Shapes, options and errors: see ssimloss.functional. By default images of 161x161 pixels and more.
     """

@@ -54,6 +54,9 @@ def test_published_values(dtype: torch.dtype) -> None:
         for x, y in ((boards[i], boards[j]), (boards[j], boards[i])):
             assert abs(ms_ssim(x, y).item() - published) < 1e-6
     assert all(ms_ssim(board, board) == 1 for board in boards)
+    flat = torch.zeros_like(boards[0]), torch.full_like(boards[0], 255)  # TensorFlow's testRange
+    for x, y in ((boards[0], flat[0]), (boards[2], flat[1]), flat):
+        assert 0 <= ms_ssim(x, y) <= 1
     zeros = ms_ssim(boards[0], boards[1], halving="zeros").item()
     assert abs(zeros - 0.086740) < 1e-6  # pytorch-msssim 1.0.0's
 
