@@ -10,7 +10,7 @@
 //
 // Included inside a namespace of the includer's, under its compiler flags, and only by these two:
 // cpu/variant.h and cuda/common/block.cuh.
-#if !defined(INLINE) && !defined(SSIMLOSS_FORMULAS)
+#ifndef INLINE
 #error "include cuda/common/block.cuh, or cpu/variant.h"
 #endif
 

@@ -9,11 +9,11 @@ namespace ssimloss {
 const Family& route(const Problem& p) {
   if (p.scales == 0) return l1_family;
   const Window& window = p.windows[p.scales - 1];
-  const bool map = p.loss_map.data || p.grad_map.data, windowed_l1 = p.l1_weight != 0 && p.l1_windowed;
+  const bool map = p.loss_map.data || p.grad_map.data;
   // float64 is for tests and for the careful: it has the plain kernels alone.
   if (p.x.dtype == DType::float64) return tiles_family;
   // 11 taps, whose sums wait in registers. They are in units of the last tap, which may not be tiny.
-  if (p.scales == 1 && window.radius == 5 && window.weights[5] > 1e-6 && !(map && windowed_l1))
+  if (p.scales == 1 && window.radius == 5 && window.weights[5] > 1e-6 && !(map && has_windowed_l1(p)))
     return strip_family;
   if (p.scales == 1 && window.radius <= 16 && ring_fits(p)) return ring_family;
   return scales_fit(p) ? scales_family : tiles_family;
@@ -22,7 +22,7 @@ const Family& route(const Problem& p) {
 int64_t all_maps_bytes(const Problem& p) {
   if (p.gradients == 0) return 0;
   const int64_t crop = crop_of(p), size = element_size(arithmetic(p.x.dtype));
-  const int64_t maps = p.scales * (2 + p.gradients) + (p.l1_weight != 0 && p.l1_windowed ? 1 : 0);
+  const int64_t maps = p.scales * (2 + p.gradients) + has_windowed_l1(p);
   return p.batch * p.channels * maps * (p.height - 2 * crop) * (p.width - 2 * crop) * size;
 }
 
@@ -32,9 +32,7 @@ namespace {
 
 // In a workspace: the sums of all blocks, then the maps.
 int64_t maps_at(const Problem& p, const Family& family) {
-  Layout layout;
-  layout.take(p.batch * p.channels * family.pieces(p) * 2 * int64_t(sizeof(double)), 256);
-  return layout.used();
+  return rounded(p.batch * p.channels * family.pieces(p) * 2 * int64_t(sizeof(double)), 256);
 }
 
 }  // namespace

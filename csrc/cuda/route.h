@@ -22,6 +22,7 @@ void finish(const double* sums, int64_t count, int64_t outputs, double ssim_mean
             DType dtype, void* stream);
 
 inline int64_t crop_of(const Problem& p) { return p.padding == Padding::valid ? largest_radius(p) : 0; }
+inline bool has_windowed_l1(const Problem& p) { return p.l1_weight != 0 && p.l1_windowed; }
 inline DType arithmetic(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
 
 // Image [first, ...) of a batch.
@@ -46,6 +47,9 @@ inline void want_first(Problem& p) {
   p.grad_x = p.grad_y, p.grad_y = Images{};
 }
 
+inline int64_t divided(int64_t v, int64_t by) { return (v + by - 1) / by; }  // rounded up
+inline int64_t rounded(int64_t v, int64_t to) { return divided(v, to) * to; }
+
 // Which blocks do a plane: each owns a strip of columns and a band of rows.
 struct Cut {
   int own = 0;  // columns of a strip, a multiple of 8; 0: no block fits into the device's shared memory
@@ -55,13 +59,19 @@ struct Cut {
   int scale_bands[max_scales] = {};  // adjoint_kernel's, one number a scale, in the place of `bands`
   int64_t pieces() const { return int64_t(strips) * bands; }
 };
+inline Cut cut_into(int64_t height, int64_t width, int64_t own, int64_t band_rows) {
+  Cut cut;
+  cut.own = int(own), cut.strips = int(divided(width, own));
+  cut.band_rows = int(band_rows), cut.bands = int(divided(height, band_rows));
+  return cut;
+}
 
 // Pieces of memory, one behind the other: where each begins.
 class Layout {
  public:
   int64_t take(int64_t size, int64_t to = 1) {
     const int64_t at = used_;
-    used_ += (size + to - 1) / to * to;
+    used_ += rounded(size, to);
     return at;
   }
   int64_t used() const { return used_; }

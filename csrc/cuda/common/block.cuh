@@ -4,21 +4,17 @@
 
 #include "params.h"
 
-// The formulas, under the kernels' compiler flags.
-#define SSIMLOSS_FORMULAS
 namespace ssimloss {
-#include "../../ssim_math.h"
-}
 
-namespace ssimloss {
+#include "../../ssim_math.h"
 
 // ---- Sums over a block's threads in a fixed order.
-__device__ __forceinline__ double sum_warp(double v) {  // in lane 0
+INLINE double sum_warp(double v) {  // in lane 0
   for (int step = 16; step > 0; step /= 2) v += __shfl_down_sync(0xffffffffu, v, step);
   return v;
 }
 // The sums of a and b over all threads of the block, in thread 0. room: 2 doubles for each warp.
-__device__ __forceinline__ void sum_block(double& a, double& b, double* room) {
+INLINE void sum_block(double& a, double& b, double* room) {
   a = sum_warp(a), b = sum_warp(b);
   const int warp = int(threadIdx.x) / 32, warps = int(blockDim.x) / 32;
   __syncthreads();
@@ -29,26 +25,55 @@ __device__ __forceinline__ void sum_block(double& a, double& b, double* room) {
   for (int i = 0; i < warps; ++i) a += room[2 * i], b += room[2 * i + 1];
 }
 
+// m = x + y and d = x - y of a pixel, or a base: what is taken off both.
+template <class T>
+struct Pair {
+  T m, d;
+};
+template <class T>
+INLINE Pair<T> operator+(Pair<T> a, Pair<T> b) {
+  return {a.m + b.m, a.d + b.d};
+}
+template <class T>
+INLINE Pair<T> operator-(Pair<T> a, Pair<T> b) {
+  return {a.m - b.m, a.d - b.d};
+}
+
+// A base from three values, of(0) to of(2): the middle one, so that no single huge one or NaN spreads.
+template <class Of>
+INLINE auto base_of_three(Of of) {
+  const auto a = of(0), b = of(1), c = of(2);
+  return decltype(of(0)){finite_or_zero(middle(a.m, b.m, c.m)), finite_or_zero(middle(a.d, b.d, c.d))};
+}
+// A base for K windows side by side, from their inputs of(0) to of(K - 1 + 2 radius): the one in the middle;
+// where windows are so narrow that they share none, the middle one of three.
+template <int K, class Of>
+INLINE auto base_of_windows(int radius, Of of) {
+  if (K == 4 && radius < 2) return base_of_three([&](int i) { return of(radius + i + i / 2); });
+  const auto v = of(radius + (K - 1) / 2);
+  return decltype(of(0)){finite_or_zero(v.m), finite_or_zero(v.d)};
+}
+
 // From the mean under a window of v less a value near by, and from that of its square.
 template <class T>
-__device__ __forceinline__ T variance(int radius, T mean, T square) {
+INLINE T variance(int radius, T mean, T square) {
   return radius == 0 ? T(0) : not_negative(square - mean * mean);
 }
 
 // In the phases along rows a thread has a row and a group of K columns; for K = 8, 8 lanes have two rows of
 // four groups.
 template <int K>
-__device__ __forceinline__ int row_of_lane(int thread) {
+INLINE int row_of_lane(int thread) {
   return K == 8 ? thread % 32 / 8 * 2 + thread / 4 % 2 : thread % 32 / 8;
 }
 template <int K>
-__device__ __forceinline__ int group_of_lane(int thread, int task) {
+INLINE int group_of_lane(int thread, int task) {
   return K == 8 ? 4 * task + thread % 4 : 8 * task + thread % 8;
 }
 
 // The gradient of gain * |difference|: sign(0) = 0, sign(NaN) = NaN.
 template <class T>
-__device__ __forceinline__ T gradient_of_l1(T difference, T gain) {
+INLINE T gradient_of_l1(T difference, T gain) {
   return difference > 0 ? gain : (difference < 0 ? -gain : difference * gain);
 }
 
@@ -74,7 +99,7 @@ struct Piece {
 };
 
 template <class T>
-__device__ __forceinline__ Piece piece_of(const KernelParams<T>& p, int index, int bands, int band_rows) {
+INLINE Piece piece_of(const KernelParams<T>& p, int index, int bands, int band_rows) {
   const int pieces = p.strips * bands;
   int image, channel;
   if (p.channel_first) {
@@ -87,49 +112,41 @@ __device__ __forceinline__ Piece piece_of(const KernelParams<T>& p, int index, i
   return {image, channel, index / p.strips * band_rows, index % p.strips * p.own};
 }
 
-// And back: which piece of its plane.
-template <class T>
-__device__ __forceinline__ int piece_at(const KernelParams<T>& p, int row, int col) {
-  return row / p.band_rows * p.strips + col / p.own;
-}
-
 // A plane of a problem.
 template <class T>
 struct Plane {
   const KernelParams<T>& p;
   int image, channel;
 
-  __device__ __forceinline__ int64_t index() const { return int64_t(image) * p.channels + channel; }
+  INLINE int64_t index() const { return int64_t(image) * p.channels + channel; }
   // What zero padding is in d: of a pyramid, less what was taken off.
-  __device__ __forceinline__ T pad_d() const { return p.pyramid ? -p.offsets[index()] : T(0); }
+  INLINE T pad_d() const { return p.pyramid ? -p.offsets[index()] : T(0); }
 
   // f(x, y): where the pixel is in both images, as pointers of the images' type.
   template <class F>
-  __device__ __forceinline__ void with_pixels(int64_t row, int64_t col, F f) const {
+  INLINE void with_pixels(int64_t row, int64_t col, F f) const {
     const int64_t in_x = p.x.at(image, channel, row, col), in_y = p.y.at(image, channel, row, col);
     with_type<T>(p.x.dtype, [&](auto* tag) {
       using P = decltype(tag);
       f(static_cast<P>(p.x.data) + in_x, static_cast<P>(p.y.data) + in_y);
     });
   }
+  // m and d in units of the data range.
+  INLINE Pair<T> pixel(int64_t row, int64_t col) const {
+    Pair<T> v;
+    with_pixels(row, col, [&](auto* x, auto* y) { v.m = wide(*x), v.d = wide(*y); });
+    if (p.pyramid) return v;
+    return {(v.m + v.d) * p.inverse_range, (v.m - v.d) * p.inverse_range};
+  }
   // x - y, in units of the images.
-  __device__ __forceinline__ T difference(int64_t row, int64_t col) const {
+  INLINE T difference(int64_t row, int64_t col) const {
     T difference;
     with_pixels(row, col, [&](auto* x, auto* y) { difference = wide(*x) - wide(*y); });
     return difference;
   }
-  __device__ __forceinline__ T pixel_l1(int64_t row, int64_t col) const {
+  INLINE T pixel_l1(int64_t row, int64_t col) const {
     return magnitude(difference(row, col) * p.inverse_range);
   }
-  // A block's share of the l1 terms of all pixels, whatever the padding, where there are `blocks` of a plane.
-  template <class Sum>
-  __device__ __forceinline__ void add_pixel_l1(int block, int blocks, Sum& sum) const {
-    const int64_t pixels = int64_t(p.height) * p.width;
-#pragma unroll 1
-    for (int64_t i = int64_t(block) * blockDim.x + threadIdx.x; i < pixels; i += int64_t(blocks) * blockDim.x)
-      sum += Sum(pixel_l1(i / p.width, i % p.width));
-  }
-
   // What the dyadic form takes off d before it halves it, where the plane is nearly uniform: rounding a
   // halved uniform difference to float32 would cost the digits of its variation. The middle of three values
   // of d, in units of 1, if all three are nearly that.
@@ -148,24 +165,28 @@ struct Plane {
     return (high - low) * T(16) < magnitude(middle) && magnitude(middle) <= T(2) ? middle : T(0);
   }
 
-  __device__ __forceinline__ bool has_position(int row, int col) const {
+  INLINE bool has_position(int row, int col) const {
     return row >= p.crop && row < p.height - p.crop && col >= p.crop && col < p.width - p.crop;
   }
   // The incoming gradient: that of the plane's loss, and that of a map at a position, which is 0 where there
   // is no position, and mirrored under reflect.
-  __device__ __forceinline__ T incoming() const { return p.incoming.template of<T>(image); }
-  __device__ __forceinline__ T incoming_at(int row, int col) const {
+  INLINE T incoming() const { return p.incoming.template of<T>(image); }
+  INLINE T incoming_at(int row, int col) const {
     if (p.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
     if (!has_position(row, col)) return T(0);
     return T(p.grad_map.read_any(image, channel, row - p.crop, col - p.crop));
   }
+  INLINE void write_loss(int row, int col, T loss) const {  // of a position
+    p.loss_map.template plane<T>(
+        image, channel)[(row - p.crop) * p.loss_map.h + (col - p.crop) * p.loss_map.w] = loss;
+  }
 
   // The gradient at those of N pixels of a column, from row `row` on, that lie in rows [first, end): of_x
   // and, where both are wanted, of_y; halved at edges that reflect, and with the l1 term of the pixel itself,
-  // whose x - y is difference(o).
-  template <int N, class Difference>
-  __device__ __forceinline__ void write_gradient(bool both, int row, int first, int end, int col,
-                                                 T (&of_x)[N], T (&of_y)[N], Difference difference) const {
+  // whose x - y is `difference`.
+  template <int N>
+  INLINE void write_gradient(bool both, int row, int first, int end, int col, Some<N, T>& of_x,
+                             Some<N, T>& of_y, const Some<N, T>& difference) const {
     const T col_edge = is_edge(col, p.width, p.padding) ? T(0.5) : T(1);
     const bool with_l1 = p.l1 && !p.l1_windowed;
     const T gain = with_l1 ? p.l1_gain * incoming() : T(0);
@@ -175,12 +196,12 @@ struct Plane {
       of_x[o] *= edge;
       if (both) of_y[o] *= edge;
       if (!with_l1 || row + o < first || row + o >= end) continue;
-      const T by = gradient_of_l1(difference(o), p.grad_map.data ? gain * incoming_at(row + o, col) : gain);
+      const T by = gradient_of_l1(difference[o], p.grad_map.data ? gain * incoming_at(row + o, col) : gain);
       of_x[o] += by;
       if (both) of_y[o] -= by;
     }
     with_type<T>(p.x.dtype, [&](auto* tag) {
-      const auto write = [&](const View& to, const T(&from)[N]) {
+      const auto write = [&](const View& to, const Some<N, T>& from) {
         auto* at = static_cast<decltype(tag)>(to.data) + to.at(image, channel, row, col);
 #pragma unroll
         for (int o = 0; o < N; ++o) {
@@ -192,22 +213,58 @@ struct Plane {
     });
   }
 
-  // The block's sums, added in a fixed order, as those of piece `piece`. room: shared memory of two doubles
-  // for each warp.
-  __device__ __forceinline__ void write_sums(int piece, double ssim, double l1, void* room) const {
-    sum_block(ssim, l1, static_cast<double*>(room));
+  // The block's sums, added in a fixed order, as those of the piece that owns this row and column. AllPixels:
+  // with its share of the l1 terms of the plane's pixels, whatever the padding, where these are not blurred.
+  // room: shared memory of two doubles for each warp.
+  template <bool AllPixels = false, class Sum>
+  INLINE void write_sums(int row, int col, Sum ssim, Sum l1, void* room) const {
+    if (!p.sums) return;
+    const int piece = row / p.band_rows * p.strips + col / p.own, pieces = p.strips * p.bands;
+    if (AllPixels && p.l1 && !p.l1_windowed) {
+      const int64_t pixels = int64_t(p.height) * p.width, step = int64_t(pieces) * blockDim.x;
+#pragma unroll 1
+      for (int64_t i = int64_t(piece) * blockDim.x + threadIdx.x; i < pixels; i += step)
+        l1 += Sum(pixel_l1(i / p.width, i % p.width));
+    }
+    double all_ssim = ssim, all_l1 = l1;
+    sum_block(all_ssim, all_l1, static_cast<double*>(room));
     if (threadIdx.x != 0) return;
-    double* sums = p.sums + 2 * (index() * p.strips * p.bands + piece);
-    sums[0] = ssim, sums[1] = l1;
+    double* sums = p.sums + 2 * (index() * pieces + piece);
+    sums[0] = all_ssim, sums[1] = all_l1;
   }
 };
 
 // m or d in units of the data range, less a base, from values a of x and b of y.
 struct Reading {
   float by_b, scale, base;
-  __device__ __forceinline__ float operator()(float a, float b) const {
-    return fmaf(fmaf(by_b, b, a), scale, -base);
+  INLINE float operator()(float a, float b) const { return fmaf(fmaf(by_b, b, a), scale, -base); }
+};
+
+// Both. Of a pyramid m is x and d is y; the other one is then multiplied by 0, as a NaN reaches the whole
+// plane anyway. Sums: x is x + y, or m, and y is x - y, or d.
+template <bool Sums = false>
+struct Values {
+  Reading of_m, of_d;
+  bool pyramid;
+
+  INLINE Values(bool pyramid_, float inverse_range, Pair<float> base) : pyramid(pyramid_) {
+    const float by = pyramid ? 0.f : 1.f, scale = pyramid ? 1.f : inverse_range;
+    of_m = {by, scale, base.m}, of_d = {-by, scale, base.d};
   }
+  INLINE const Reading& of(bool d) const { return d ? of_d : of_m; }
+  INLINE Pair<float> operator()(float x, float y) const {
+    if (Sums) return {x * of_m.scale - of_m.base, y * of_d.scale - of_d.base};
+    return {of_m(x, y), of_d(pyramid ? y : x, y)};
+  }
+};
+
+// The bases of cells side by side in shared memory: those of m, and `d` elements further those of d.
+struct Cells {
+  float* m;
+  int d;
+  INLINE Pair<float> operator[](int cell) const { return {m[cell], m[cell + d]}; }
+  INLINE Cells from(int first) const { return {m + first, d}; }
+  INLINE void set(int cell, Pair<float> base) const { m[cell] = base.m, m[cell + d] = base.d; }
 };
 
 // ---- Rows of pixels on their way into shared memory, with what padding adds. Of columns [first, first +
@@ -215,8 +272,8 @@ struct Reading {
 // x, y) from column first + k on, and one(k, x, y) where they are not all inside; x and y are null where
 // padding is.
 template <class E, class FourAt, class OneAt>
-__device__ __forceinline__ void fill_row(const Plane<float>& plane, E*, int row, int first, int count,
-                                         int lane, int lanes, FourAt four, OneAt one) {
+INLINE void fill_row(const Plane<float>& plane, E*, int row, int first, int count, int lane, int lanes,
+                     FourAt four, OneAt one) {
   const KernelParams<float>& p = plane.p;
   const bool reflect = p.padding == Padding::reflect;
   if (reflect) row = mirrored(row, p.height);
@@ -245,13 +302,13 @@ __device__ __forceinline__ void fill_row(const Plane<float>& plane, E*, int row,
 }
 // The same into two rows of float, as they are: x, and 0 where padding is; y, and pad_d.
 template <class E>
-__device__ __forceinline__ void copy_row(const Plane<float>& plane, E* tag, int row, int first, int count,
-                                         int lane, int lanes, float pad_d, float* to_x, float* to_y) {
+INLINE void copy_row(const Plane<float>& plane, E* tag, int row, int first, int count, int lane, int lanes,
+                     float pad_d, float* to_x, float* to_y) {
   fill_row(
       plane, tag, row, first, count, lane, lanes,
       [&](int k, const E* x, const E* y) {
         if (x) return copy_four(x, to_x + k), copy_four(y, to_y + k);
-        put<4>({0.f, 0.f, 0.f, 0.f}, to_x + k), put<4>({pad_d, pad_d, pad_d, pad_d}, to_y + k);
+        put(Some<4>{}, to_x + k), put(Some<4>{pad_d, pad_d, pad_d, pad_d}, to_y + k);
       },
       [&](int k, const E* x, const E* y) {
         if (x) return copy_one(x, to_x + k), copy_one(y, to_y + k);

@@ -16,8 +16,6 @@ namespace ssimloss {
 
 constexpr int64_t most_blocks = 0x7fffffff;
 
-inline int64_t divided(int64_t v, int64_t by) { return (v + by - 1) / by; }  // rounded up
-
 inline void check_cuda(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   throw std::runtime_error(std::string("ssimloss: ") + what + ": " + cudaGetErrorString(error));

@@ -15,11 +15,12 @@ struct KernelParams {
   View x, y;  // images; of a level of the pyramid m and d, less the plane's offset
   View grad_x, grad_y, loss_map, grad_map;
   Padding padding;
-  bool pyramid;  // x and y are m and d
-  bool l1, l1_windowed;
-  bool channel_first;  // blocks beside each other: channels of one strip
-  bool in_fours;       // see pixels.cuh
+  bool pyramid;          // x and y are m and d
+  bool l1, l1_windowed;  // of the pixels or, l1_windowed, blurred
+  bool channel_first;    // blocks beside each other: channels of one strip
+  bool in_fours;         // see pixels.cuh
   int channels, height, width;
+  int64_t map_width, map_size;        // positions of a row, of a plane
   int radius, crop;                   // of the largest window; where positions begin
   int own, strips, bands, band_rows;  // columns of a strip, a multiple of 8; of one plane
   T c1, c2, inverse_range;
@@ -37,11 +38,14 @@ void set_problem(const Similarity& s, const Cut& cut, KernelParams<T>& params) {
   params.own = cut.own, params.strips = cut.strips;
   params.bands = cut.bands, params.band_rows = cut.band_rows;
   params.padding = p.padding;
-  params.pyramid = p.sum_difference, params.l1 = p.l1_weight != 0, params.l1_windowed = p.l1_windowed;
+  params.pyramid = p.sum_difference, params.l1 = p.l1_weight != 0;
+  params.l1_windowed = has_windowed_l1(p);
   params.channel_first = p.x.stride_c == 1 && p.channels > 1;
   params.in_fours = in_fours(p.x) && in_fours(p.y);
   params.channels = int(p.channels), params.height = int(p.height), params.width = int(p.width);
   params.radius = largest_radius(p), params.crop = int(crop_of(p));
+  params.map_width = p.width - 2 * params.crop;
+  params.map_size = params.map_width * (p.height - 2 * params.crop);
   params.c1 = T(p.c1), params.c2 = T(p.c2), params.inverse_range = T(p.inverse_range);
   params.luminance = p.luminance ? T(1) : T(0);
   params.ssim_weight = T(p.ssim_weight), params.l1_weight = T(p.l1_weight);

@@ -11,6 +11,8 @@
 
 #include "../../problem.h"
 
+#define INLINE __device__ __forceinline__  // as most functions of the kernels are
+
 namespace ssimloss {
 
 using Half = __half;
@@ -30,48 +32,52 @@ __device__ inline void narrow(double v, double& out) { out = v; }
 template <int N, class E = float>
 struct alignas(N * sizeof(E) > 16 ? 16 : N * sizeof(E)) Some {
   E v[N];
+  INLINE E& operator[](int i) { return v[i]; }
+  INLINE const E& operator[](int i) const { return v[i]; }
 };
 template <int N, class E>
-__device__ __forceinline__ const Some<N, E>& some(const E* from) {
+INLINE Some<N, E> some(const E* from) {
   return *reinterpret_cast<const Some<N, E>*>(from);
 }
-// N elements to an aligned place, four at a time.
+// To an aligned place, four at a time.
 template <int N, class E>
-__device__ __forceinline__ void put(const E (&from)[N], E* to) {
+INLINE void put(const Some<N, E>& from, E* to) {
 #pragma unroll
   for (int part = 0; part < N; part += 4) {
     Some < N<4 ? N : 4, E> some;
 #pragma unroll
-    for (int u = 0; u < N && u < 4; ++u) some.v[u] = from[part + u];
+    for (int u = 0; u < N && u < 4; ++u) some[u] = from[part + u];
     *reinterpret_cast<decltype(some)*>(to + part) = some;
   }
 }
+template <int N, class E>
+INLINE auto wide(Some<N, E> from) {
+  Some<N, decltype(wide(from[0]))> to;
+#pragma unroll
+  for (int u = 0; u < N; ++u) to[u] = wide(from[u]);
+  return to;
+}
 
 // v, but what is worked out from it is not kept in registers for later.
-__device__ __forceinline__ int again(int v) {
+INLINE int again(int v) {
   asm volatile("" : "+r"(v));
   return v;
 }
 
-// Pixels on their way into shared memory. What is of type T already is copied while the block goes on;
-// 16 bits become float32 on the way.
-template <class E, class T>
-__device__ __forceinline__ void copy_four(const E* from, T* to) {
-  if constexpr (std::is_same_v<E, T>) {
-#pragma unroll
-    for (int u = 0; u < 4; u += 16 / int(sizeof(T))) __pipeline_memcpy_async(to + u, from + u, 16);
+// Pixels on their way into shared memory. Those of float32 are copied while the block goes on; 16 bits become
+// float32 on the way.
+template <class E>
+INLINE void copy_four(const E* from, float* to) {
+  if constexpr (std::is_same_v<E, float>) {
+    __pipeline_memcpy_async(to, from, 16);
   } else {
-    const Some<4, E> four = some<4>(from);
-    T wider[4];
-#pragma unroll
-    for (int u = 0; u < 4; ++u) wider[u] = wide(four.v[u]);
-    put(wider, to);
+    put(wide(some<4>(from)), to);
   }
 }
-template <class E, class T>
-__device__ __forceinline__ void copy_one(const E* from, T* to) {
-  if constexpr (std::is_same_v<E, T>) {
-    __pipeline_memcpy_async(to, from, sizeof(T));
+template <class E>
+INLINE void copy_one(const E* from, float* to) {
+  if constexpr (std::is_same_v<E, float>) {
+    __pipeline_memcpy_async(to, from, sizeof *to);
   } else {
     *to = wide(*from);
   }
@@ -79,7 +85,7 @@ __device__ __forceinline__ void copy_one(const E* from, T* to) {
 
 // f(a null pointer of the type of pixels): float64 where the arithmetic is, else one of the others.
 template <class T, class F>
-__device__ __forceinline__ auto with_type(DType dtype, F f) {
+INLINE auto with_type(DType dtype, F f) {
   if constexpr (std::is_same_v<T, double>) {
     return f(static_cast<double*>(nullptr));
   } else {
@@ -98,25 +104,25 @@ struct View {
   int64_t n, c, h, w;
 
   template <class E>
-  __device__ __forceinline__ E* plane(int64_t image, int64_t channel) const {
+  INLINE E* plane(int64_t image, int64_t channel) const {
     return static_cast<E*>(data) + image * n + channel * c;
   }
-  __device__ __forceinline__ int64_t at(int64_t image, int64_t channel, int64_t row, int64_t col) const {
+  INLINE int64_t at(int64_t image, int64_t channel, int64_t row, int64_t col) const {
     return image * n + channel * c + row * h + col * w;
   }
   // A pixel in the arithmetic type T, which is double where the pixels are, and only there.
   template <class T>
-  __device__ __forceinline__ T read(int64_t image, int64_t channel, int64_t row, int64_t col) const {
+  INLINE T read(int64_t image, int64_t channel, int64_t row, int64_t col) const {
     const int64_t place = at(image, channel, row, col);
     return with_type<T>(dtype, [&](auto* tag) -> T { return wide(static_cast<decltype(tag)>(data)[place]); });
   }
   template <class T>
-  __device__ __forceinline__ void write(T v, int64_t image, int64_t channel, int64_t row, int64_t col) const {
+  INLINE void write(T v, int64_t image, int64_t channel, int64_t row, int64_t col) const {
     const int64_t place = at(image, channel, row, col);
     with_type<T>(dtype, [&](auto* tag) { narrow(v, static_cast<decltype(tag)>(data)[place]); });
   }
   // The same of any type, whatever the arithmetic.
-  __device__ __forceinline__ double read_any(int64_t image, int64_t channel, int64_t row, int64_t col) const {
+  INLINE double read_any(int64_t image, int64_t channel, int64_t row, int64_t col) const {
     return dtype == DType::float64 ? read<double>(image, channel, row, col)
                                    : read<float>(image, channel, row, col);
   }
@@ -134,23 +140,17 @@ inline bool in_fours(const Images& images) {
          images.stride_n % 4 == 0 && reinterpret_cast<uintptr_t>(images.data) % (size > 16 ? 16 : size) == 0;
 }
 
-__device__ __forceinline__ float lesser(float a, float b) { return fminf(a, b); }  // a NaN does not count
-__device__ __forceinline__ float greater(float a, float b) { return fmaxf(a, b); }
-__device__ __forceinline__ double lesser(double a, double b) { return fmin(a, b); }
-__device__ __forceinline__ double greater(double a, double b) { return fmax(a, b); }
 template <class T>
-__device__ __forceinline__ T middle(T a, T b, T c) {  // of three
-  return greater(lesser(a, b), lesser(greater(a, b), c));
+INLINE T middle(T a, T b, T c) {  // of three, of which a NaN does not count
+  return fmax(fmin(a, b), fmin(fmax(a, b), c));
 }
-__device__ __forceinline__ int clamped(int v, int low, int high) {
-  return v < low ? low : (v > high ? high : v);
-}
+INLINE int clamped(int v, int low, int high) { return v < low ? low : (v > high ? high : v); }
 template <class T>
-__device__ __forceinline__ T magnitude(T v) {  // NaN stays NaN
+INLINE T magnitude(T v) {  // NaN stays NaN
   return v < 0 ? -v : v;
 }
 template <class T>
-__device__ __forceinline__ T finite_or_zero(T v) {
+INLINE T finite_or_zero(T v) {
   return v - v == T(0) ? v : T(0);
 }
 

@@ -43,10 +43,8 @@ __global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolP
     const int from_col = i % 2 ? across.second(col) : across.first(col);
     m[i] = 0, d[i] = -offset;
     if (from < 0 || from_col < 0) continue;
-    plane.with_pixels(from, from_col, [&](auto* x, auto* y) { m[i] = wide(*x), d[i] = wide(*y); });
-    if (p.pyramid) continue;
-    const T a = m[i], b = d[i];
-    m[i] = (a + b) * p.inverse_range, d[i] = (a - b) * p.inverse_range - offset;
+    const Pair<T> pixel = plane.pixel(from, from_col);
+    m[i] = pixel.m, d[i] = p.pyramid ? pixel.d : pixel.d - offset;
   }
   p.m.write(T(0.25) * ((m[0] + m[1]) + (m[2] + m[3])), plane.image, plane.channel, row, col);
   p.d.write(T(0.25) * ((d[0] + d[1]) + (d[2] + d[3])), plane.image, plane.channel, row, col);

@@ -13,48 +13,45 @@ constexpr int l1_threads = 256;
 
 template <class T>
 __global__ void __launch_bounds__(l1_threads) l1_kernel(const __grid_constant__ KernelParams<T> p) {
-  const int pieces = p.strips * p.bands, index = int(blockIdx.x) / pieces, piece = int(blockIdx.x) % pieces;
-  const Plane<T> plane{p, index / p.channels, index % p.channels};
-  const int first_row = piece / p.strips * p.band_rows, first_col = piece % p.strips * p.own;
-  const int rows = min(p.band_rows, p.height - first_row), cols = min(p.own, p.width - first_col);
+  const Piece own = piece_of(p, int(blockIdx.x), p.bands, p.band_rows);
+  const Plane<T> plane{p, own.image, own.channel};
+  const int rows = min(p.band_rows, p.height - own.row), cols = min(p.own, p.width - own.col);
   const int step = p.in_fours ? 4 : 1, across = (cols + step - 1) / step;
   const T gain = p.l1_gain * plane.incoming(), weight = p.l1_weight * p.inverse_range;
-  double sum = 0, nothing = 0;
+  double sum = 0;
   with_type<T>(p.x.dtype, [&](auto* tag) {
     using E = std::remove_pointer_t<decltype(tag)>;
 #pragma unroll 1
     for (int i = threadIdx.x; i < rows * across; i += l1_threads) {
-      const int row = first_row + i / across, col = first_col + i % across * step;
+      const int row = own.row + i / across, col = own.col + i % across * step;
       const int count = min(step, p.width - col);
       const E* x = static_cast<const E*>(p.x.data) + p.x.at(plane.image, plane.channel, row, col);
       const E* y = static_cast<const E*>(p.y.data) + p.y.at(plane.image, plane.channel, row, col);
       T d[4] = {};
       if (count == 4) {
-        const Some<4, E> a = some<4>(x), b = some<4>(y);
+        const Some<4, T> a = wide(some<4>(x)), b = wide(some<4>(y));
 #pragma unroll
-        for (int u = 0; u < 4; ++u) d[u] = wide(a.v[u]) - wide(b.v[u]);
+        for (int u = 0; u < 4; ++u) d[u] = a[u] - b[u];
       } else {
 #pragma unroll
         for (int u = 0; u < 4; ++u) {
           if (u < count) d[u] = wide(x[u * p.x.w]) - wide(y[u * p.y.w]);
         }
       }
-      E of_x[4], of_y[4];
+      Some<4, E> of_x, of_y;
 #pragma unroll
       for (int u = 0; u < 4; ++u) {
         sum += double(magnitude(d[u]));
         T by = gain;
-        if (u < count && p.loss_map.data)
-          p.loss_map.write(weight * magnitude(d[u]), plane.image, plane.channel, row, col + u);
-        if (u < count && p.grad_map.data)
-          by *= T(p.grad_map.read_any(plane.image, plane.channel, row, col + u));
+        if (u < count && p.loss_map.data) plane.write_loss(row, col + u, weight * magnitude(d[u]));
+        if (u < count && p.grad_map.data) by *= plane.incoming_at(row, col + u);
         by = gradient_of_l1(d[u], by);
         narrow(by, of_x[u]), narrow(-by, of_y[u]);
       }
-      const auto write = [&](const View& to, const E(&gradient)[4]) {
+      const auto write = [&](const View& to, const Some<4, E>& gradient) {
         if (!to.data) return;
         E* at = static_cast<E*>(to.data) + to.at(plane.image, plane.channel, row, col);
-        if (count == 4) return put<4>(gradient, at);
+        if (count == 4) return put(gradient, at);
 #pragma unroll
         for (int u = 0; u < 4; ++u) {
           if (u < count) at[u * to.w] = gradient[u];
@@ -63,9 +60,7 @@ __global__ void __launch_bounds__(l1_threads) l1_kernel(const __grid_constant__ 
       write(p.grad_x, of_x), write(p.grad_y, of_y);
     }
   });
-  if (!p.sums) return;
-  sum *= double(p.inverse_range);
-  plane.write_sums(piece, nothing, sum, ssimloss_shared);
+  plane.write_sums(own.row, own.col, 0., sum * double(p.inverse_range), ssimloss_shared);
 }
 
 namespace {
@@ -74,13 +69,9 @@ namespace {
 Cut plan_of(const Problem& p) {
   const int64_t blocks = 2 * resident_threads / l1_threads * current_device().multiprocessors;
   const int64_t share = divided(p.batch * p.channels * p.height * p.width, blocks);
-  const int64_t pixels = std::max<int64_t>(2048, divided(share, 1024) * 1024);
-  Cut cut;
-  cut.own = int(std::min(pixels, divided(p.width, 8) * 8));
-  cut.strips = int(divided(p.width, cut.own));
-  cut.band_rows = int(std::min(p.height, std::max<int64_t>(1, pixels / cut.own)));
-  cut.bands = int(divided(p.height, cut.band_rows));
-  return cut;
+  const int64_t pixels = std::max<int64_t>(2048, rounded(share, 1024));
+  const int64_t own = std::min(pixels, rounded(p.width, 8));
+  return cut_into(p.height, p.width, own, std::min(p.height, std::max<int64_t>(1, pixels / own)));
 }
 
 template <class T>

@@ -40,12 +40,12 @@ constexpr int gather_threads = 256, gather_rows = 4;
 
 // Of a plane, scale j, gradient q: the part of the gradient.
 template <int Gradients>
-__device__ __forceinline__ float* part_of(const ScalesParams& all, int64_t plane, int j, int q) {
-  return all.parts + ((plane * all.scales + j) * Gradients + q) * all.block.height * all.block.width;
+INLINE float* part_of(const ScalesParams& all, int64_t plane, int j, int q) {
+  return all.parts + ((plane * all.scales + j) * Gradients + q) * all.height * all.width;
 }
 
 struct AdjointPlane {
-  int64_t maps, part, x, y;  // where the scale's maps and part of the gradient, and the planes, begin
+  int64_t maps, part;  // where the scale's maps and part of the gradient begin
   Interval interval[2];
   int chunks;
 };
@@ -57,30 +57,23 @@ class Adjoint : RingBlock {
   static constexpr int M = Gradients == 2 ? 4 : 3;
 
  public:
-  __device__ __forceinline__ Adjoint(const ScalesParams& params, unsigned char* shared)
-      : Adjoint(params, shared, scale_of(params)) {}
+  INLINE Adjoint(const ScalesParams& params) : Adjoint(params, scale_of(params)) {}
 
-  __device__ __forceinline__ void run() {
+  INLINE void run() {
     if (threadIdx.x == 0) here().chunks = divided_up(row1 - row0, R) + late(), set_interval(-2);
     __syncthreads();
     int slot = 0, cell = 0;  // of chunk n in the ring of maps, of chunk n + 2 in that of bases: first rows
 #pragma unroll 1
     for (int n = -2; n <= here().chunks; ++n) {
       if (threadIdx.x == 0) set_interval(n + 1);
-      const auto cells = [&](int back) { return previous(again(cell), back * (R / K), cell_rows()); };
-      here().interval[n & 1].each_task(
-          [&](int task) {
-            const int k = again(n) + 2;
-            with_type<float>(p.x.dtype, [&](auto* tag) { find_bases(tag, k, cell, task); });
-          },
-          [&](int task) {
-            down(again(n) - 1 - late(), previous(again(slot), R, capacity()), cells(3), task);
-          },
-          [&](int task) { along(again(n), slot, cells(2), task); },
-          [&](int task) {
-            const int k = again(n) + 1;
-            with_type<float>(p.x.dtype, [&](auto* tag) { fill_line(tag, k, cells(1), task); });
-          });
+      const auto cell_row = [&](int back) { return previous(again(cell), back * (R / K), cell_rows()); };
+      here().interval[n & 1].each_task([&](int task) { find_bases(again(n) + 2, cell, task); },
+                                       [&](int task) {
+                                         down(again(n) - 1 - late(), previous(again(slot), R, capacity()),
+                                              cell_row(3), task);
+                                       },
+                                       [&](int task) { along(again(n), slot, cell_row(2), task); },
+                                       [&](int task) { fill_line(again(n) + 1, cell_row(1), task); });
       __syncthreads();
       if (n >= 0) slot = next(slot, R, capacity());
       cell = next(cell, R / K, cell_rows());
@@ -91,81 +84,68 @@ class Adjoint : RingBlock {
   const ScalesParams& all;
   const int j, r;
 
-  __device__ __forceinline__ Adjoint(const ScalesParams& params, unsigned char* shared, int scale)
-      : RingBlock(params.block, shared,
-                  piece_of(params.block, int(blockIdx.x) - params.cut[scale].first_block,
-                           params.cut[scale].bands, params.cut[scale].band_rows),
+  INLINE Adjoint(const ScalesParams& params, int scale)
+      : RingBlock(params,
+                  piece_of(params, int(blockIdx.x) - params.cut[scale].first_block, params.cut[scale].bands,
+                           params.cut[scale].band_rows),
                   params.cut[scale].band_rows),
         all(params),
         j(scale),
-        r(params.radius[scale]) {
-    load_taps(all.taps[j], r, taps);
-    const int64_t size = int64_t(p.height - 2 * p.crop) * (p.width - 2 * p.crop);
+        r(params.radii[scale]) {
+    load_taps(all.scale_taps[j], r, taps);
     if (threadIdx.x != 0) return;
-    here().maps = (plane.index() * (all.scales * M + (p.l1 && p.l1_windowed)) + j * M) * size;
+    here().maps = (plane.index() * (all.scales * M + p.l1_windowed) + j * M) * p.map_size;
     here().part = part_of<Gradients>(all, plane.index(), j, 0) - all.parts;
-    here().x = plane.image * p.x.n + plane.channel * p.x.c;
-    here().y = plane.image * p.y.n + plane.channel * p.y.c;
   }
 
   // The last scale has the first blocks.
-  __device__ __forceinline__ static int scale_of(const ScalesParams& params) {
+  INLINE static int scale_of(const ScalesParams& params) {
     int scale = 0;
     while (int(blockIdx.x) < params.cut[scale].first_block) ++scale;
     return scale;
   }
 
   // What a block keeps in shared memory to save registers.
-  __device__ __forceinline__ AdjointPlane& here() const {
-    return *reinterpret_cast<AdjointPlane*>(taps + s.queues - s.taps);
-  }
+  INLINE AdjointPlane& here() const { return *reinterpret_cast<AdjointPlane*>(shared(s.queues)); }
 
-  __device__ __forceinline__ RingWindow window() const { return {r, taps, taps + 3}; }
-  __device__ __forceinline__ int late() const { return adjoint_late(r); }
-  __device__ __forceinline__ int capacity() const { return (late() + 2) * R; }
-  __device__ __forceinline__ int cell_rows() const { return (late() + 4) * (R / K); }
+  INLINE RingWindow window() const { return {r, taps, taps + 3}; }
+  INLINE int late() const { return adjoint_late(r); }
+  INLINE int capacity() const { return (late() + 2) * R; }
+  INLINE int cell_rows() const { return (late() + 4) * (R / K); }
   // Between two barriers chunk n - 1 goes down, chunk n goes along, chunk n + 1 is filled, and the bases of
   // chunk n + 2 are found. Bases come first because they wait for memory; the others are in the order of
   // their work.
-  __device__ __forceinline__ void set_interval(int n) const {
+  INLINE void set_interval(int n) const {
     const int of_chunk = R / K * divided_up(col1 - col0, 32), end = here().chunks;
     here().interval[n & 1].set(n + 2 < end ? R / K : 0, n > late() && n <= end ? of_chunk : 0,
                                n >= 0 && n < end ? of_chunk : 0, n >= -1 && n + 1 < end ? R : 0);
   }
-  __device__ __forceinline__ bool has_l1() const { return p.l1 && p.l1_windowed && j == all.scales - 1; }
-  __device__ __forceinline__ float* bases_at(int cell_row) const { return bases + cell_row * 2 * s.cells; }
-  __device__ __forceinline__ float* maps_of(int k, int line) const {
+  INLINE bool has_l1() const { return p.l1_windowed && j == all.scales - 1; }
+  INLINE Cells row_of_cells(int row, int by) const { return cells(next(row, by, cell_rows()) * 2 * s.cells); }
+  INLINE float* maps_of(int k, int line) const {
     return maps + k % 2 * s.maps * R * s.map_pitch + line * s.map_pitch;
   }
 
   // Of one row of cells.
-  template <class E>
-  __device__ __forceinline__ void find_bases(E*, int k, int cell_row, int part) {
-    const int cells = divided_up(col1 - col0 + 2 * r, K);
+  INLINE void find_bases(int k, int cell_row, int part) {
+    const int count = divided_up(col1 - col0 + 2 * r, K);
     const int row = row0 - r + R * k + K * part, col = col0 - r;
-    const E *x = static_cast<E*>(p.x.data) + here().x, *y = static_cast<E*>(p.y.data) + here().y;
-    const auto value = values(0, 0);
-    float* to = bases_at(next(cell_row, part, cell_rows()));
+    const auto value = values({0, 0});
+    const Cells to = row_of_cells(cell_row, part);
+    plane.with_pixels(0, 0, [&](auto* x, auto* y) {
 #pragma unroll 1
-    for (int cell = lane(); cell < cells; cell += 32) {
-      float m[3], d[3];
-#pragma unroll
-      for (int u = 0; u < 3; ++u) {
-        const int off = u == 0 ? 0 : u + 1;  // pixels 0, 2, 3
-        const int64_t at_row = clamped(row + off, 0, p.height - 1);
-        const int64_t at_col = clamped(col + K * cell + off, 0, p.width - 1);
-        const float a = wide(x[at_row * p.x.h + at_col * p.x.w]),
-                    b = wide(y[at_row * p.y.h + at_col * p.y.w]);
-        m[u] = value.m(a, b), d[u] = value.d(a, b);
+      for (int cell = lane(); cell < count; cell += 32) {
+        to.set(cell, base_of_three([&](int u) {
+                 const int64_t at_row = clamped(row + cell_pixel<K>(u), 0, p.height - 1);
+                 const int64_t at_col = clamped(col + K * cell + cell_pixel<K>(u), 0, p.width - 1);
+                 return value(wide(x[at_row * p.x.h + at_col * p.x.w]),
+                              wide(y[at_row * p.y.h + at_col * p.y.w]));
+               }));
       }
-      to[cell] = finite_or_zero(middle(m[0], m[1], m[2]));
-      to[s.cells + cell] = finite_or_zero(middle(d[0], d[1], d[2]));
-    }
+    });
   }
 
-  template <class E>
-  __device__ __forceinline__ void fill_line(E*, int k, int cell_row, int line) {
-    const int each = R * s.map_pitch;
+  INLINE void fill_line(int k, int cell_row, int line) {
     const int first = col0 - r, count = col1 - col0 + 2 * r;
     int row = row0 - r + R * k + line;
     const bool reflect = p.padding == Padding::reflect, with_l1 = has_l1();
@@ -179,101 +159,81 @@ class Adjoint : RingBlock {
 #pragma unroll 1
       for (int c = from + lane(); c < until; c += 32) {
 #pragma unroll
-        for (int q = 0; q < M; ++q) to[q * each + c] = 0.f;
-        if (with_l1) to[M * each + c] = 0.f;
+        for (int q = 0; q < M; ++q) to[q * s.each_map + c] = 0.f;
+        if (with_l1) to[M * s.each_map + c] = 0.f;
       }
     };
     clear(0, begin), clear(end, count);
     if (begin >= end) return;
-    const int64_t width = p.width - 2 * p.crop, size = width * (p.height - 2 * p.crop);
-    const float* source = all.maps + here().maps + (row - p.crop) * width + (first - p.crop);
-    const E* x = static_cast<E*>(p.x.data) + here().x + row * p.x.h + first * p.x.w;
-    const E* y = static_cast<E*>(p.y.data) + here().y + row * p.y.h + first * p.y.w;
-    const float* cells = bases_at(next(cell_row, line / K, cell_rows()));
-    const auto value = values(0, 0);
+    const float* source = all.maps + here().maps + (row - p.crop) * p.map_width + (first - p.crop);
+    const Cells bases_here = row_of_cells(cell_row, line / K);
+    const auto value = values({0, 0});
     constexpr int together = 3;  // places of a lane, whose reads wait side by side
+    plane.with_pixels(row, first, [&](auto* x, auto* y) {
 #pragma unroll 1
-    for (int c = begin + lane(); c < end; c += 32 * together) {
-      float map[together][M], m[together], d[together], l1_gain[together];
+      for (int c = begin + lane(); c < end; c += 32 * together) {
+        float map[together][M + 1];
+        Pair<float> pixel[together];
 #pragma unroll
-      for (int u = 0; u < together; ++u) {
-        int at = c + 32 * u < end ? c + 32 * u : c;
-        if (reflect) at = mirrored(first + at, p.width) - first;
-        const float* from = source + at;
+        for (int u = 0; u < together; ++u) {
+          int at = c + 32 * u < end ? c + 32 * u : c;
+          if (reflect) at = mirrored(first + at, p.width) - first;
+          const float* from = source + at;
 #pragma unroll
-        for (int q = 0; q < M; ++q, from += size) map[u][q] = *from;
-        l1_gain[u] = with_l1 ? *from : 0.f;
-        const float a = wide(x[at * p.x.w]), b = wide(y[at * p.y.w]);
-        m[u] = value.m(a, b), d[u] = value.d(a, b);
-      }
-#pragma unroll
-      for (int u = 0; u < together; ++u) {
-        const int at = c + 32 * u, cell = at / K;
-        if (at >= end) break;
-        const float by_m = map[u][0] * (m[u] - cells[cell]),
-                    by_d = map[u][1] * (d[u] - cells[cell + s.cells]);
-        const float one = map[u][2] + by_m;
-        if (Gradients == 2) {
-          const float two = map[u][M - 1] - by_d;
-          map[u][2] = one + two, map[u][M - 1] = one - two;
-        } else {
-          map[u][2] = one - by_d;
+          for (int q = 0; q < M; ++q, from += p.map_size) map[u][q] = *from;
+          map[u][M] = with_l1 ? *from : 0.f;
+          pixel[u] = value(wide(x[at * p.x.w]), wide(y[at * p.y.w]));
         }
 #pragma unroll
-        for (int q = 0; q < M; ++q) to[q * each + at] = map[u][q];
-        if (with_l1) to[M * each + at] = l1_gain[u];
+        for (int u = 0; u < together; ++u) {
+          const int at = c + 32 * u;
+          if (at >= end) break;
+          const Pair<float> by = pixel[u] - bases_here[at / K];
+          const float one = map[u][2] + map[u][0] * by.m, by_d = map[u][1] * by.d;
+          map[u][2] = one - by_d;
+          if (Gradients == 2) {
+            const float two = map[u][M - 1] - by_d;
+            map[u][2] = one + two, map[u][M - 1] = one - two;
+          }
+#pragma unroll
+          for (int q = 0; q < M; ++q) to[q * s.each_map + at] = map[u][q];
+          if (with_l1) to[M * s.each_map + at] = map[u][M];
+        }
       }
-    }
+    });
   }
 
   // Chunk k.
-  __device__ __forceinline__ void along(int k, int slot, int cell_row, int task) {
+  INLINE void along(int k, int slot, int cell_row, int task) {
     const int part = task % (R / K), group = group_of_lane<K>(lane(), task / (R / K));
     const int line = K * part + row_of_lane<K>(lane());
     if (K * group >= col1 - col0) return;
     float* const to = ring + (slot + line) * s.ring_pitch + K * group;
-    const int each = s.capacity * s.ring_pitch, first = row0 - r + R * k + K * part;
+    const int first = row0 - r + R * k + K * part;
     if (p.padding != Padding::reflect && (first + K <= p.crop || first >= p.height - p.crop)) {  // no maps
-      const float zeros[K] = {};
 #pragma unroll
-      for (int q = 0; q < M; ++q) put(zeros, to + q * each);
-      if (has_l1()) put(zeros, to + M * each);
+      for (int q = 0; q < M; ++q) put(Some<K>{}, to + q * s.each_ring);
+      if (has_l1()) put(Some<K>{}, to + M * s.each_ring);
       return;
     }
-    maps_along<K, M>(window(), maps_of(k, line) + K * group, R * s.map_pitch,
-                     bases_at(next(cell_row, part, cell_rows())) + group, s.cells, cell_of<K>(window(), 0),
-                     has_l1(), to, each);
+    maps_along<K, M>(window(), maps_of(k, line) + K * group, row_of_cells(cell_row, part).from(group),
+                     cell_of<K>(window(), 0), has_l1(), to);
   }
 
   // The step-th 16 own rows, whose windows end in the chunk with this slot and row of cells.
-  __device__ __forceinline__ void down(int step, int slot, int cell_row, int task) {
+  INLINE void down(int step, int slot, int cell_row, int task) {
     const int part = task % (R / K), column = task / (R / K) * 32 + lane();
     const int row = row0 + R * step + K * part, col = col0 + column;
     if (col >= col1 || row >= row1) return;
     slot = next(previous(slot, late() * R, capacity()), K * part, capacity());
     cell_row = next(previous(cell_row, late() * (R / K), cell_rows()), part, cell_rows());
-    float out[M][K], l1[1][K], base_m, base_d;
-    maps_down<K>(
-        window(), ring + column, s.capacity * s.ring_pitch, s.ring_pitch,
-        [&](int i) { return next(slot, i, capacity()) * s.ring_pitch; },
-        bases + cell_of<K>(window(), column / K), s.cells,
-        [&](int i) { return next(cell_row, i / K, cell_rows()) * 2 * s.cells; }, has_l1(), out, l1, base_m,
-        base_d);
-    float a[K] = {}, b[K] = {};
-    with_type<float>(p.x.dtype, [&](auto* tag) {
-      using P = decltype(tag);
-      const auto* x = static_cast<P>(p.x.data) + here().x + row * p.x.h + col * p.x.w;
-      const auto* y = static_cast<P>(p.y.data) + here().y + row * p.y.h + col * p.y.w;
-#pragma unroll
-      for (int o = 0; o < K; ++o) {
-        if (row + o < row1) a[o] = wide(x[o * p.x.h]), b[o] = wide(y[o * p.y.h]);
-      }
-    });
-    maps_to_gradient(values(base_m, base_d), a, b, has_l1(), l1, out);
-    if (!Parts) {
-      return plane.write_gradient(Gradients == 2, row, 0, row1, col, out[2], out[M - 1],
-                                  [&](int o) { return a[o] - b[o]; });
-    }
+    Some<K> out[M];
+    const Some<K> difference = maps_down(
+        window(), row, column, [&](int i) { return next(slot, i, capacity()); },
+        cells(cell_of<K>(window(), column / K)),
+        [&](int i) { return next(cell_row, i / K, cell_rows()) * 2 * s.cells; }, has_l1(), out);
+    if (!Parts)
+      return plane.write_gradient(Gradients == 2, row, 0, row1, col, out[2], out[M - 1], difference);
     float* to = all.parts + here().part + int64_t(row) * p.width + col;
 #pragma unroll
     for (int o = 0; o < K; ++o) {
@@ -287,13 +247,12 @@ class Adjoint : RingBlock {
 template <int Gradients, bool Parts>
 __global__ void __launch_bounds__(adjoint_threads(Gradients, Parts), 1)
     adjoint_kernel(const __grid_constant__ ScalesParams params) {
-  Adjoint<Gradients, Parts>(params, ssimloss_shared).run();
+  Adjoint<Gradients, Parts>(params).run();
 }
 
 // Adds up the scales' parts. A block has a few rows of one plane.
 template <int Gradients>
-__global__ void __launch_bounds__(gather_threads) gather_kernel(const __grid_constant__ ScalesParams all) {
-  const RingParams& p = all.block;
+__global__ void __launch_bounds__(gather_threads) gather_kernel(const __grid_constant__ ScalesParams p) {
   constexpr int across = gather_threads / gather_rows;
   const int64_t size = int64_t(p.height) * p.width;
   const Piece own = piece_of(p, int(blockIdx.x), p.bands, p.band_rows);
@@ -302,15 +261,15 @@ __global__ void __launch_bounds__(gather_threads) gather_kernel(const __grid_con
   if (row >= p.height) return;
 #pragma unroll 1
   for (int col = int(threadIdx.x) % across; col < p.width; col += across) {
-    const float* from = part_of<Gradients>(all, plane.index(), 0, 0) + int64_t(row) * p.width + col;
-    float of_x[1] = {}, of_y[1] = {};
+    const float* from = part_of<Gradients>(p, plane.index(), 0, 0) + int64_t(row) * p.width + col;
+    Some<1> of_x{}, of_y{};
 #pragma unroll 5
-    for (int j = 0; j < all.scales; ++j) {
+    for (int j = 0; j < p.scales; ++j) {
       of_x[0] += from[j * Gradients * size];
       if (Gradients == 2) of_y[0] += from[(2 * j + 1) * size];
     }
-    plane.write_gradient(Gradients == 2, row, 0, p.height, col, of_x, of_y,
-                         [&](int) { return plane.difference(row, col); });
+    const Some<1> difference{p.l1 && !p.l1_windowed ? plane.difference(row, col) : 0.f};
+    plane.write_gradient(Gradients == 2, row, 0, p.height, col, of_x, of_y, difference);
   }
 }
 

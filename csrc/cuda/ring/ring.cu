@@ -3,7 +3,7 @@
 
 #include <cstdlib>
 
-#include "ring_search.h"
+#include "../plan/plan.h"
 
 namespace ssimloss {
 namespace {
@@ -16,7 +16,7 @@ RingSizes sizes_of(const Problem& p, int own) {
 
 Cut plan_of(const Problem& p) {
   return plan_for(ring_family, "ring_kernel", p, 1, [&] {
-    return ring_cut(p.batch * p.channels, p.height, p.width, [&](int own) {
+    return cut_for_blocks(p.batch * p.channels, p.height, p.width, ring_max_own, [&](int own) {
       const RingSizes s = sizes_of(p, own);
       const int K = cell_side(p), own_tasks = p.gradients ? warps_of(own) : 0;
       const double taps = 2 * p.windows[0].radius + 1, part = K == 8 ? 1 : 0.6;
@@ -24,7 +24,7 @@ Cut plan_of(const Problem& p) {
       work.extra = start_chunks + (p.gradients ? double(s.lag) / K : 0);
       work.phase(warps_of(s.columns), part * (46 * taps + 300), own_tasks, part * (32 * taps + 60));
       work.phase(warps_of(K * s.groups), part * (42 * taps + 670), own_tasks, part * (39 * taps + 400));
-      return EqualBlocks{bytes_of(s), 2, work};
+      return EqualBlocks{s.bytes(), 2, work};
     });
   });
 }
@@ -45,7 +45,7 @@ void similarity(const Similarity& s, void* stream) {
   const int64_t in_image = cut.pieces() * p.channels;
   for_batches(p.batch, in_image, [&](int64_t first, int64_t images) {
     set_images(s, first, cut.pieces(), params);
-    launch("ring_kernel", kernel, images * in_image, ring_threads, size_t(bytes_of(params.sizes)), stream,
+    launch("ring_kernel", kernel, images * in_image, ring_threads, size_t(params.sizes.bytes()), stream,
            params);
   });
 }

@@ -12,7 +12,7 @@
 //                      again (they are in the L2 cache by then)
 // A warp takes 32 columns of one of these at a time, so that in A and in B all warps have work.
 //
-// Means, and the maps' a, are relative to the base of their cell of K x K pixels: ring_moments.cuh.
+// Means, and the maps' a, are relative to the base of their cell of K x K pixels: ring_block.cuh.
 //
 // For each element and one gradient, W own columns and radius r, K = 8 (h = 1 + 4 r / W, g = 1 + 2 r / W):
 //   FMA: (2 r + 1) (4 h + 4 g + 6), and (1 + r / 4) (6 h + 5 g + 5) pointwise ones, and about 80
@@ -23,21 +23,20 @@
 // benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
-#include "ring_moments.cuh"
+#include "ring_block.cuh"
 
 namespace ssimloss {
 
 template <int K, int Gradients>
-class Ring : RingMoments<false> {
+class Ring : RingBlock {
   static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, a_m + a_d, a_m - a_d
 
  public:
-  __device__ __forceinline__ Ring(const RingParams& params, unsigned char* shared)
-      : RingMoments(params, shared), window{p.radius, taps, p.rim} {
+  INLINE Ring(const RingParams& params) : RingBlock(params), window{p.radius, taps, p.rim} {
     load_taps(p.taps, p.radius, taps);
   }
 
-  __device__ __forceinline__ void run() {
+  INLINE void run() {
     const int first = row0 - s.margin;  // row of positions
     const int end = first + divided_up(row1 - row0 + (Gradients ? s.lag : 0), K) * K;
     const int down_tasks = divided_up(K * groups() + 2 * p.radius, 32),
@@ -75,48 +74,44 @@ class Ring : RingMoments<false> {
       if (row < first) continue;
       slot = next(slot, K, s.capacity), kept = next(kept, 1, s.chunks);
     }
-    if (!p.sums) return;
-    plane.write_sums(piece_at(p, row0, col0), sum_ssim, sum_l1, raw);
+    plane.write_sums(row0, col0, sum_ssim, sum_l1, raw);
   }
 
  private:
   const RingWindow window;
   float sum_ssim = 0, sum_l1 = 0;
 
-  __device__ __forceinline__ int groups() const {
-    return divided_up(col1 - col0 + 2 * s.margin, K);
-  }  // needed
-  __device__ __forceinline__ int cell_of(int group) const { return ssimloss::cell_of<K>(window, group); }
-  __device__ __forceinline__ int own_cell_of(int group) const { return cell_of(cell_of(group)); }
+  INLINE int groups() const { return divided_up(col1 - col0 + 2 * s.margin, K); }  // needed
+  INLINE int cell_of(int group) const { return ssimloss::cell_of<K>(window, group); }
+  INLINE int own_cell_of(int group) const { return cell_of(cell_of(group)); }
 
   // ---- Moments of rows [row, row + K) of one column, whose windows begin at slot `slot`.
-  __device__ __forceinline__ void down(int row, int slot, int kept, int column) {
+  INLINE void down(int row, int slot, int kept, int column) {
     if (column >= K * groups() + 2 * p.radius) return;
     const int shift = s.reach - s.margin - p.radius;
-    moments_down<K>(window, row, slot, shift, column, p.l1 && p.l1_windowed, bases + 2 * kept * s.cells,
-                    moments);
+    moments_down<K, false>(window, row, slot, shift, column, p.l1_windowed, cells(2 * kept * s.cells),
+                           moments);
     const int own = column - s.margin - p.radius;
     if (!p.l1 || p.l1_windowed || own < 0 || own >= col1 - col0) return;
 #pragma unroll 1
     for (int o = 0; o < K; ++o) {
       if (row + o < row0 || row + o >= row1) continue;
       const float* at = raw + next(slot, o + p.radius, s.capacity) * s.raw_pitch + shift + column;
-      sum_l1 += magnitude(values(0, 0).d(at[0], at[s.each_raw]));
+      sum_l1 += magnitude(values({0, 0})(at[0], at[s.each_raw]).d);
     }
   }
 
   // ---- Losses, and maps where a gradient is wanted, at K columns of one row of positions.
-  __device__ __forceinline__ void positions(int first_row, int kept, int task) {
+  INLINE void positions(int first_row, int kept, int task) {
     const int line = row_of_lane<K>(lane()), group = group_of_lane<K>(lane(), task);
     const int row = first_row + line;
     if (group >= groups()) return;
     const float* from = moments + line * s.moment_pitch + K * group;
     RowMoments<K> at;
-    moments_along(window, from, bases + 2 * kept * s.cells + group, at);
-    float l1[1][K];
-    if (p.l1 && p.l1_windowed) blur_along(window, from + 4 * s.each_moment, l1);
+    moments_along(window, from, cells(2 * kept * s.cells + group), at);
+    Some<K> l1;
+    if (p.l1_windowed) l1 = blur_along<K>(window, from + 4 * s.each_moment);
 
-    const float mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - plane.pad_d();
     // Where positions are that matter here. Under reflect those outside mirror those inside.
     const bool reflect = p.padding == Padding::reflect;
     const bool row_exists = reflect || (row >= p.crop && row < p.height - p.crop);
@@ -125,7 +120,7 @@ class Ring : RingMoments<false> {
         Gradients ? plane.incoming() * (is_edge(row, p.height, p.padding) ? 2.f : 1.f) : 0.f;
     float block_ssim = 0, block_l1 = 0;
     float* to = maps + line * s.map_pitch + K * group;
-    const int each_map = K * s.map_pitch, first_col = col0 - s.margin + K * group;
+    const int first_col = col0 - s.margin + K * group;
     if (Gradients && p.grad_map.data) {
 #pragma unroll 1
       for (int o = 0; o < K; ++o) to[o] = plane.incoming_at(row, first_col + o);
@@ -138,88 +133,74 @@ class Ring : RingMoments<false> {
         const int o = half + u, col = first_col + o;
         const bool exists = row_exists && (reflect || (col >= p.crop && col < p.width - p.crop));
         const bool own = row_own && exists && col >= col0 && col < col1;
-        const Moments<float> mu{at.mean_m[o] + mean_m, at.mean_d[o] + mean_d, at.s_mm[o], at.s_dd[o]};
         float gain = is_edge(col, p.width, p.padding) ? 2.f * row_gain : row_gain;
         if (Gradients && p.grad_map.data) gain *= to[o];
         const float g = p.ssim_gain * gain;
         const float g_cs =
             p.radius > 0 ? g : 0.f;  // one tap has no variance, but large terms that would have to cancel
         float maps_here[4];
-        const float loss = loss_and_maps<Gradients>(mu, p.c1, p.c2, p.luminance, at.mean_m[o] + at.centre_m,
-                                                    at.mean_d[o] + at.centre_d, g, g_cs, maps_here);
+        const Pair<float> relative = at.relative(o);
+        const float loss = loss_and_maps<Gradients>(at.moments(o, plane.pad_d()), p.c1, p.c2, p.luminance,
+                                                    relative.m, relative.d, g, g_cs, maps_here);
         if (own) {
           block_ssim += loss;
-          if (p.l1 && p.l1_windowed) block_l1 += l1[0][o];
+          if (p.l1_windowed) block_l1 += l1[o];
         }
         if (!Gradients) {
-          map[0].v[u] = p.ssim_weight * loss + (p.l1 && p.l1_windowed ? p.l1_weight * l1[0][o] : 0.f);
+          map[0][u] = p.ssim_weight * loss + (p.l1_windowed ? p.l1_weight * l1[o] : 0.f);
           continue;
         }
-        map[0].v[u] = exists ? maps_here[0] : 0.f;
-        map[1].v[u] = exists ? maps_here[1] : 0.f;
-        map[2].v[u] = exists ? maps_here[2] : 0.f;
-        if (Gradients == 2) map[M - 1].v[u] = exists ? maps_here[3] : 0.f;
-        l1_gain.v[u] = exists ? p.l1_gain * gain : 0.f;
+#pragma unroll
+        for (int q = 0; q < M; ++q) map[q][u] = exists ? maps_here[q] : 0.f;
+        l1_gain[u] = exists ? p.l1_gain * gain : 0.f;
       }
 #pragma unroll
       for (int q = 0; q < (Gradients ? M : 1); ++q) {
-        if (Gradients || p.loss_map.data) *reinterpret_cast<Some<4>*>(to + q * each_map + half) = map[q];
+        if (Gradients || p.loss_map.data) put(map[q], to + q * s.each_map + half);
       }
-      if (Gradients && p.l1 && p.l1_windowed) *reinterpret_cast<Some<4>*>(to + M * each_map + half) = l1_gain;
+      if (Gradients && p.l1_windowed) put(l1_gain, to + M * s.each_map + half);
     }
     sum_ssim += block_ssim, sum_l1 += block_l1;
     if (Gradients || !p.loss_map.data || !row_own) return;
-    float* loss_map = p.loss_map.plane<float>(plane.image, plane.channel) + (row - p.crop) * p.loss_map.h;
 #pragma unroll 1
     for (int o = 0; o < K; ++o) {
       const int col = first_col + o;
       if (col < p.crop || col >= p.width - p.crop || col >= col1) continue;
       float loss = to[o];
       if (p.l1 && !p.l1_windowed) loss += p.l1_weight * plane.pixel_l1(row, col);
-      loss_map[(col - p.crop) * p.loss_map.w] = loss;
+      plane.write_loss(row, col, loss);
     }
   }
 
   // ---- The maps of one row, blurred at K own columns, into the ring; the chunk's first row is slot `slot`.
-  __device__ __forceinline__ void blur_maps(int slot, int kept, int task) {
+  INLINE void blur_maps(int slot, int kept, int task) {
     const int line = row_of_lane<K>(lane()), group = group_of_lane<K>(lane(), task);
     if (K * group >= col1 - col0) return;
-    maps_along<K, M>(window, maps + line * s.map_pitch + K * group, K * s.map_pitch,
-                     bases + 2 * kept * s.cells + cell_of(group), s.cells, cell_of(0), p.l1 && p.l1_windowed,
-                     ring + next(slot, line, s.capacity) * s.ring_pitch + K * group,
-                     s.capacity * s.ring_pitch);
+    maps_along<K, M>(window, maps + line * s.map_pitch + K * group,
+                     cells(2 * kept * s.cells + cell_of(group)), cell_of(0), p.l1_windowed,
+                     ring + next(slot, line, s.capacity) * s.ring_pitch + K * group);
   }
 
   // ---- The gradient at rows [row, row + K) of one own column, from the ring of maps: input i is `lag` - i
   // rows above the first one of the last chunk, whose bases are `kept`.
-  __device__ __forceinline__ void gradient_down(int row, int slot, int kept, int column) {
+  INLINE void gradient_down(int row, int slot, int kept, int column) {
     if (column >= col1 - col0 || row + K <= row0) return;
-    const float* cells = bases + own_cell_of(column / K);
     const auto chunk_of = [&](int i) {  // where the bases of input i are
       const int back = (s.lag + K - 1 - i) / K;
       return (kept >= back ? kept - back : kept - back + s.chunks) * 2 * s.cells;
     };
-    const auto place = [&](int i) { return next(slot, i, s.capacity) * s.ring_pitch; };
-    float out[M][K], l1[1][K], base_m, base_d;
-    maps_down(window, ring + column, s.capacity * s.ring_pitch, s.ring_pitch, place, cells, s.cells, chunk_of,
-              p.l1 && p.l1_windowed, out, l1, base_m, base_d);
-    float a[K] = {}, b[K] = {};
-    plane.with_pixels(row, col0 + column, [&](auto* x, auto* y) {
-#pragma unroll
-      for (int o = 0; o < K; ++o) {
-        if (row + o >= row0 && row + o < row1) a[o] = wide(x[o * p.x.h]), b[o] = wide(y[o * p.y.h]);
-      }
-    });
-    maps_to_gradient(values(base_m, base_d), a, b, p.l1 && p.l1_windowed, l1, out);
-    plane.write_gradient(Gradients == 2, row, row0, row1, col0 + column, out[2], out[M - 1],
-                         [&](int o) { return a[o] - b[o]; });
+    Some<K> out[M];
+    const Some<K> difference = maps_down(
+        window, row, column, [&](int i) { return next(slot, i, s.capacity); }, cells(own_cell_of(column / K)),
+        chunk_of, p.l1_windowed, out);
+    plane.write_gradient(Gradients == 2, row, row0, row1, col0 + column, out[2], out[M - 1], difference);
   }
 };
 
 template <int K, int Gradients>
 __global__ void __launch_bounds__(ring_threads, Gradients&& ring_spills_at_two ? 1 : 2)
     ring_kernel(const __grid_constant__ RingParams params) {
-  Ring<K, Gradients>(params, ssimloss_shared).run();
+  Ring<K, Gradients>(params).run();
 }
 
 }  // namespace ssimloss

@@ -1,9 +1,18 @@
-// A block of ring.cuh: what it owns, its shared memory, and the rows of pixels that it reads.
+// A block of ring.cuh, scales.cuh or adjoint.cuh: what it owns, its shared memory, the rows of pixels that it
+// reads; means and variances, down the columns from the ring of pixels and then along rows; the maps' blur.
+//
+// The variance of v under a window is sum w (v - b)^2 - (sum w (v - b))^2, where b is a pixel inside the
+// window: any b is right, and one near by loses no digits. After the first axis each column carries a mean
+// and a variance; along the second, the variance of the whole window is the mean of those variances plus the
+// variance of those means (the law of total variance).
+//
+// A mean is stored relative to the base of its cell of K x K pixels. The base is the middle one of three
+// pixels, so that no single huge one or NaN spreads. A filter that reads several cells first moves their
+// means to one base. A region of huge values (1e5 times those beside it) may cost the digits of windows that
+// end up to K - 1 pixels before it.
 #pragma once
 
-#include <type_traits>
-
-#include "../common/block.cuh"
+#include "ring_filters.cuh"
 
 namespace ssimloss {
 
@@ -26,25 +35,26 @@ struct RingSizes {
   int capacity, chunks;  // rows of the rings; chunks of which the bases are kept
   int repeated;          // rows that the ring of pixels has twice, so that 4 of any slot follow one another
   int raw_pitch, moment_pitch, map_pitch, ring_pitch;
-  int moments, maps;          // kept of each place
-  int each_raw, each_moment;  // from one quantity to the next
+  int moments, maps;                               // kept of each place
+  int each_raw, each_moment, each_map, each_ring;  // from one quantity to the next
   int raw, moments_at, maps_at, ring, bases, taps, partial, queues, end;
 
   RingSizes() = default;
   RingSizes(int K, int radius, int own_columns, int gradients, bool windowed_l1) {
     margin = gradients ? radius : 0;
-    lag = rounded(2 * radius, 4), reach = rounded(margin + radius, 4);
+    lag = int(rounded(2 * radius, 4)), reach = int(rounded(margin + radius, 4));
     groups = (own_columns + 2 * margin + K - 1) / K;
     columns = K * groups + 2 * radius, cells = (columns + K - 1) / K;
     capacity = lag + K, chunks = (lag + K - 1) / K + 2;
-    raw_pitch = rounded(columns + reach - margin - radius, 4);
+    raw_pitch = int(rounded(columns + reach - margin - radius, 4));
     moment_pitch = odd_fours(columns), map_pitch = odd_fours(K * groups), ring_pitch = odd_fours(own_columns);
     moments = 4 + windowed_l1, maps = gradients ? 2 + gradients + windowed_l1 : 0;
     repeated = 0;
     each_raw = capacity * raw_pitch, each_moment = K * moment_pitch;
+    each_map = K * map_pitch, each_ring = capacity * ring_pitch;
     // A loss map is gathered where a gradient has its maps.
-    lay_out(2 * each_raw, moments * each_moment, (gradients ? maps : 1) * K * map_pitch,
-            maps * capacity * ring_pitch, 2 * chunks * cells, 2 * radius + 4);
+    lay_out(2 * each_raw, moments * each_moment, (gradients ? maps : 1) * each_map, maps * each_ring,
+            2 * chunks * cells, 2 * radius + 4);
   }
   // Where each part begins, in the order of the members; so many elements each.
   void lay_out(int of_raw, int of_moments, int of_maps, int of_ring, int of_bases, int of_taps,
@@ -56,9 +66,10 @@ struct RingSizes {
     partial = int(layout.take(of_partial)), queues = int(layout.take(of_queues)), end = int(layout.used());
   }
 
-  static constexpr int rounded(int v, int to) { return (v + to - 1) / to * to; }
+  int64_t bytes() const { return end * int64_t(sizeof(float)); }
+
   // The four-element accesses of 2 rows and 4 groups of 8 columns side by side then meet no bank twice.
-  static constexpr int odd_fours(int v) { return rounded(v, 8) + 4; }
+  static int odd_fours(int v) { return int(rounded(v, 8)) + 4; }
 };
 
 struct RingParams : KernelParams<float> {
@@ -68,19 +79,22 @@ struct RingParams : KernelParams<float> {
   float taps[ring_max_radius + 1], rim[10];
 };
 
+// The three pixels of a cell of K x K that its base is made of: place u of both its rows and its columns.
+template <int K>
+INLINE int cell_pixel(int u) {
+  constexpr int step = K / 4;  // 1, 4, 6 of 8 or 0, 2, 3 of 4
+  return u == 0 ? step - 1 : (u == 1 ? 2 * step : 3 * step);
+}
+
 // Slots of a ring of `size`, and the same of its cells.
-__device__ __forceinline__ int next(int slot, int by, int size) {
-  return slot + by < size ? slot + by : slot + by - size;
-}
-__device__ __forceinline__ int previous(int slot, int by, int size) {
-  return slot >= by ? slot - by : slot - by + size;
-}
-__device__ __forceinline__ int divided_up(int a, int b) { return (a + b - 1) / b; }
-__device__ __forceinline__ int warp() { return int(threadIdx.x) / 32; }
-__device__ __forceinline__ int lane() { return again(int(threadIdx.x)) % 32; }
+INLINE int next(int slot, int by, int size) { return slot + by < size ? slot + by : slot + by - size; }
+INLINE int previous(int slot, int by, int size) { return slot >= by ? slot - by : slot - by + size; }
+INLINE int divided_up(int a, int b) { return (a + b - 1) / b; }
+INLINE int warp() { return int(threadIdx.x) / 32; }
+INLINE int lane() { return again(int(threadIdx.x)) % 32; }
 // The next of the tasks that all warps share, after a first one each, that of the warp's own number: then
 // no scheduler, which has every fourth warp, gets more of them than another. queue counts those taken.
-__device__ __forceinline__ int take(unsigned* queue) {
+INLINE int take(unsigned* queue) {
   const unsigned task = lane() == 0 ? atomicAdd(queue, 1u) : 0;
   return int(__shfl_sync(0xffffffffu, task, 0));
 }
@@ -91,12 +105,12 @@ struct Interval {
   unsigned taken;
   int ends[4];
 
-  __device__ __forceinline__ void set(int first, int second, int third, int fourth) {
+  INLINE void set(int first, int second, int third, int fourth) {
     taken = blockDim.x / 32;
     ends[0] = first, ends[1] = first + second, ends[2] = ends[1] + third, ends[3] = ends[2] + fourth;
   }
   template <class First, class Second, class Third, class Fourth>
-  __device__ __forceinline__ void each_task(First first, Second second, Third third, Fourth fourth) {
+  INLINE void each_task(First first, Second second, Third third, Fourth fourth) {
 #pragma unroll 1
     for (int task = warp(); task < ends[3]; task = take(&taken)) {
       if (task < ends[0]) {
@@ -112,29 +126,44 @@ struct Interval {
   }
 };
 
+// Of K positions side by side: means relative to near + centre, the base of their cell and what lies between.
+template <int K>
+struct RowMoments {
+  Moments<float> at[K];
+  Pair<float> near, centre;
+
+  INLINE Pair<float> relative(int o) const {  // to near
+    return Pair<float>{at[o].mu_m, at[o].mu_d} + centre;
+  }
+  INLINE Moments<float> moments(int o, float pad_d) const {
+    return {at[o].mu_m + (near.m + centre.m), at[o].mu_d + ((near.d + centre.d) - pad_d), at[o].s_mm,
+            at[o].s_dd};
+  }
+};
+
 class RingBlock {
  public:
   // The own pixels, or positions, begin `crop` further down and to the right than those of the piece.
-  __device__ __forceinline__ RingBlock(const RingParams& params, unsigned char* shared, int crop = 0)
-      : RingBlock(params, shared, piece_of(params, int(blockIdx.x), params.bands, params.band_rows),
-                  params.band_rows, crop) {}
+  INLINE RingBlock(const RingParams& params, int crop = 0)
+      : RingBlock(params, piece_of(params, int(blockIdx.x), params.bands, params.band_rows), params.band_rows,
+                  crop) {}
 
-  __device__ __forceinline__ RingBlock(const RingParams& params, unsigned char* shared, const Piece& own,
-                                       int band_rows, int crop = 0)
+  INLINE RingBlock(const RingParams& params, const Piece& own, int band_rows, int crop = 0)
       : p(params),
         s(params.sizes),
         plane{params, own.image, own.channel},
         row0(own.row + crop),
         col0(own.col + crop) {
-    float* all = reinterpret_cast<float*>(shared);
-    raw = all + s.raw, moments = all + s.moments_at, maps = all + s.maps_at, ring = all + s.ring;
-    bases = all + s.bases, taps = all + s.taps;
+    raw = shared(s.raw), moments = shared(s.moments_at), maps = shared(s.maps_at), ring = shared(s.ring);
+    bases = shared(s.bases), taps = shared(s.taps);
     row1 = row0 + band_rows < p.height - crop ? row0 + band_rows : p.height - crop;
     col1 = col0 + p.own < p.width - crop ? col0 + p.own : p.width - crop;
     filled = s.reach - s.margin - p.radius + s.columns;
   }
 
  protected:
+  INLINE static float* shared(int at) { return reinterpret_cast<float*>(ssimloss_shared) + at; }
+
   const RingParams& p;
   const RingSizes& s;
   const Plane<float> plane;
@@ -148,7 +177,7 @@ class RingBlock {
   int filled;                  // columns of `raw` that are needed
 
   // ---- `count` rows of x and y from image row `row`, with what padding adds, into slot `slot` of the ring.
-  __device__ __forceinline__ void fill(int row, int slot, int count) {
+  INLINE void fill(int row, int slot, int count) {
     with_type<float>(p.x.dtype, [&](auto* tag) {
 #pragma unroll 1
       for (int line = warp(); line < count; line += ring_threads / 32) {
@@ -160,23 +189,149 @@ class RingBlock {
     __pipeline_commit();
   }
 
-  // m and d of pixels x and y, less their bases. Of a pyramid m is x and d is y; the other one is then
-  // multiplied by 0, as a NaN reaches the whole plane anyway. Pairs: x is x + y, or m, and y is x - y, or d.
-  template <bool Pairs>
-  struct Values {
-    Reading of_m, of_d;
-    bool pyramid;
-    __device__ __forceinline__ float m(float x, float y) const {
-      return Pairs ? x * of_m.scale - of_m.base : of_m(x, y);
+  template <bool Sums = false>
+  INLINE Values<Sums> values(Pair<float> base) const {
+    return {p.pyramid, p.inverse_range, base};
+  }
+  INLINE Cells cells(int at) const { return {bases + at, s.cells}; }
+
+  template <bool Sums>
+  INLINE Pair<float> pixel(int at, const Values<Sums>& value) const {
+    if (!Sums) return value(raw[at], raw[at + s.each_raw]);
+    const Some<2> both = some<2>(raw + 2 * at);
+    return value(both[0], both[1]);
+  }
+
+  // ---- Moments of rows [row, row + K) of one column, which is `shift` columns into `raw`. Their windows
+  // begin at slot `slot`. to: [quantity][s.each_moment], rows s.moment_pitch apart. Sums: the ring has x + y
+  // and x - y side by side (of a pyramid m and d), else x and y apart.
+  template <int K, bool Sums>
+  INLINE void moments_down(const RingWindow& window, int row, int slot, int shift, int column, bool with_l1,
+                           Cells cells, float* to) {
+    const int r = window.radius, first_col = col0 - s.reach;
+    const int from = shift + column;
+    const auto place = [&](int i) { return next(slot, i, s.capacity) * s.raw_pitch; };
+
+    const auto value = values<Sums>({0, 0});
+    const Pair<float> base = base_of_windows<K>(r, [&](int i) { return pixel(from + place(i), value); });
+    const int cell = column / K;
+    const int last = (filled < p.width - first_col ? filled : p.width - first_col) - 1;
+    const Pair<float> near = base_of_three([&](int u) {
+      const int off = cell_pixel<K>(u);
+      const int i = clamped(clamped(row + off, 0, p.height - 1) - row + r, 0, 2 * r + K - 1);
+      return pixel(place(i) + clamped(shift + K * cell + off, -first_col, last), value);
+    });
+    if (column % K == 0) cells.set(cell, near);
+
+    const auto relative = values<Sums>(base);
+    Some<K> out[4], l1[1];
+    fir<K>(window, out, [&](int i, auto N, auto& v) {
+      const int first = from + place(i);
+#pragma unroll
+      for (int u = 0; u < N.value; ++u) {
+        const Pair<float> one = pixel(first + u * s.raw_pitch, relative);
+        v[0][u] = one.m, v[1][u] = one.d, v[2][u] = one.m * one.m, v[3][u] = one.d * one.d;
+      }
+    });
+    to += column;
+#pragma unroll
+    for (int o = 0; o < K; ++o) {
+      float* of_row = to + o * s.moment_pitch;
+      of_row[0] = out[0][o] + (base.m - near.m);
+      of_row[s.each_moment] = out[1][o] + (base.d - near.d);
+      of_row[2 * s.each_moment] = variance(r, out[0][o], out[2][o]);
+      of_row[3 * s.each_moment] = variance(r, out[1][o], out[3][o]);
     }
-    __device__ __forceinline__ float d(float x, float y) const {
-      return Pairs ? y * of_d.scale - of_d.base : of_d(pyramid ? y : x, y);
+    if (!with_l1) return;
+    fir<K>(window, l1, [&](int i, auto N, auto& v) {
+      const int first = from + place(i);
+#pragma unroll
+      for (int u = 0; u < N.value; ++u) v[0][u] = magnitude(pixel(first + u * s.raw_pitch, value).d);
+    });
+    to += 4 * s.each_moment;
+#pragma unroll
+    for (int o = 0; o < K; ++o) to[o * s.moment_pitch] = l1[0][o];
+  }
+
+  // ---- The same along a row: windows that begin at `from`, which is a cell's first; cells: from that one
+  // on.
+  template <int K>
+  INLINE void moments_along(const RingWindow& window, const float* from, Cells cells,
+                            RowMoments<K>& to) const {
+    const int each = s.each_moment;
+    const Pair<float> near = to.near = cells[cell_of<K>(window, 0)];
+    to.centre = base_of_windows<K>(
+        window.radius, [&](int i) { return Pair<float>{from[i], from[each + i]} + (cells[i / K] - near); });
+    Some<K> out[4];
+    fir<K>(window, out, [&](int i, auto N, auto& v) {
+      const Pair<float> by = (cells[i / K] - near) - to.centre;
+#pragma unroll
+      for (int q = 0; q < 4; ++q) v[q] = some<N.value>(from + q * each + i);
+#pragma unroll
+      for (int u = 0; u < N.value; ++u) {
+        v[0][u] += by.m, v[1][u] += by.d;
+        v[2][u] += v[0][u] * v[0][u], v[3][u] += v[1][u] * v[1][u];
+      }
+    });
+#pragma unroll
+    for (int o = 0; o < K; ++o) {
+      to.at[o] = {out[0][o], out[1][o], variance(window.radius, out[0][o], out[2][o]),
+                  variance(window.radius, out[1][o], out[3][o])};
     }
-  };
-  template <bool Pairs = false>
-  __device__ __forceinline__ Values<Pairs> values(float base_m, float base_d) const {
-    const float by = p.pyramid ? 0.f : 1.f, scale = p.pyramid ? 1.f : p.inverse_range;
-    return {{by, scale, base_m}, {-by, scale, base_d}, p.pyramid};
+  }
+
+  // ---- The maps of a chunk along a row, from windows that begin at `from`, a cell's first, into the ring of
+  // maps. cells: from that cell on; cells[middle] becomes the base of the result.
+  template <int K, int M>
+  INLINE void maps_along(const RingWindow& window, const float* from, Cells cells, int middle, bool with_l1,
+                         float* to) const {
+    Some<K> out[M], l1[1];
+    blur_maps(
+        window, [&](int q, int i, auto N) { return some<N.value>(from + q * s.each_map + i); },
+        [&](int i) { return cells[i / K]; }, cells[middle], with_l1, out, l1);
+#pragma unroll
+    for (int q = 0; q < M; ++q) put(out[q], to + q * s.each_ring);
+    if (with_l1) put(l1[0], to + M * s.each_ring);
+  }
+
+  // ---- Then down a column, which gives the gradient at the own ones of the K pixels from `row` on: out's
+  // last one or two. Input i lies in slot `slot_of(i)` of the ring, as the three after it; its base is
+  // cells[chunk(i)]. The answer: the pixels' x - y.
+  template <int K, int M, class SlotOf, class Chunk>
+  INLINE Some<K> maps_down(const RingWindow& window, int row, int column, SlotOf slot_of, Cells cells,
+                           Chunk chunk, bool with_l1, Some<K> (&out)[M]) const {
+    const Pair<float> base = cells[chunk(window.radius + (K - 1) / 2)];
+    const auto part = [&](int q, int i, auto N) {
+      const float* from = ring + q * s.each_ring + slot_of(i) * s.ring_pitch + column;
+      Some<N.value> part;
+#pragma unroll
+      for (int u = 0; u < N.value; ++u) part[u] = from[u * s.ring_pitch];
+      return part;
+    };
+    Some<K> l1[1];
+    blur_maps(window, part, [&](int i) { return cells[chunk(i)]; }, base, with_l1, out, l1);
+    float x[K] = {}, y[K] = {};
+    plane.with_pixels(row, col0 + column, [&](auto* from_x, auto* from_y) {
+#pragma unroll
+      for (int o = 0; o < K; ++o) {
+        if (row + o >= row0 && row + o < row1) x[o] = wide(from_x[o * p.x.h]), y[o] = wide(from_y[o * p.y.h]);
+      }
+    });
+    const Values<> value = values(base);
+    Some<K> difference;
+#pragma unroll
+    for (int o = 0; o < K; ++o) {
+      difference[o] = x[o] - y[o];
+      const Pair<float> pixel = value(x[o], y[o]);
+      const float by_m = pixel.m * out[0][o], by_d = pixel.d * out[1][o];
+      out[2][o] = (out[2][o] - by_m) + by_d;
+      if (M == 4) out[M - 1][o] = (out[M - 1][o] - by_m) - by_d;
+      if (!with_l1) continue;
+      const float by = gradient_of_l1(difference[o], l1[0][o]);
+      out[2][o] += by;
+      if (M == 4) out[M - 1][o] -= by;
+    }
+    return difference;
   }
 };
 

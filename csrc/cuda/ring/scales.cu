@@ -1,34 +1,32 @@
 // The launches of scales.cuh's and adjoint.cuh's kernels.
 #include "scales.cuh"
 
+#include "../plan/plan.h"
 #include "adjoint.cuh"
-#include "ring_search.h"
 
 namespace ssimloss {
 namespace {
-
-int rounded(int v, int to) { return RingSizes::rounded(v, to); }
 
 // ---- The first launch: positions of all scales.
 
 RingSizes scales_sizes(const Problem& p, int own) {
   const int radius = p.windows[p.scales - 1].radius;
   RingSizes s{};
-  s.reach = rounded(radius, 4), s.columns = own + 2 * radius;
+  s.reach = int(rounded(radius, 4)), s.columns = own + 2 * radius;
   int taps = 0;
   for (int j = 0; j < p.scales; ++j) {
     s.cells = std::max(s.cells, (own + 2 * p.windows[j].radius + 3) / 4);
-    taps += rounded(2 * p.windows[j].radius + 4, 4);
+    taps += int(rounded(2 * p.windows[j].radius + 4, 4));
   }
   // So many that the next rows come while all of a chunk's are used, and the middle ones of the chunk before.
   s.capacity = 2 * radius + 16 + (radius < 8 ? 8 : 0), s.repeated = 3;
-  s.raw_pitch = rounded(s.columns + s.reach - radius, 4);
+  s.raw_pitch = int(rounded(s.columns + s.reach - radius, 4));
   s.moment_pitch = RingSizes::odd_fours(s.columns), s.map_pitch = RingSizes::odd_fours(own);
   s.moments = 4 + has_windowed_l1(p), s.maps = p.gradients ? 3 + p.gradients : 0;
-  s.each_raw = (s.capacity + s.repeated) * s.raw_pitch, s.each_moment = 8 * s.moment_pitch;
-  s.lay_out(2 * s.each_raw, 2 * s.moments * s.each_moment, p.scales * s.maps * 8 * s.map_pitch,
-            3 * 8 * s.map_pitch, 8 * s.cells, taps, 4 * 32 * warps_of(own),
-            2 * int(sizeof(Interval) / sizeof(float)));
+  s.each_raw = (s.capacity + s.repeated) * s.raw_pitch, s.each_moment = 8 * s.moment_pitch,
+  s.each_map = 8 * s.map_pitch;
+  s.lay_out(2 * s.each_raw, 2 * s.moments * s.each_moment, p.scales * s.maps * s.each_map, 3 * s.each_map,
+            8 * s.cells, taps, 4 * 32 * warps_of(own), 2 * int(sizeof(Interval) / sizeof(float)));
   return s;
 }
 
@@ -52,8 +50,8 @@ Work scales_work(const Problem& p, int own) {
 Cut scales_plan(const Problem& p) {
   const int64_t crop = 2 * crop_of(p);
   return plan_for(scales_family, "scales_kernel", p, 1, [&] {
-    return ring_cut(p.batch * p.channels, p.height - crop, p.width - crop, [&](int own) {
-      return EqualBlocks{bytes_of(scales_sizes(p, own)), 1, scales_work(p, own)};
+    return cut_for_blocks(p.batch * p.channels, p.height - crop, p.width - crop, ring_max_own, [&](int own) {
+      return EqualBlocks{scales_sizes(p, own).bytes(), 1, scales_work(p, own)};
     });
   });
 }
@@ -68,15 +66,16 @@ RingSizes adjoint_sizes(const Problem& p, int own) {
   s.cells = (own + 2 * radius + 3) / 4 + 2;
   s.map_pitch = RingSizes::odd_fours(own + 2 * radius), s.ring_pitch = RingSizes::odd_fours(own);
   s.maps = 2 + p.gradients + has_windowed_l1(p);
-  s.lay_out(0, 0, 2 * s.maps * adjoint_rows * s.map_pitch, s.maps * s.capacity * s.ring_pitch,
-            2 * s.chunks * s.cells, 2 * radius + 4, 0, int(sizeof(AdjointPlane) / sizeof(float)));
+  s.each_map = adjoint_rows * s.map_pitch, s.each_ring = s.capacity * s.ring_pitch;
+  s.lay_out(0, 0, 2 * s.maps * s.each_map, s.maps * s.each_ring, 2 * s.chunks * s.cells, 2 * radius + 4, 0,
+            int(sizeof(AdjointPlane) / sizeof(float)));
   return s;
 }
 
 // Two blocks share a multiprocessor where their memory allows it.
 int adjoint_threads_of(const Problem& p, const RingSizes& sizes) {
   const int threads = adjoint_threads(p.gradients, p.scales > 1);
-  return resident_of(current_device(), 2, bytes_of(sizes)) == 2 ? threads / 2 : threads;
+  return resident_of(current_device(), 2, sizes.bytes()) == 2 ? threads / 2 : threads;
 }
 
 struct AdjointBlocks {
@@ -112,7 +111,7 @@ struct AdjointBlocks {
 
 AdjointBlocks adjoint_blocks(const Problem& p, int own) {
   const RingSizes s = adjoint_sizes(p, own);
-  AdjointBlocks all{bytes_of(s), p.height, p.scales};
+  AdjointBlocks all{s.bytes(), p.height, p.scales};
   const int warps = adjoint_threads_of(p, s) / 32, tasks = adjoint_rows / 4 * warps_of(own);
   for (int j = 0; j < p.scales; ++j) {
     const int r = p.windows[j].radius;
@@ -127,8 +126,8 @@ AdjointBlocks adjoint_blocks(const Problem& p, int own) {
 
 Cut adjoint_plan(const Problem& p) {
   return plan_for(scales_family, "adjoint_kernel", p, 1, [&] {
-    return ring_cut(p.batch * p.channels * p.scales, p.height, p.width,
-                    [&](int own) { return adjoint_blocks(p, own); });
+    return cut_for_blocks(p.batch * p.channels * p.scales, p.height, p.width, ring_max_own,
+                          [&](int own) { return adjoint_blocks(p, own); });
   });
 }
 
@@ -147,18 +146,17 @@ void queue(const Similarity& s, const char* name, const Cut& cut, const RingSize
            void (*kernel)(ScalesParams), void* stream) {
   const Problem& p = s.problem;
   ScalesParams params{};
-  RingParams& block = params.block;
-  set_problem(s, cut, block);
-  block.sizes = sizes;
-  block.in_fours = block.in_fours && (block.crop - sizes.reach) % 4 == 0;
+  set_problem(s, cut, params);
+  params.sizes = sizes;
+  params.in_fours = params.in_fours && (params.crop - sizes.reach) % 4 == 0;
   params.scales = p.scales;
   const bool each_scale = cut.scale_bands[0] > 0;
   int64_t bands = each_scale ? 0 : cut.bands;
   Layout taps;
   for (int j = 0; j < p.scales; ++j) {
-    params.radius[j] = p.windows[j].radius;
-    params.taps_at[j] = int(taps.take(2 * params.radius[j] + 4, 4));
-    for (int t = 0; t <= params.radius[j]; ++t) params.taps[j][t] = float(p.windows[j].weights[t]);
+    params.radii[j] = p.windows[j].radius;
+    params.taps_at[j] = int(taps.take(2 * params.radii[j] + 4, 4));
+    for (int t = 0; t <= params.radii[j]; ++t) params.scale_taps[j][t] = float(p.windows[j].weights[t]);
     if (!each_scale) continue;
     params.cut[j].band_rows = int(divided(p.height, cut.scale_bands[j]));
     bands += params.cut[j].bands = int(divided(p.height, params.cut[j].band_rows));
@@ -167,7 +165,7 @@ void queue(const Similarity& s, const char* name, const Cut& cut, const RingSize
   float* const maps = static_cast<float*>(s.maps);
   const int64_t all_maps = all_maps_bytes(p) / int64_t(sizeof(float));
   for_batches(p.batch, of_band * bands, [&](int64_t first, int64_t images) {
-    set_images(s, first, cut.pieces(), block);
+    set_images(s, first, cut.pieces(), params);
     int64_t before = 0;
     for (int j = p.scales - 1; j >= 0; --j) {
       params.cut[j].first_block = int(before);
@@ -175,7 +173,7 @@ void queue(const Similarity& s, const char* name, const Cut& cut, const RingSize
     }
     params.maps = maps + first * (all_maps / p.batch);
     params.parts = maps + all_maps + first * parts_of_image(p);
-    launch(name, kernel, images * of_band * bands, threads, size_t(bytes_of(sizes)), stream, params);
+    launch(name, kernel, images * of_band * bands, threads, size_t(sizes.bytes()), stream, params);
   });
 }
 
@@ -192,11 +190,8 @@ void similarity(const Similarity& s, void* stream) {
              : (parts ? &adjoint_kernel<1, true> : &adjoint_kernel<1, false>),
         stream);
   if (!parts) return;
-  Cut rows;
-  rows.own = int(p.width), rows.strips = 1;
-  rows.band_rows = gather_rows, rows.bands = int(divided(p.height, gather_rows));
-  queue(s, "gather_kernel", rows, RingSizes{}, gather_threads, both ? &gather_kernel<2> : &gather_kernel<1>,
-        stream);
+  queue(s, "gather_kernel", cut_into(p.height, p.width, p.width, gather_rows), RingSizes{}, gather_threads,
+        both ? &gather_kernel<2> : &gather_kernel<1>, stream);
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 // chunks of 8 rows; all scales are made from one ring of the rows of x and y that the largest window reaches.
 // Step j of a chunk, j from 0 to the last scale, between barriers:
 //   fill      in step 0: the next 8 rows into the ring, as x + y and x - y side by side
-//   down      means and variances of scale j down the columns, from the ring (ring_moments.cuh)
+//   down      means and variances of scale j down the columns, from the ring (ring_block.cuh)
 //   pad       those of columns of nothing but zero padding, without a window
 //   along     the same of the scale before (in step 0: of the last one, of the chunk before) along the row:
 //             its cs and its coefficients, times the product of what came before; and the running loss and
@@ -24,7 +24,7 @@
 // benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
-#include "ring_moments.cuh"
+#include "ring_block.cuh"
 
 namespace ssimloss {
 
@@ -33,11 +33,10 @@ struct ScaleCut {
   int first_block, bands, band_rows;
 };
 
-struct ScalesParams {
-  RingParams block;  // its radius is the largest; its taps are not used
+struct ScalesParams : RingParams {  // whose radius is the largest, and whose taps are not used
   int scales;
-  int radius[max_scales], taps_at[max_scales];  // in shared memory
-  float taps[max_scales][33];
+  int radii[max_scales], taps_at[max_scales];  // in shared memory
+  float scale_taps[max_scales][33];
   ScaleCut cut[max_scales];  // of adjoint_kernel
   float* maps;               // [planes][map][height - 2 crop][width - 2 crop]
   float* parts;  // [planes][scale][gradient][height][width]: of the gradient, where there are several scales
@@ -47,21 +46,18 @@ struct ScalesParams {
 __host__ __device__ constexpr int scales_threads(int gradients) { return gradients == 2 ? 512 : 768; }
 
 template <int Gradients>
-class Scales : RingMoments<true> {
+class Scales : RingBlock {
   static constexpr int R = 8, K = 4, threads = scales_threads(Gradients);
   static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, and a or a_m and a_d; then cs
 
  public:
-  __device__ __forceinline__ Scales(const ScalesParams& params, unsigned char* shared)
-      : RingMoments(params.block, shared, params.block.crop),
-        all(params),
-        running(ring),
-        partial(taps + s.partial - s.taps) {
+  INLINE Scales(const ScalesParams& params)
+      : RingBlock(params, params.crop), all(params), running(ring), partial(shared(s.partial)) {
 #pragma unroll 1
-    for (int j = 0; j < all.scales; ++j) load_taps(all.taps[j], all.radius[j], taps + all.taps_at[j]);
+    for (int j = 0; j < all.scales; ++j) load_taps(all.scale_taps[j], all.radii[j], taps + all.taps_at[j]);
   }
 
-  __device__ __forceinline__ void run() {
+  INLINE void run() {
     for (int i = int(threadIdx.x); i < 2 * 32 * tasks(own_columns()); i += threads) partial[i] = 0;
     if (threadIdx.x == 0) set_interval(-1, 0, 0);
     __syncthreads();
@@ -95,65 +91,56 @@ class Scales : RingMoments<true> {
     float sum_ssim = 0, sum_l1 = 0;
     for (int i = int(threadIdx.x); i < 32 * tasks(own_columns()); i += threads)
       sum_ssim += partial[2 * i], sum_l1 += partial[2 * i + 1];
-    if (!p.sums) return;
-    const int piece = piece_at(p, row0 - p.crop, col0 - p.crop);
-    if (p.l1 && !p.l1_windowed) plane.add_pixel_l1(piece, p.strips * p.bands, sum_l1);
-    plane.write_sums(piece, sum_ssim, sum_l1, raw);
+    plane.write_sums<true>(row0 - p.crop, col0 - p.crop, sum_ssim, sum_l1, raw);
   }
 
  private:
   const ScalesParams& all;
   float* running;  // [3][R][map_pitch]: the product of what came before, at last l; the loss; the gain
-  float*
-      partial;  // [lane of a task along rows][2]: sums of the ssim and the l1 terms, whoever takes the task
+  float* partial;  // [lane of a task along rows][2]: sums of ssim and l1 terms, whoever takes the task
 
-  __device__ __forceinline__ RingWindow window_of(int j) const {
+  INLINE RingWindow window_of(int j) const {
     const float* own = taps + all.taps_at[j];
-    return {all.radius[j], own, own + 3};
+    return {all.radii[j], own, own + 3};
   }
-  __device__ __forceinline__ Interval& interval(int turn) const {
-    return reinterpret_cast<Interval*>(taps + s.queues - s.taps)[turn];
-  }
+  INLINE Interval& interval(int turn) const { return reinterpret_cast<Interval*>(shared(s.queues))[turn]; }
   // Step `step` of chunk n, heavy tasks first.
-  __device__ __forceinline__ void set_interval(int n, int step, int turn) const {
+  INLINE void set_interval(int n, int step, int turn) const {
     const int chunks = divided_up(row1 - row0, R), new_rows = n < 0 ? 2 * p.radius + R : R;
     const bool goes_down = n >= 0 && n < chunks, goes_along = step > 0 || n > 0;
-    const Columns columns = columns_of(goes_down ? all.radius[step] : 0);
+    const Columns columns = columns_of(goes_down ? all.radii[step] : 0);
     const int inside = columns.end - columns.begin;
     interval(turn).set(goes_down ? tasks(inside) : 0, goes_along ? tasks(own_columns()) : 0,
                        goes_down ? divided_up(columns.all - inside, 32) : 0,
                        step == 0 && n + 1 < chunks ? new_rows : 0);
   }
-  __device__ __forceinline__ int own_columns() const { return K * divided_up(col1 - col0, K); }
+  INLINE int own_columns() const { return K * divided_up(col1 - col0, K); }
   // Warps' tasks in so many columns of a chunk.
-  __device__ __forceinline__ static int tasks(int columns) { return R / K * divided_up(columns, 32); }
+  INLINE static int tasks(int columns) { return R / K * divided_up(columns, 32); }
   // Of the moments of a scale: all, and the cells [begin, end) that have pixels. The others, of zero padding
   // alone, need no window.
   struct Columns {
     int all, begin, end;
   };
-  __device__ __forceinline__ Columns columns_of(int radius) const {
+  INLINE Columns columns_of(int radius) const {
     const int all = own_columns() + 2 * radius;
     if (p.padding != Padding::zeros) return {all, 0, all};
     const int end = K * divided_up(p.width - col0 + radius, K);
     return {all, radius > col0 ? (radius - col0) / K * K : 0, end < all ? end : all};
   }
-  __device__ __forceinline__ float* moments_of(int parity) const {
-    return moments + parity * s.moments * s.each_moment;
-  }
-  __device__ __forceinline__ float* cells_of(int parity, int part) const {
-    return bases + (R / K * parity + part) * 2 * s.cells;
-  }
+  INLINE float* moments_of(int parity) const { return moments + parity * s.moments * s.each_moment; }
+  INLINE Cells cells_of(int parity, int part) const { return cells((R / K * parity + part) * 2 * s.cells); }
 
   // One row of pixels, as pairs.
   template <class E>
-  __device__ __forceinline__ void fill_line(E* tag, int row, int slot) const {
+  INLINE void fill_line(E* tag, int row, int slot) const {
     const int again = slot < s.repeated ? 2 * s.capacity * s.raw_pitch : 0;
-    const auto pair = [&](float a, float b) { return p.pyramid ? Pair{a, b} : Pair{a + b, a - b}; };
+    using Two = Some<2>;
+    const auto pair = [&](float a, float b) { return p.pyramid ? Two{a, b} : Two{a + b, a - b}; };
     const auto put_twice = [&](const auto& pixels, int k) {
       float* to = raw + 2 * (slot * s.raw_pitch + k);
-      put(pixels.v, to);
-      if (again) put(pixels.v, to + again);
+      put(pixels, to);
+      if (again) put(pixels, to + again);
     };
     fill_row(
         plane, tag, row, col0 - s.reach, filled, lane(), 32,
@@ -166,28 +153,28 @@ class Scales : RingMoments<true> {
           const Some<4, E> a = some<4>(x), b = some<4>(y);
 #pragma unroll
           for (int u = 0; u < 4; u += 2) {
-            const Pair one = pair(wide(a.v[u]), wide(b.v[u])), two = pair(wide(a.v[u + 1]), wide(b.v[u + 1]));
-            put_twice(Some<4>{one.v[0], one.v[1], two.v[0], two.v[1]}, k + u);
+            const Two one = pair(wide(a[u]), wide(b[u])), two = pair(wide(a[u + 1]), wide(b[u + 1]));
+            put_twice(Some<4>{one[0], one[1], two[0], two[1]}, k + u);
           }
         },
         [&](int k, const E* x, const E* y) {
-          put_twice(x ? pair(wide(*x), wide(*y)) : Pair{0.f, plane.pad_d()}, k);
+          put_twice(x ? pair(wide(*x), wide(*y)) : Two{0.f, plane.pad_d()}, k);
         });
   }
 
-  __device__ __forceinline__ void down(int j, int row, int slot, int parity, int task) {
+  INLINE void down(int j, int row, int slot, int parity, int task) {
     const RingWindow window = window_of(j);
     const Columns columns = columns_of(window.radius);
     const int part = task % (R / K), column = columns.begin + task / (R / K) * 32 + lane();
     if (column >= columns.end) return;
-    moments_down<K>(window, row + K * part, next(slot, p.radius - window.radius + K * part, s.capacity),
-                    s.reach - window.radius, column, p.l1 && p.l1_windowed && j == all.scales - 1,
-                    cells_of(parity, part), moments_of(parity) + K * part * s.moment_pitch);
+    moments_down<K, true>(window, row + K * part, next(slot, p.radius - window.radius + K * part, s.capacity),
+                          s.reach - window.radius, column, p.l1_windowed && j == all.scales - 1,
+                          cells_of(parity, part), moments_of(parity) + K * part * s.moment_pitch);
   }
 
   // Columns of zero padding alone, all rows of the chunk: each cell has the padding as its base.
-  __device__ __forceinline__ void pad(int j, int parity, int task) const {
-    const Columns columns = columns_of(all.radius[j]);
+  INLINE void pad(int j, int parity, int task) const {
+    const Columns columns = columns_of(all.radii[j]);
     int column = 32 * task + lane();
     if (column >= columns.begin) column += columns.end - columns.begin;
     if (column >= columns.all) return;
@@ -196,28 +183,24 @@ class Scales : RingMoments<true> {
     for (int i = 0; i < s.moments * R; ++i) to[i * s.moment_pitch] = 0;
     if (column % K) return;
 #pragma unroll 1
-    for (int part = 0; part < R / K; ++part) {
-      float* const cell = cells_of(parity, part) + column / K;
-      cell[0] = 0, cell[s.cells] = plane.pad_d();
-    }
+    for (int part = 0; part < R / K; ++part) cells_of(parity, part).set(column / K, {0, plane.pad_d()});
   }
 
-  __device__ __forceinline__ void along(int j, int first_row, int slot, int parity, int task) {
+  INLINE void along(int j, int first_row, int slot, int parity, int task) {
     const RingWindow window = window_of(j);
     const int part = task % (R / K), group = group_of_lane<K>(lane(), task / (R / K));
     const int line = K * part + row_of_lane<K>(lane()), row = first_row + line;
     if (K * group >= col1 - col0) return;
     const float* from = moments_of(parity) + line * s.moment_pitch + K * group;
     RowMoments<K> at;
-    moments_along(window, from, cells_of(parity, part) + group, at);
-    const bool last = j == all.scales - 1, windowed_l1 = last && p.l1 && p.l1_windowed;
-    float l1[1][K];
-    if (windowed_l1) blur_along(window, from + 4 * s.each_moment, l1);
+    moments_along(window, from, cells_of(parity, part).from(group), at);
+    const bool last = j == all.scales - 1, windowed_l1 = last && p.l1_windowed;
+    Some<K> l1;
+    if (windowed_l1) l1 = blur_along<K>(window, from + 4 * s.each_moment);
 
-    const float mean_m = at.near_m + at.centre_m, mean_d = (at.near_d + at.centre_d) - plane.pad_d();
-    const int each = R * s.map_pitch, first_col = col0 + K * group;
+    const int first_col = col0 + K * group;
     float* run = running + line * s.map_pitch + K * group;
-    float* to = maps + j * (M + 1) * each + line * s.map_pitch + K * group;
+    float* to = maps + j * (M + 1) * s.each_map + line * s.map_pitch + K * group;
     if (j == 0) {
       const float row_gain =
           Gradients ? plane.incoming() * (is_edge(row, p.height, p.padding) ? 2.f : 1.f) : 0.f;
@@ -225,51 +208,51 @@ class Scales : RingMoments<true> {
       for (int o = 0; o < K; ++o) {
         float gain = is_edge(first_col + o, p.width, p.padding) ? 2.f * row_gain : row_gain;
         if (Gradients && p.grad_map.data) gain *= plane.incoming_at(row, first_col + o);
-        run[o] = p.ssim_gain * gain, run[each + o] = 0, run[2 * each + o] = gain;
+        run[o] = p.ssim_gain * gain, run[s.each_map + o] = 0, run[2 * s.each_map + o] = gain;
       }
     }
     const float* pixels =
         raw + 2 * (next(slot, p.radius + line, s.capacity) * s.raw_pitch + s.reach + K * group);
-    const auto value = values<true>(at.near_m, at.near_d);
+    const auto value = values<true>(at.near);
     float block_ssim = 0, block_l1 = 0;
-    Some<K> before = some<K>(run), total = some<K>(run + each);
+    Some<K> before = some<K>(run), total = some<K>(run + s.each_map);
     Some<K> map[M + 1];
     const auto positions = [&](auto is_last) {  // the last scale alone has an l
       constexpr bool last = decltype(is_last)::value;
 #pragma unroll
       for (int o = 0; o < K; ++o) {
-        const Moments<float> mu{at.mean_m[o] + mean_m, at.mean_d[o] + mean_d, at.s_mm[o], at.s_dd[o]};
+        const Moments<float> mu = at.moments(o, plane.pad_d());
         Dissimilarity<float> e = dissimilarity<last>(mu, p.c1, p.c2);
         if (last) e.e_l *= p.luminance, e.inverse_a *= p.luminance, e.l = 1.f - e.e_l;
-        float loss = total.v[o];
+        float loss = total[o];
         if (last) loss += e.e_l - loss * e.e_l;
         loss += e.e_cs - loss * e.e_cs;
-        const Pair pixel = some<2>(pixels + 2 * o);
-        const float m = value.m(pixel.v[0], pixel.v[1]), d = value.d(pixel.v[0], pixel.v[1]);
+        const Some<2> both = some<2>(pixels + 2 * o);
+        const Pair<float> pixel = value(both[0], both[1]);
         if (Gradients) {
           const float g_cs =
-              window.radius > 0 ? before.v[o] * e.l : 0.f;  // one tap has no variance: see ring.cuh
+              window.radius > 0 ? before[o] * e.l : 0.f;  // one tap has no variance: see ring.cuh
+          const Pair<float> delta = pixel - at.relative(o);
           const Coefficients<float> c =
-              coefficients<last, float>(mu, e, m - (at.mean_m[o] + at.centre_m),
-                                        d - (at.mean_d[o] + at.centre_d), before.v[o] * e.cs, g_cs);
-          map[0].v[o] = c.b_m, map[1].v[o] = c.b_d;
-          map[2].v[o] = Gradients == 2 ? c.a_m : c.a_m + c.a_d;
-          if (Gradients == 2) map[M - 1].v[o] = c.a_d;
-          map[M].v[o] = e.cs;
-          before.v[o] = last ? e.l : before.v[o] * e.cs;
+              coefficients<last, float>(mu, e, delta.m, delta.d, before[o] * e.cs, g_cs);
+          map[0][o] = c.b_m, map[1][o] = c.b_d;
+          map[2][o] = Gradients == 2 ? c.a_m : c.a_m + c.a_d;
+          if (Gradients == 2) map[M - 1][o] = c.a_d;
+          map[M][o] = e.cs;
+          before[o] = last ? e.l : before[o] * e.cs;
         }
         if (last) {
           loss = not_negative(loss);
           const bool exists = row < row1 && first_col + o < col1;
           if (exists) block_ssim += loss;
-          if (exists && windowed_l1) block_l1 += l1[0][o];
+          if (exists && windowed_l1) block_l1 += l1[o];
           loss *= p.ssim_weight;
           if (p.l1) {
-            const float pixel = magnitude(d + (at.near_d - plane.pad_d()));
-            loss += p.l1_weight * (p.l1_windowed ? l1[0][o] : pixel);
+            const float of_pixel = magnitude(pixel.d + (at.near.d - plane.pad_d()));
+            loss += p.l1_weight * (p.l1_windowed ? l1[o] : of_pixel);
           }
         }
-        total.v[o] = loss;
+        total[o] = loss;
       }
     };
     last ? positions(std::true_type{}) : positions(std::false_type{});
@@ -278,54 +261,44 @@ class Scales : RingMoments<true> {
       sums[0] += block_ssim, sums[1] += block_l1;
     }
     if (last && p.loss_map.data && row < row1) {
-      float* const losses =
-          p.loss_map.plane<float>(plane.image, plane.channel) + (row - p.crop) * p.loss_map.h;
 #pragma unroll
       for (int o = 0; o < K; ++o) {
-        if (first_col + o < col1) losses[(first_col + o - p.crop) * p.loss_map.w] = total.v[o];
+        if (first_col + o < col1) plane.write_loss(row, first_col + o, total[o]);
       }
     }
-    *reinterpret_cast<Some<K>*>(run + each) = total;
+    put(total, run + s.each_map);
     if (!Gradients) return;
-    *reinterpret_cast<Some<K>*>(run) = before;
+    put(before, run);
 #pragma unroll
-    for (int q = 0; q <= M; ++q) *reinterpret_cast<Some<K>*>(to + q * each) = map[q];
-    if (last && row < row1) write(row, first_col, to, before, run + 2 * each);
+    for (int q = 0; q <= M; ++q) put(map[q], to + q * s.each_map);
+    if (last && row < row1) write(row, first_col, to, before, run + 2 * s.each_map);
   }
 
   // The maps of K positions: `from` those of the last scale, l and the gains of each.
-  __device__ __forceinline__ void write(int row, int col, const float* from, Some<K> l,
-                                        const float* gains) const {
-    const int64_t width = p.width - 2 * p.crop, size = width * (p.height - 2 * p.crop);
-    const int each = R * s.map_pitch;
-    const int count = all.scales * M + (p.l1 && p.l1_windowed);
-    const bool together = width % K == 0;  // then all lie on 16 bytes
-    float* to = all.maps + (plane.index() * count + (all.scales - 1) * M) * size + (row - p.crop) * width +
-                (col - p.crop);
-    const auto put = [&](float* at, float gain, const Some<K>& by, const Some<K>& values) {
+  INLINE void write(int row, int col, const float* from, Some<K> l, const float* gains) const {
+    const int count = all.scales * M + p.l1_windowed;
+    const bool together = p.map_width % K == 0;  // then all lie on 16 bytes
+    float* to = all.maps + (plane.index() * count + (all.scales - 1) * M) * p.map_size +
+                (row - p.crop) * p.map_width + (col - p.crop);
+    const auto write_map = [&](float* at, float gain, const Some<K>& by, const Some<K>& values) {
       Some<K> out;
 #pragma unroll
-      for (int o = 0; o < K; ++o) out.v[o] = gain * by.v[o] * values.v[o];
-      if (together) {
-        *reinterpret_cast<Some<K>*>(at) = out;
-        return;
-      }
+      for (int o = 0; o < K; ++o) out[o] = gain * by[o] * values[o];
+      if (together) return put(out, at);
 #pragma unroll
       for (int o = 0; o < K; ++o) {
-        if (col + o < col1) at[o] = out.v[o];
+        if (col + o < col1) at[o] = out[o];
       }
     };
-    Some<K> behind;
-#pragma unroll
-    for (int o = 0; o < K; ++o) behind.v[o] = 1;
-    if (p.l1 && p.l1_windowed) put(to + M * size, p.l1_gain, behind, some<K>(gains));
+    Some<K> behind{1, 1, 1, 1};
+    if (p.l1_windowed) write_map(to + M * p.map_size, p.l1_gain, behind, some<K>(gains));
 #pragma unroll 1
-    for (int j = all.scales - 1; j >= 0; --j, to -= M * size, from -= (M + 1) * each) {
+    for (int j = all.scales - 1; j >= 0; --j, to -= M * p.map_size, from -= (M + 1) * s.each_map) {
 #pragma unroll
-      for (int q = 0; q < M; ++q) put(to + q * size, 1.f, behind, some<K>(from + q * each));
-      const Some<K> cs = some<K>(from + M * each);
+      for (int q = 0; q < M; ++q) write_map(to + q * p.map_size, 1.f, behind, some<K>(from + q * s.each_map));
+      const Some<K> cs = some<K>(from + M * s.each_map);
 #pragma unroll
-      for (int o = 0; o < K; ++o) behind.v[o] *= cs.v[o] * l.v[o], l.v[o] = 1;
+      for (int o = 0; o < K; ++o) behind[o] *= cs[o] * l[o], l[o] = 1;
     }
   }
 };
@@ -333,7 +306,7 @@ class Scales : RingMoments<true> {
 template <int Gradients>
 __global__ void __launch_bounds__(scales_threads(Gradients), 1)
     scales_kernel(const __grid_constant__ ScalesParams params) {
-  Scales<Gradients>(params, ssimloss_shared).run();
+  Scales<Gradients>(params).run();
 }
 
 }  // namespace ssimloss

@@ -14,7 +14,7 @@ namespace {
 // 8, and as wide as `own` at most, which is the first one's.
 Cut of_level(const Problem& p, Cut cut) {
   cut.strips = int(divided(p.width, cut.own)), cut.bands = int(divided(p.height, cut.band_rows));
-  cut.own = int(divided(divided(p.width, cut.strips), 8) * 8);
+  cut.own = int(rounded(divided(p.width, cut.strips), 8));
   return cut;
 }
 
@@ -110,18 +110,13 @@ void each_launch(const Similarity* levels, int count, bool pools, Start start) {
   });
 }
 
-template <bool Maps, bool Pools>
-void start_strip(const StripParams& params, int gradients, int threads, int64_t blocks, void* stream) {
-  launch("strip_kernel", for_gradients(gradients, [](auto n) { return &strip_kernel<n.value, Maps, Pools>; }),
-         blocks, threads, Pools ? strip_shared_pooling : strip_shared, stream, params);
-}
-
 void similarity(const Similarity& s, void* stream) {
-  const Problem& p = s.problem;
+  const bool maps = s.problem.loss_map.data || s.problem.grad_map.data;
+  const auto kernel = for_gradients(s.problem.gradients, [&](auto n) {
+    return maps ? &strip_kernel<n.value, true, false> : &strip_kernel<n.value, false, false>;
+  });
   each_launch(&s, 1, false, [&](const LevelsParams& params, int threads, int64_t, int64_t blocks) {
-    p.loss_map.data || p.grad_map.data
-        ? start_strip<true, false>(params.level[0], p.gradients, threads, blocks, stream)
-        : start_strip<false, false>(params.level[0], p.gradients, threads, blocks, stream);
+    launch("strip_kernel", kernel, blocks, threads, strip_shared, stream, params.level[0]);
   });
 }
 
@@ -145,6 +140,8 @@ void strip_level_pieces(const Similarity* levels, int count, int64_t* pieces) {
 
 int strip_finest(const Similarity* levels, int count, void* offsets, void* stream) {
   const int pooled = std::min(count - 1, pooled_levels);
+  const auto kernel =
+      for_gradients(levels[0].problem.gradients, [](auto n) { return &strip_kernel<n.value, false, true>; });
   each_launch(levels, 1, true, [&](const LevelsParams& params, int threads, int64_t first, int64_t blocks) {
     StripParams finest = params.level[0];
     PooledLevels& to = finest.pooled;
@@ -161,7 +158,7 @@ int strip_finest(const Similarity* levels, int count, void* offsets, void* strea
     }
     to.count = pooled;
     to.offsets = static_cast<float*>(offsets) + first * finest.channels;
-    start_strip<false, true>(finest, levels[0].problem.gradients, threads, blocks, stream);
+    launch("strip_kernel", kernel, blocks, threads, strip_shared_pooling, stream, finest);
   });
   return pooled;
 }

@@ -48,11 +48,9 @@ class Strip : StripPool {
  public:
   using StripPool::StripPool;
 
-  __device__ __forceinline__ void run() {
-    float pending[4][2 * r] = {}, pending_maps[4][2 * r] = {};
+  INLINE void run() {
     for (int i = int(threadIdx.x); i < 4 * groups; i += int(blockDim.x)) bases[i] = 0.f;
     if (l1() && int(threadIdx.x) < p.own) covers[threadIdx.x] = l1_cover(col0 + int(threadIdx.x), p.width);
-    float sum_ssim = 0.f, sum_l1 = 0.f;
     int begin = row0 - margin - r, end = row1() + margin + r;
     if (Pools) start_pool(begin, end);
     for (int row = begin - R; row < end;
@@ -61,7 +59,7 @@ class Strip : StripPool {
         __pipeline_wait_prior(0);
         __syncthreads();
         if (Pools) pool(row);
-        moments_along(row, sum_l1);
+        moments_along(row);
         __syncthreads();
       }
       if (row + R < end) fill(row + R);
@@ -70,43 +68,48 @@ class Strip : StripPool {
         const float cover = l1_cover(row - 2 * r + int(threadIdx.x), p.height);
         here->l1_rows[threadIdx.x] = {cover, p.l1_gain * incoming() * cover};
       }
-      down(row, pending, pending_maps, sum_ssim);
+      down(row);
       if (Gradients) {
         __syncthreads();
-        gradient_along(row, sum_l1);
+        gradient_along(row);
       }
     }
-    if (!p.sums) return;
-    plane().write_sums(piece_at(p, row0, col0), sum_ssim, sum_l1, raw);
+    plane().write_sums(row0, col0, sum_ssim, sum_l1, raw);
   }
 
  private:
+  float sum_ssim = 0.f, sum_l1 = 0.f;
+  float pending[4][2 * r] = {}, pending_maps[4][2 * r] = {};
+
+  // f(i, weight) for those of 8 windows side by side that hold input `at` of theirs.
+  template <class F>
+  INLINE void each_window(int at, F f) const {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int t = at - i - r;
+      if (t >= -r && t <= r) f(i, common.taps_along[t < 0 ? -t : t]);
+    }
+  }
+
   // ---- Moments of 8 columns of one row.
-  __device__ __forceinline__ void moments_along(int row, float& sum_l1) {
+  INLINE void moments_along(int row) {
     const int thread = again(int(threadIdx.x)), lane = row_of_lane<8>(thread),
               group = group_of_lane<8>(thread, thread / 32);
     if (8 * group >= columns()) return;
     // The cell's value: of its first three rows inside the image; where it has not as many, the value of the
     // cell above stays. All threads of a group find the same.
     const int first = row > 0 ? row : 0;
-    float base_m, base_d;
+    Pair<float> base;
     if (first + 3 <= row + R && (first + 3 <= p.height || (p.height < 3 && row <= 0))) {
-      float m[3], d[3];
       const float* column = raw + 12 - col0 + clamped(col0 - margin + 8 * group + 4, 0, p.width - 1);
-#pragma unroll
-      for (int i = 0; i < 3; ++i) {
-        const float* from =
-            column + (first + i < p.height ? first + i - row : p.height - 1 - row) * raw_pitch;
-        const float a = from[0], b = from[R * raw_pitch];
-        m[i] = reading(0, 0.f)(a, b), d[i] = reading(1, 0.f)(coarser ? b : a, b);
-      }
-      base_m = finite_or_zero(middle(m[0], m[1], m[2]));
-      base_d = finite_or_zero(middle(d[0], d[1], d[2]));
+      base = base_of_three([&](int i) {
+        const int line = first + i < p.height ? first + i - row : p.height - 1 - row;
+        return values({0, 0})(column[line * raw_pitch], column[(R + line) * raw_pitch]);
+      });
     } else {
-      const float* above = bases_of(row - R) + group;
-      base_m = above[0], base_d = above[groups];
+      base = bases_of(row - R)[group];
     }
-    if (lane == 0) bases_of(row)[group] = base_m, bases_of(row)[groups + group] = base_d;
+    if (lane == 0) bases_of(row).set(group, base);
     constexpr int before = 12 - r - margin, skipped = before % 4;  // pixels before the first window
     constexpr int parts = (skipped + 8 + 2 * r + 3) / 4;
     const float *x = raw + lane * raw_pitch + 8 * group + (before - skipped), *y = x + R * raw_pitch;
@@ -114,9 +117,9 @@ class Strip : StripPool {
     // First of m, then of d: fewer registers, and half the instructions to fetch.
 #pragma unroll 1
     for (int q = 0; q < 2; ++q) {
-      const Reading value = reading(q, q ? base_d : base_m);
+      const Reading value = values(base).of(q);
       const float* a = coarser && q ? y : x;
-      float mean[8] = {}, square[8] = {};
+      Some<8> mean{}, square{};
 #pragma unroll
       for (int part = 0; part < parts; ++part) {
         const Some<4> four_x = some<4>(a + 4 * part), four_y = some<4>(y + 4 * part);
@@ -124,25 +127,21 @@ class Strip : StripPool {
         for (int u = 0; u < 4; ++u) {
           const int at = 4 * part + u - skipped;  // pixel of the first column's window
           if (at < 0 || at >= 8 + 2 * r) continue;
-          const float v = value(four_x.v[u], four_y.v[u]);
+          const float v = value(four_x[u], four_y[u]);
           const float vv = v * v;
-#pragma unroll
-          for (int i = 0; i < 8; ++i) {
-            const int t = at - i - r;
-            if (t < -r || t > r) continue;
-            const float w = common.taps_along[t < 0 ? -t : t];
+          each_window(at, [&](int i, float w) {
             mean[i] = fmaf(w, v, mean[i]);
             square[i] = fmaf(w, vv, square[i]);
-          }
+          });
         }
       }
       put(mean, to + q * R * pitch), put(square, to + (q + 2) * R * pitch);
     }
-    if (!Gradients && l1() && row + lane >= row0 && row + lane < row1()) add_l1(row + lane, sum_l1);
+    if (!Gradients && l1() && row + lane >= row0 && row + lane < row1()) add_l1(row + lane);
   }
 
   // The l1 term of the own pixels among the 8 columns.
-  __device__ __forceinline__ void add_l1(int row, float& sum) const {
+  INLINE void add_l1(int row) {
     const float of_row = p.inverse_range * l1_cover(row, p.height);
     const int first = 8 * group_of_lane<8>(int(threadIdx.x), int(threadIdx.x) / 32);
     const float* x = raw + row_of_lane<8>(int(threadIdx.x)) * raw_pitch + 12 + first;
@@ -150,17 +149,15 @@ class Strip : StripPool {
     for (int i = 0; i < 8; ++i) {
       if (first + i >= col1() - col0) break;
       const float difference = x[i] - x[i + R * raw_pitch];
-      sum += fabsf(difference * of_row) * covers[first + i];
+      sum_l1 += fabsf(difference * of_row) * covers[first + i];
     }
   }
 
   // ---- One column: rows [row, row + R) of moments complete rows of positions, those rows of maps.
-  __device__ __forceinline__ void down(int row, float (&pending)[4][2 * r], float (&pending_maps)[4][2 * r],
-                                       float& sum_ssim) {
+  INLINE void down(int row) {
     const int column = again(int(threadIdx.x)), col = col0 - margin + column;
     if (column / 32 * 32 >= columns()) return;  // the whole warp: beyond the image
-    const bool valid = common.padding == Padding::valid;
-    const int crop = valid ? r : 0;
+    const int crop = common.crop;
     // Where positions are that matter here. Under reflect those outside mirror those inside.
     const bool reflect = common.padding == Padding::reflect;
     const int top = reflect || row0 - margin > crop ? row0 - margin : crop;
@@ -168,31 +165,27 @@ class Strip : StripPool {
     const bool col_exists = reflect || (col >= crop && col < p.width - crop);
     const bool col_own = col >= col0 && col < col1() && col >= crop && col < p.width - crop;
 
-    const float *base = bases_of(row) + column / 8, *before = bases_of(row - R) + column / 8;
-    const float base_m = base[0], base_d = base[groups];
-    change_base(base_m - before[0], base_d - before[groups], pending, pending_maps);
+    const Pair<float> base = bases_of(row)[column / 8];
+    change_base(base - bases_of(row - R)[column / 8]);
 
-    Column at{
-        col,
-        col_exists,
-        col_own,
-        base_m,
-        base_d - pad_d(),
-        (Gradients ? p.ssim_gain * incoming() : 0.f) * (is_edge(col, p.width, common.padding) ? 2.f : 1.f)};
+    const float gain = Gradients ? p.ssim_gain * incoming() : 0.f;
+    const Column at{col,
+                    col_exists,
+                    col_own,
+                    {base.m, base.d - pad_d()},
+                    is_edge(col, p.width, common.padding) ? 2.f * gain : gain};
     float* slot = slots + column;
     // Nearly always all rows are positions, and the block's own: then no row is asked whether it is.
     const bool plain = row - r >= (top > row0 ? top : row0) + reflect &&  // reflect: not the edges
                        row - r + R <= (bottom < row1() ? bottom : row1()) - reflect;
     if (plain) {  // unrolled, both gradients would spill
 #pragma unroll(Gradients == 2 ? 1 : R)
-      for (int i = 0; i < R; ++i)
-        one_row<true>(row + i - r, true, at, slot + i * pitch, pending, pending_maps, sum_ssim);
+      for (int i = 0; i < R; ++i) one_row<true>(row + i - r, true, at, slot + i * pitch);
     } else {
 #pragma unroll 1
       for (int i = 0; i < R; ++i) {
         const int line = row + i - r;
-        one_row<false>(line, line >= top && line < bottom, at, slot + i * pitch, pending, pending_maps,
-                       sum_ssim);
+        one_row<false>(line, line >= top && line < bottom, at, slot + i * pitch);
       }
     }
   }
@@ -200,21 +193,19 @@ class Strip : StripPool {
   struct Column {
     int col;
     bool exists, own;
-    float mean_m, mean_d;  // what the bases add to the means
+    Pair<float> base;  // what it adds to the means
     float gain;
   };
 
   // Row `line` of positions is complete.
   template <bool Plain>
-  __device__ __forceinline__ void one_row(int line, bool exists, const Column& at, float* slot,
-                                          float (&pending)[4][2 * r], float (&pending_maps)[4][2 * r],
-                                          float& sum_ssim) const {
+  INLINE void one_row(int line, bool exists, const Column& at, float* slot) {
     float done[4];
 #pragma unroll
     for (int q = 0; q < 4; ++q) done[q] = push(slot[q * R * pitch], pending[q]);
     float map[4] = {0.f, 0.f, 0.f, 0.f};
     if (Plain || exists) {
-      const Moments<float> mu{done[0] + at.mean_m, done[1] + at.mean_d,
+      const Moments<float> mu{done[0] + at.base.m, done[1] + at.base.d,
                               not_negative(fmaf(-done[0], done[0], done[2])),
                               not_negative(fmaf(-done[1], done[1], done[3]))};
       float g = at.gain;
@@ -226,7 +217,11 @@ class Strip : StripPool {
       for (int q = 0; q < maps; ++q) map[q] = at.exists ? map[q] : 0.f;
       const bool counted = at.own && (Plain || (line >= row0 && line < row1()));
       if (counted) sum_ssim += loss;
-      if (Maps && !Gradients && counted) write_loss(line, at.col, loss);
+      if (Maps && !Gradients && counted) {
+        const float total = p.ssim_weight * loss;
+        plane().write_loss(line, at.col,
+                           l1() ? fmaf(p.l1_weight, plane().pixel_l1(line, at.col), total) : total);
+      }
     }
     if (Gradients) {
 #pragma unroll
@@ -235,54 +230,44 @@ class Strip : StripPool {
   }
 
   // Of positions that the block needs.
-  __device__ __forceinline__ int columns() const { return col1() - col0 + 2 * margin; }
+  INLINE int columns() const { return col1() - col0 + 2 * margin; }
 
   // Of a chunk; those of the one before are kept.
-  __device__ __forceinline__ float* bases_of(int row) const { return bases + (row >> 3 & 1) * 2 * groups; }
+  INLINE Cells bases_of(int row) const { return {bases + (row >> 3 & 1) * 2 * groups, groups}; }
 
   // A transposed filter: v is the last of 11 rows for the output that is returned, the first for the
   // newest pending one.
-  __device__ __forceinline__ float push(float v, float (&pending)[2 * r]) const {
-    const float done = v + pending[0];
+  INLINE float push(float v, float (&outputs)[2 * r]) const {
+    const float done = v + outputs[0];
 #pragma unroll
     for (int j = 0; j < 2 * r - 1; ++j) {
       const int t = r - 1 - j;
-      pending[j] = fmaf(common.taps_down[t < 0 ? -t : t], v, pending[j + 1]);
+      outputs[j] = fmaf(common.taps_down[t < 0 ? -t : t], v, outputs[j + 1]);
     }
-    pending[2 * r - 1] = v;
+    outputs[2 * r - 1] = v;
     return done;
   }
 
   // Make pending sums relative to bases that differ by so much.
-  __device__ __forceinline__ void change_base(float by_m, float by_d, float (&pending)[4][2 * r],
-                                              float (&pending_maps)[4][2 * r]) {
-    const float by[2] = {by_m, by_d};
+  INLINE void change_base(Pair<float> by) {
 #pragma unroll
     for (int j = 0; j < 2 * r; ++j) {
       const float reached = common.reached[j];
 #pragma unroll
       for (int q = 0; q < 2; ++q) {
         const float old = pending[q][j];
-        pending[q][j] = fmaf(-by[q], reached, old);
-        pending[q + 2][j] = fmaf(-by[q], old + pending[q][j], pending[q + 2][j]);
+        pending[q][j] = fmaf(q ? -by.d : -by.m, reached, old);
+        pending[q + 2][j] = fmaf(q ? -by.d : -by.m, old + pending[q][j], pending[q + 2][j]);
       }
       if (!Gradients) continue;
-      const float of_m = by_m * pending_maps[0][j], of_d = by_d * pending_maps[1][j];
+      const float of_m = by.m * pending_maps[0][j], of_d = by.d * pending_maps[1][j];
       pending_maps[2][j] += of_d - of_m;
       if (Gradients == 2) pending_maps[3][j] -= of_d + of_m;
     }
   }
 
-  __device__ __forceinline__ void write_loss(int row, int col, float loss) const {
-    const int crop = common.padding == Padding::valid ? r : 0;
-    float total = p.ssim_weight * loss;
-    if (l1()) total = fmaf(p.l1_weight, plane().pixel_l1(row, col), total);
-    p.loss_map.plane<float>(here->image,
-                            here->channel)[(row - crop) * p.loss_map.h + (col - crop) * p.loss_map.w] = total;
-  }
-
   // ---- The gradient of 8 columns of one row, whose maps are complete in the chunk from row `chunk` on.
-  __device__ __forceinline__ void gradient_along(int chunk, float& sum_l1) {
+  INLINE void gradient_along(int chunk) {
     const int thread = again(int(threadIdx.x)), lane = row_of_lane<8>(thread),
               group = group_of_lane<8>(thread, thread / 32), row = chunk - 2 * r + lane;
     const int col = col0 + 8 * group;
@@ -291,8 +276,8 @@ class Strip : StripPool {
     Eight x, y;  // on their way while the filters run
     if (early && together) load(row, col, x, y);
     // Windows reach over three cells; all becomes relative to the middle one's base.
-    const float *cell_m = bases_of(chunk) + group, *cell_d = cell_m + groups;
-    const float base_m = cell_m[1], base_d = cell_d[1];
+    const Cells cells = bases_of(chunk).from(group);
+    const Pair<float> base = cells[1];
     float out[maps][8] = {};
     const float* from = slots + lane * pitch + 8 * group;
 #pragma unroll
@@ -300,36 +285,32 @@ class Strip : StripPool {
       Some<4> four[maps];
 #pragma unroll
       for (int q = 0; q < maps; ++q) four[q] = some<4>(from + q * R * pitch + 4 * part);
-      const float by_m = cell_m[part / 2] - base_m, by_d = cell_d[part / 2] - base_d;
+      const Pair<float> by = cells[part / 2] - base;
 #pragma unroll
       for (int u = 0; u < 4; ++u) {
         const int at = 4 * part + u;
         if (at >= 8 + 2 * r) continue;
         float map[maps];
 #pragma unroll
-        for (int q = 0; q < maps; ++q) map[q] = four[q].v[u];
+        for (int q = 0; q < maps; ++q) map[q] = four[q][u];
         if (part / 2 != 1) {
-          map[2] = fmaf(by_m, map[0], fmaf(-by_d, map[1], map[2]));
-          if (Gradients == 2) map[maps - 1] = fmaf(by_m, map[0], fmaf(by_d, map[1], map[maps - 1]));
+          map[2] = fmaf(by.m, map[0], fmaf(-by.d, map[1], map[2]));
+          if (Gradients == 2) map[maps - 1] = fmaf(by.m, map[0], fmaf(by.d, map[1], map[maps - 1]));
         }
+        each_window(at, [&](int i, float w) {
 #pragma unroll
-        for (int i = 0; i < 8; ++i) {
-          const int t = at - i - r;
-          if (t < -r || t > r) continue;
-#pragma unroll
-          for (int q = 0; q < maps; ++q)
-            out[q][i] = fmaf(common.taps_along[t < 0 ? -t : t], map[q], out[q][i]);
-        }
+          for (int q = 0; q < maps; ++q) out[q][i] = fmaf(w, map[q], out[q][i]);
+        });
       }
     }
-    with_type([&](auto* tag) { write_gradient(tag, row, col, base_m, base_d, out, together, x, y, sum_l1); });
+    with_type([&](auto* tag) { write_gradient(tag, row, col, base, out, together, x, y); });
   }
 
   // 8 pixels as they lie in memory.
   struct Eight {
     float words[8];
     template <class E>
-    __device__ __forceinline__ void load(const E* from) {
+    INLINE void load(const E* from) {
 #pragma unroll
       for (int i = 0; i < 8; i += 4) {
         const Some<4, E> four = some<4>(from + i);
@@ -337,13 +318,13 @@ class Strip : StripPool {
       }
     }
     template <class E>
-    __device__ __forceinline__ Some<4, E> four(int i) const {
+    INLINE Some<4, E> four(int i) const {
       Some<4, E> four;
       memcpy(&four, words + i * sizeof(E) / 4, sizeof four);
       return four;
     }
   };
-  __device__ __forceinline__ void load(int row, int col, Eight& x, Eight& y) const {
+  INLINE void load(int row, int col, Eight& x, Eight& y) const {
     with_type([&](auto* tag) {
       using E = std::remove_pointer_t<decltype(tag)>;
       x.load(pixels<E>(0) + row * p.x.h + col);
@@ -353,69 +334,62 @@ class Strip : StripPool {
 
   // The gradient at pixels [col, col + 8) of a row, from the blurred maps.
   template <class E>
-  __device__ __forceinline__ void write_gradient(E*, int row, int col, float base_m, float base_d,
-                                                 float (&out)[maps][8], bool together, const Eight& x,
-                                                 const Eight& y, float& sum_l1) const {
+  INLINE void write_gradient(E*, int row, int col, Pair<float> base, float (&out)[maps][8], bool together,
+                             const Eight& x, const Eight& y) {
     const auto pixel = [&](int q, const View& view, int at) {
       return pixels<E>(q) + (row * view.h + (col + at) * view.w);
     };
-    constexpr int N = early ? 4 : 1;  // that wait for memory together where it is one by one
 #pragma unroll
     for (int i = 0; i < 8; i += 4) {
       if (!early) asm volatile("" ::: "memory");  // or all loads come first, and registers spill
+      Some<4, E> a, b;                            // of x and y; then their gradients
       if (together) {
-        const Some<4, E> a = early ? x.template four<E>(i) : some<4>(pixel(0, p.x, i));
-        const Some<4, E> b = early ? y.template four<E>(i) : some<4>(pixel(1, p.y, i));
-        float at_x[4], at_y[4];
-#pragma unroll
-        for (int u = 0; u < 4; ++u) at_x[u] = wide(a.v[u]), at_y[u] = wide(b.v[u]);
-        gradient_at(row, col, base_m, base_d, at_x, at_y, out, i, sum_l1);
-        E to_x[4], to_y[4];
+        a = early ? x.template four<E>(i) : some<4>(pixel(0, p.x, i));
+        b = early ? y.template four<E>(i) : some<4>(pixel(1, p.y, i));
+      } else {
 #pragma unroll
         for (int u = 0; u < 4; ++u) {
-          narrow(out[2][i + u], to_x[u]);
-          if (Gradients == 2) narrow(out[maps - 1][i + u], to_y[u]);
+          const int at = col + i + u < col1() ? i + u : 0;
+          a[u] = *pixel(0, p.x, at), b[u] = *pixel(1, p.y, at);
         }
-        put(to_x, pixel(2, p.grad_x, i));
-        if (Gradients == 2) put(to_y, pixel(3, p.grad_y, i));
+      }
+      gradient_at(row, col, base, a, b, out, i);
+#pragma unroll
+      for (int u = 0; u < 4; ++u) {
+        narrow(out[2][i + u], a[u]);
+        if (Gradients == 2) narrow(out[maps - 1][i + u], b[u]);
+      }
+      if (together) {
+        put(a, pixel(2, p.grad_x, i));
+        if (Gradients == 2) put(b, pixel(3, p.grad_y, i));
         continue;
       }
 #pragma unroll
-      for (int j = i; j < i + 4; j += N) {
-        float at_x[N], at_y[N];
-#pragma unroll
-        for (int u = 0; u < N; ++u) {
-          const int at = col + j + u < col1() ? j + u : 0;
-          at_x[u] = wide(*pixel(0, p.x, at)), at_y[u] = wide(*pixel(1, p.y, at));
-        }
-        gradient_at(row, col, base_m, base_d, at_x, at_y, out, j, sum_l1);
-#pragma unroll
-        for (int u = 0; u < N; ++u) {
-          if (col + j + u >= col1()) continue;
-          narrow(out[2][j + u], *pixel(2, p.grad_x, j + u));
-          if (Gradients == 2) narrow(out[maps - 1][j + u], *pixel(3, p.grad_y, j + u));
-        }
+      for (int u = 0; u < 4; ++u) {
+        if (col + i + u >= col1()) break;
+        *pixel(2, p.grad_x, i + u) = a[u];
+        if (Gradients == 2) *pixel(3, p.grad_y, i + u) = b[u];
       }
     }
   }
 
-  // At N pixels from column col + i on, in the place of the last maps of i on.
-  template <int N>
-  __device__ __forceinline__ void gradient_at(int row, int col, float base_m, float base_d,
-                                              const float (&x)[N], const float (&y)[N], float (&out)[maps][8],
-                                              int i, float& sum_l1) const {
-    const Reading m = reading(0, base_m), d = reading(1, base_d);
+  // At 4 pixels from column col + i on, a of x and b of y, in the place of the last maps of i on.
+  template <class E>
+  INLINE void gradient_at(int row, int col, Pair<float> base, const Some<4, E>& a, const Some<4, E>& b,
+                          float (&out)[maps][8], int i) {
+    const Some<4> x = wide(a), y = wide(b);
+    const Values<> value = values(base);
 #pragma unroll
-    for (int u = 0; u < N; ++u) {
-      const float by_m = m(x[u], y[u]) * out[0][i + u];
-      const float by_d = d(coarser ? y[u] : x[u], y[u]) * out[1][i + u];
+    for (int u = 0; u < 4; ++u) {
+      const Pair<float> pixel = value(x[u], y[u]);
+      const float by_m = pixel.m * out[0][i + u], by_d = pixel.d * out[1][i + u];
       out[2][i + u] = (out[2][i + u] - by_m) + by_d;
       if (Gradients == 2) out[maps - 1][i + u] = (out[maps - 1][i + u] - by_m) - by_d;
     }
     if (common.padding == Padding::reflect) {
       const float of_row = is_edge(row, p.height, common.padding) ? 0.5f : 1.f;
 #pragma unroll
-      for (int u = 0; u < N; ++u) {
+      for (int u = 0; u < 4; ++u) {
         const float edge = is_edge(col + i + u, p.width, common.padding) ? 0.5f * of_row : of_row;
         out[2][i + u] *= edge;
         if (Gradients == 2) out[maps - 1][i + u] *= edge;
@@ -424,7 +398,7 @@ class Strip : StripPool {
     if (!l1()) return;
     const L1Row of_row = here->l1_rows[row_of_lane<8>(again(int(threadIdx.x)))];
 #pragma unroll
-    for (int u = 0; u < N; ++u) {
+    for (int u = 0; u < 4; ++u) {
       if (col + i + u >= col1()) break;
       const float difference = x[u] - y[u];  // not d and its base: its sign counts
       const float covered = covers[col + i + u - col0];
@@ -441,7 +415,7 @@ class Strip : StripPool {
 template <int Gradients, bool Maps, bool Pools>
 __global__ void __launch_bounds__(strip_threads, strip_blocks(Gradients, Maps || Pools))
     strip_kernel(const __grid_constant__ StripParams params) {
-  Strip<Gradients, Maps, Pools>(params, params, false, int(blockIdx.x), ssimloss_shared).run();
+  Strip<Gradients, Maps, Pools>(params, params, false, int(blockIdx.x)).run();
 }
 
 // Coarser levels of the dyadic form, side by side.
@@ -452,7 +426,7 @@ __global__ void __launch_bounds__(strip_threads, strip_blocks(Gradients, true))
 #pragma unroll
   for (int j = 1; j < levels_at_once; ++j) level += int(blockIdx.x) >= params.first_block[j];
   const int piece = int(blockIdx.x) - params.first_block[level];
-  Strip<Gradients, false>(params.level[level], params.level[0], true, piece, ssimloss_shared).run();
+  Strip<Gradients, false>(params.level[level], params.level[0], true, piece).run();
 }
 
 }  // namespace ssimloss

@@ -62,22 +62,20 @@ class StripBlock {
  public:
   // A coarser level of the dyadic form is float32 m and d, in units of 1, without l1 and `incoming`; said by
   // a constant, so that the kernels keep only what they need.
-  __device__ __forceinline__ StripBlock(const StripParams& params, const StripParams& common_, bool coarser_,
-                                        int piece, unsigned char* shared)
+  INLINE StripBlock(const StripParams& params, const StripParams& common_, bool coarser_, int piece)
       : p(params), common(common_), coarser(coarser_) {
-    here = reinterpret_cast<StripPlane*>(shared);
+    here = reinterpret_cast<StripPlane*>(ssimloss_shared);
     raw = reinterpret_cast<float*>(here + 1);
     slots = raw + 2 * R * raw_pitch;
     bases = slots + 4 * R * pitch;
     covers = bases + 4 * groups;
     const Piece own = piece_of(p, piece, p.bands, p.band_rows);
-    const int image = own.image, channel = own.channel;
     row0 = own.row, col0 = own.col;
     if (threadIdx.x == 0) {
-      here->image = image, here->channel = channel;
+      here->image = own.image, here->channel = own.channel;
       const View* views[4] = {&p.x, &p.y, &p.grad_x, &p.grad_y};
 #pragma unroll
-      for (int q = 0; q < 4; ++q) here->at[q] = image * views[q]->n + channel * views[q]->c;
+      for (int q = 0; q < 4; ++q) here->at[q] = views[q]->at(own.image, own.channel, 0, 0);
     }
     __syncthreads();
   }
@@ -96,34 +94,32 @@ class StripBlock {
   int row0, col0;
 
   // Ends of the own rows and columns; worked out each time: registers.
-  __device__ __forceinline__ int row1() const {
-    return row0 + p.band_rows < p.height ? row0 + p.band_rows : p.height;
-  }
-  __device__ __forceinline__ int col1() const { return col0 + p.own < p.width ? col0 + p.own : p.width; }
+  INLINE int row1() const { return row0 + p.band_rows < p.height ? row0 + p.band_rows : p.height; }
+  INLINE int col1() const { return col0 + p.own < p.width ? col0 + p.own : p.width; }
 
-  __device__ __forceinline__ Plane<float> plane() const { return {p, here->image, here->channel}; }
+  INLINE Plane<float> plane() const { return {p, here->image, here->channel}; }
 
   // What zero padding is in d: of a coarser level, less what was taken off. Read anew each time: registers.
-  __device__ __forceinline__ float pad_d() const { return coarser ? -p.offsets[plane().index()] : 0.f; }
+  INLINE float pad_d() const { return coarser ? -p.offsets[plane().index()] : 0.f; }
 
   template <class F>
-  __device__ __forceinline__ void with_type(F f) const {
+  INLINE void with_type(F f) const {
     coarser ? f(static_cast<float*>(nullptr)) : ssimloss::with_type<float>(p.x.dtype, f);
   }
 
   // ---- Rows [row, row + R) of x and y, with what padding adds, into `raw`.
-  __device__ __forceinline__ void fill(int row) {
+  INLINE void fill(int row) {
     with_type([&](auto* tag) { fill_from(row, tag); });
     __pipeline_commit();
   }
 
   template <class E>
-  __device__ __forceinline__ E* pixels(int q) const {
+  INLINE E* pixels(int q) const {
     return static_cast<E*>((q < 2 ? (q ? p.y : p.x) : (q > 2 ? p.grad_y : p.grad_x)).data) + here->at[q];
   }
 
   template <class E>
-  __device__ __forceinline__ void fill_from(int row, E* tag) {
+  INLINE void fill_from(int row, E* tag) {
     const int warps_a_row = blockDim.x >= 128 ? 2 : 1;
     const int thread = again(int(threadIdx.x)), lane = thread & (32 * warps_a_row - 1);
     const int begin = thread / 32 >> (warps_a_row - 1), at_once = int(blockDim.x) / 32 >> (warps_a_row - 1);
@@ -144,7 +140,7 @@ class StripBlock {
         const float d = pad_d();
 #pragma unroll 1
         for (; to < raw + R * raw_pitch; to += at_once * raw_pitch) {
-          put<4>({0.f, 0.f, 0.f, 0.f}, to), put<4>({d, d, d, d}, to + R * raw_pitch);
+          put(Some<4>{}, to), put(Some<4>{d, d, d, d}, to + R * raw_pitch);
         }
         return;
       }
@@ -159,7 +155,7 @@ class StripBlock {
 
   // Four columns of rows begin, begin + at_once, ...
   template <int at_once, class E>
-  __device__ __forceinline__ void copy_rows(const E* x, const E* y, int begin, float* to) const {
+  INLINE void copy_rows(const E* x, const E* y, int begin, float* to) const {
 #pragma unroll
     for (int i = 0; i < R; i += at_once) {
       if (i + at_once > R && i + begin >= R) return;  // begin < at_once: the last time alone
@@ -169,19 +165,14 @@ class StripBlock {
     }
   }
 
-  // Of m (q = 0) or d (q = 1): from x and y, but a coarser level's m is x and its d is y; then b is
-  // multiplied by 0, as a NaN reaches the whole plane anyway.
-  __device__ __forceinline__ Reading reading(int q, float base) const {
-    if (coarser) return {0.f, 1.f, base};
-    return {q ? -1.f : 1.f, p.inverse_range, base};
-  }
+  INLINE Values<> values(Pair<float> base) const { return {coarser, p.inverse_range, base}; }
 
-  __device__ __forceinline__ bool l1() const { return !coarser && p.l1; }
-  __device__ __forceinline__ float l1_cover(int i, int size) const {
+  INLINE bool l1() const { return !coarser && p.l1; }
+  INLINE float l1_cover(int i, int size) const {
     return p.l1_windowed ? cover(i, size, common.padding, common.taps, r) : 1.f;
   }
 
-  __device__ __forceinline__ float incoming() const { return coarser ? 1.f : plane().incoming(); }
+  INLINE float incoming() const { return coarser ? 1.f : plane().incoming(); }
 };
 
 }  // namespace ssimloss

@@ -26,7 +26,7 @@ class StripPool : protected StripBlock {
   using StripBlock::StripBlock;
 
   // [begin, end): the rows that the block reads, to be widened. The plane's offset of d into shared memory.
-  __device__ __forceinline__ void start_pool(int& begin, int& end) const {
+  INLINE void start_pool(int& begin, int& end) const {
     const int shift = p.pooled.shift_h;
     const int first = (row0 + 15) / 16 * 16 - shift, last = (row1() + 15) / 16 * 16 - shift;
     begin = first < begin ? first : begin, end = last > end ? last : end;
@@ -37,7 +37,7 @@ class StripPool : protected StripBlock {
   }
 
   // Rows [row, row + R) are in `raw`.
-  __device__ __forceinline__ void pool(int row) const {
+  INLINE void pool(int row) const {
     const PooledLevels& to = p.pooled;
     const int from_cell = row + to.shift_h, cell_row = from_cell & ~15;
     if (cell_row < row0 || cell_row >= row1()) return;
@@ -48,7 +48,7 @@ class StripPool : protected StripBlock {
     const int cell_col = 16 * (before + task / 8) - to.shift_w, col = cell_col + 2 * pair;
     const bool is_own = cell_col < col1();
     const float base = of_d ? carried()[2 * strip_cells] : 0.f;
-    const Reading value = reading(of_d, base);
+    const Reading value = values({0, base}).of(of_d);
 
     float one[4] = {};
     const float* from = raw + 12 + col - col0;
@@ -59,8 +59,8 @@ class StripPool : protected StripBlock {
         const float *x = from + 2 * i * raw_pitch, *y = x + R * raw_pitch;
         const Some<2> x0 = some<2>(x), x1 = some<2>(x + raw_pitch), y0 = some<2>(y),
                       y1 = some<2>(y + raw_pitch);
-        one[i] = 0.25f * ((value(x0.v[0], y0.v[0]) + value(x0.v[1], y0.v[1])) +
-                          (value(x1.v[0], y1.v[0]) + value(x1.v[1], y1.v[1])));
+        one[i] = 0.25f *
+                 ((value(x0[0], y0[0]) + value(x0[1], y0[1])) + (value(x1[0], y1[0]) + value(x1[1], y1[1])));
       }
     } else if (is_own && row < p.height) {  // the image's border, or an odd width
 #pragma unroll
@@ -107,7 +107,7 @@ class StripPool : protected StripBlock {
  private:
   // The row or column at a place in a cell of 2^levels. Beyond an odd side of level j, half of level j + 1,
   // the 2^j places repeat those before them. halves: the sizes of levels 1, 2, ...
-  __device__ __forceinline__ int pixel_at(int place, int levels, int size, const int* halves) const {
+  INLINE int pixel_at(int place, int levels, int size, const int* halves) const {
     if (!p.pooled.repeats) return place;
 #pragma unroll
     for (int j = pooled_levels - 1; j >= 0; --j) {
@@ -118,10 +118,8 @@ class StripPool : protected StripBlock {
   }
 
   // The sum with the neighbour's.
-  __device__ __forceinline__ static float beside(float v, int lanes) {
-    return v + __shfl_xor_sync(0xffffffffu, v, lanes);
-  }
-  __device__ __forceinline__ float* carried() const { return covers + strip_threads; }
+  INLINE static float beside(float v, int lanes) { return v + __shfl_xor_sync(0xffffffffu, v, lanes); }
+  INLINE float* carried() const { return covers + strip_threads; }
 };
 
 }  // namespace ssimloss

@@ -12,11 +12,9 @@ namespace {
 Cut plan_of(const Problem& p) {
   return plan_for(tiles_family, "positions_kernel", p, 1, [&] {
     const int64_t height = p.height - 2 * crop_of(p), width = p.width - 2 * crop_of(p);
-    Cut cut;
-    cut.own = p.x.dtype == DType::float64 ? tile_width<double> : tile_width<float>;
+    const int own = p.x.dtype == DType::float64 ? tile_width<double> : tile_width<float>;
+    Cut cut = cut_into(height, width, own, tile_height);
     cut.threads = p.x.dtype == DType::float64 ? tile_threads<double> : tile_threads<float>;
-    cut.strips = int(divided(width, cut.own));
-    cut.bands = int(divided(height, tile_height)), cut.band_rows = tile_height;
     double instructions = 0;
     for (int j = 0; j < p.scales; ++j) {
       const int r = p.windows[j].radius, taps = std::max(0, 2 * r - 2);
