@@ -44,7 +44,8 @@ __global__ void __launch_bounds__(l1_threads) l1_kernel(const __grid_constant__ 
         sum += double(magnitude(d[u]));
         T by = gain;
         if (u < count && p.loss_map.data) plane.write_loss(row, col + u, weight * magnitude(d[u]));
-        if (u < count && p.grad_map.data) by *= plane.incoming_at(row, col + u);
+        if (u < count && p.grad_map.data)
+          by *= T(p.grad_map.read_any(plane.image, plane.channel, row, col + u));
         by = gradient_of_l1(d[u], by);
         narrow(by, of_x[u]), narrow(-by, of_y[u]);
       }

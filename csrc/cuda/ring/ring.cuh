@@ -198,7 +198,7 @@ class Ring : RingBlock {
 };
 
 template <int K, int Gradients>
-__global__ void __launch_bounds__(ring_threads, Gradients&& ring_spills_at_two ? 1 : 2)
+__global__ void __launch_bounds__(ring_threads, Gradients&& spills_at_two ? 1 : 2)
     ring_kernel(const __grid_constant__ RingParams params) {
   Ring<K, Gradients>(params).run();
 }

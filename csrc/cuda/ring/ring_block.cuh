@@ -17,13 +17,6 @@
 namespace ssimloss {
 
 constexpr int ring_threads = 256, ring_max_radius = 16, ring_max_own = 256;
-// Blocks a multiprocessor that a kernel's registers allow: the 128 of two would spill 8 to 40 bytes where it
-// is one in float32. The planner counts on two there too: wide windows' shared memory seldom allows them.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr bool ring_spills_at_two = true;
-#else
-constexpr bool ring_spills_at_two = false;
-#endif
 
 // Sizes of a block's shared memory, in elements; K x K pixels are a cell. Columns and rows of moments lie
 // radius further out than those of positions, and these radius further than those of the gradient.

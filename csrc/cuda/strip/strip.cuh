@@ -33,7 +33,8 @@
 namespace ssimloss {
 
 // Blocks of all 192 threads that a multiprocessor runs at once. Two leave 168 registers a thread, too few for
-// both gradients of a map, or of several levels: they would spill up to 350 bytes.
+// both gradients of a map, or of several levels: they would spill up to 350 bytes. The planner counts those
+// of a finest level that pools among the latter, wherever these do not spill.
 constexpr int strip_blocks(int gradients, bool maps_or_levels) {
   if (gradients == 0) return 3;
   return gradients == 2 && maps_or_levels ? 1 : 2;
@@ -413,7 +414,7 @@ class Strip : StripPool {
 
 // One level, or with Pools the finest of the dyadic form, which makes the coarser ones.
 template <int Gradients, bool Maps, bool Pools>
-__global__ void __launch_bounds__(strip_threads, strip_blocks(Gradients, Maps || Pools))
+__global__ void __launch_bounds__(strip_threads, strip_blocks(Gradients, Maps || (Pools && spills_at_two)))
     strip_kernel(const __grid_constant__ StripParams params) {
   Strip<Gradients, Maps, Pools>(params, params, false, int(blockIdx.x)).run();
 }
