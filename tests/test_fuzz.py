@@ -257,13 +257,15 @@ def gradient_of_factors(d: Drawn, x: Tensor, y: Tensor) -> float:
     """
     factors: list[Tensor] = []
 
-    def watched(*args: Any) -> tuple[Tensor, Tensor]:
-        factors.extend(luminance_and_contrast_structure(*args))
+    def watched(*args: Any, **mask: None) -> tuple[Tensor, Tensor]:
+        factors.extend(luminance_and_contrast_structure(*args, **mask))
         return factors[-2], factors[-1]
 
     leaves = [t.detach().double().contiguous().requires_grad_() for t in (x, y)]
     with mock.patch.object(reference, "luminance_and_contrast_structure", watched):
         d.case.spec(*(t if t.dim() == 4 else t[None] for t in leaves), **d.options)
+    if not factors:  # l1 alone
+        return 0.0
     count = {"mean": lambda f: f.numel(), "none": lambda f: f[0].numel(), "map": lambda f: 1}
     total = sum(f.sum() / count[d.options["reduction"]](f) for f in factors)
     assert isinstance(total, Tensor)
