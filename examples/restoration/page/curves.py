@@ -163,7 +163,8 @@ g text, circle { fill: currentColor; }
 
 def standalone(plot: str) -> str:
     """A file of its own."""
-    return f'<svg xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style>{plot}</svg>\n'
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'  # or 300x150
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{STYLE}</style>{plot}</svg>\n'
 
 
 def figures(points: Sequence) -> str:
