@@ -1,9 +1,11 @@
-// The Python module ssimloss._C: loading it registers the operators; it tells what is inside.
+// The Python module ssimloss._C: loading it registers the operators; it tells what is inside. The builder,
+// torch's or the kernel hub's, defines its name for the compiler, TORCH_EXTENSION_NAME.
 #include <Python.h>
 
 #include <exception>
 
 #include "cpu/kernels.h"
+#include "torch/namespace.h"
 
 namespace ssimloss {
 extern const char cuda_architectures[];  // in a source that setup.py writes
@@ -30,8 +32,18 @@ PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr},
 };
 
-PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
+PyModuleDef module = {PyModuleDef_HEAD_INIT,
+                      SSIMLOSS_NAME_OF(TORCH_EXTENSION_NAME),
+                      nullptr,
+                      -1,
+                      methods,
+                      nullptr,
+                      nullptr,
+                      nullptr,
+                      nullptr};
 
 }  // namespace
 
-PyMODINIT_FUNC PyInit__C() { return PyModule_Create(&module); }
+#define INIT_OF(name) PyInit_##name
+#define INIT(macro) INIT_OF(macro)
+PyMODINIT_FUNC INIT(TORCH_EXTENSION_NAME)() { return PyModule_Create(&module); }

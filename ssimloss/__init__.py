@@ -1,26 +1,25 @@
 """SSIM, MS-SSIM and Mix: fused losses for training image-restoration and rendering networks."""
 
-from importlib.metadata import version as _version
-
 import torch as _torch
 
 try:
-    from . import _C
+    from . import _ops  # noqa: F401  (it loads the library)
 except ImportError as _error:
     from pathlib import Path as _Path
 
     _folder = _Path(__file__).parent
-    if not [*_folder.glob("_C*.so"), *_folder.glob("_C*.pyd")]:
+    if not [*_folder.glob("*.so"), *_folder.glob("*.pyd")]:
         raise ImportError(
             f"ssimloss is not built in {_folder}: run `pip install --no-build-isolation -e .` there, or "
             "start Python in another folder to use an installed one"
         ) from _error
     raise
 from . import memory as _memory  # noqa: F401  (the operators call it)
+from . import options as _options
 from .functional import ms_ssim, ms_ssim_gaussian, ssim
 from .modules import L1Loss, L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss
 
-__version__ = _version("ssimloss")
+__version__ = "0.1.0"
 __all__ = [
     "L1Loss",
     "L1SSIMLoss",
@@ -39,6 +38,6 @@ def info() -> dict[str, object]:
     return {
         "version": __version__,
         "torch": _torch.__version__,
-        "cpu_variant": _C.cpu_variant(),
-        "cuda_architectures": _C.cuda_architectures().split(),
+        "cpu_variant": _options.library.cpu_variant(),
+        "cuda_architectures": _options.library.cuda_architectures().split(),
     }

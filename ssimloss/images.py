@@ -5,18 +5,18 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from . import _C, recompute
+from . import recompute
 from .autograd import fused_loss
 from .masks import check_mask
 from .ops import loss_dtype
-from .options import Dyadic, Options
+from .options import Dyadic, Options, library
 from .reference import of_identical
 from .warn import warn_once
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_CUDA_TAPS = 65
 MAX_CUDA_LEVELS = 16  # of the dyadic form
-CUDA_INSIDE = bool(_C.cuda_architectures())  # a constant: torch.compile cannot trace the call
+CUDA_INSIDE = bool(library.cuda_architectures())  # a constant: torch.compile cannot trace the call
 
 
 def loss_of(x: Tensor, y: Tensor, options: Options, mask: Tensor | None = None) -> Tensor:

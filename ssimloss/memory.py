@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, UntypedStorage
 
 from . import torch_private
+from ._ops import add_op_namespace_prefix
 
 
 class _Held(NamedTuple):
@@ -72,6 +73,6 @@ def _is_intact(held: _Held) -> bool:
     return storage.nbytes() == held.gradient.nbytes and storage.resizable() and not storage.is_shared()
 
 
-torch.library.define("ssimloss::gradient_like", "(Tensor like) -> Tensor")
-torch.library.impl("ssimloss::gradient_like", "CPU", gradient_like)
-torch.library.register_fake("ssimloss::gradient_like", torch.empty_like)
+torch.library.define(add_op_namespace_prefix("gradient_like"), "(Tensor like) -> Tensor")
+torch.library.impl(add_op_namespace_prefix("gradient_like"), "CPU", gradient_like)
+torch.library.register_fake(add_op_namespace_prefix("gradient_like"), torch.empty_like)

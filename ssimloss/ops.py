@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import recompute
+from ._ops import add_op_namespace_prefix, ops
 from .options import Dyadic, Gaussian, Options
 
 Pair = tuple[Tensor, Tensor]
@@ -145,7 +146,7 @@ def _unfold(info, t: Tensor) -> Tensor:
     return t.reshape(info.batch_size, -1, *t.shape[1:])
 
 
-_register(Gaussian, "ssimloss::gaussian")
-_register(Dyadic, "ssimloss::dyadic")
-scale_ = torch.ops.ssimloss.scale_.default
-torch.library.register_fake("ssimloss::scale_")(lambda unit, grad_loss, factor: None)
+_register(Gaussian, add_op_namespace_prefix("gaussian"))
+_register(Dyadic, add_op_namespace_prefix("dyadic"))
+scale_ = ops.scale_.default
+torch.library.register_fake(add_op_namespace_prefix("scale_"))(lambda unit, grad_loss, factor: None)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from . import _C  # noqa: F401  (loading it registers the operators)
+from . import _ops
+from ._ops import ops
 from .reference import WANG_WEIGHTS, ZHAO_SIGMAS, radius_of
 
 WINDOWS = ("gaussian", "uniform")
@@ -19,6 +19,7 @@ HALVINGS = ("edge", "zeros", "drop")
 NEGATIVES = ("continue", "clamp")
 MAX_SCALES = 16
 MAX_TAPS = 1023  # of a window
+library: Any = getattr(_ops, ops.name)  # the compiled one
 LEAST_K = 1e-9  # its square must not underflow in float32
 
 Op = Callable[..., Any]
@@ -43,11 +44,11 @@ class Gaussian(NamedTuple):
 
     @property
     def op(self) -> Op:
-        return torch.ops.ssimloss.gaussian.default
+        return ops.gaussian.default
 
     @property
     def backward_op(self) -> Op:
-        return torch.ops.ssimloss.gaussian_backward.default
+        return ops.gaussian_backward.default
 
     @property
     def largest_window(self) -> int:
@@ -72,11 +73,11 @@ class Dyadic(NamedTuple):
 
     @property
     def op(self) -> Op:
-        return torch.ops.ssimloss.dyadic.default
+        return ops.dyadic.default
 
     @property
     def backward_op(self) -> Op:
-        return torch.ops.ssimloss.dyadic_backward.default
+        return ops.dyadic_backward.default
 
     @property
     def largest_window(self) -> int:

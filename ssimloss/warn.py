@@ -7,6 +7,9 @@ from types import FrameType
 import torch
 from torch import Tensor
 
+from ._ops import add_op_namespace_prefix
+
+OURS = __name__.partition(".")[0]  # ssimloss, but in a kernel hub's build
 _said: set[str] = set()
 
 
@@ -15,7 +18,7 @@ def warn_once(message: str) -> None:
         return
     _said.add(message)
     level, frame = 2, sys._getframe(1)
-    while frame.f_back and _package(frame) in ("torch", "ssimloss"):
+    while frame.f_back and _package(frame) in ("torch", OURS):
         level, frame = level + 1, frame.f_back
     warnings.warn(f"ssimloss: {message} (said once a process)", stacklevel=level)
 
@@ -30,6 +33,6 @@ def _of_operator(like: Tensor, message: str) -> None:
     warn_once(message)
 
 
-torch.library.define("ssimloss::warn_once", "(Tensor like, str message) -> ()")
-torch.library.impl("ssimloss::warn_once", "CPU", _of_operator)
-torch.library.register_fake("ssimloss::warn_once", lambda like, message: None)
+torch.library.define(add_op_namespace_prefix("warn_once"), "(Tensor like, str message) -> ()")
+torch.library.impl(add_op_namespace_prefix("warn_once"), "CPU", _of_operator)
+torch.library.register_fake(add_op_namespace_prefix("warn_once"), lambda like, message: None)

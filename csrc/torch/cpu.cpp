@@ -57,7 +57,7 @@ Tensor fresh_gradient(const Tensor& like) {
   if (!dense || bytes < least_held_gradient) return torch::stable::empty_like(like);
   std::array<StableIValue, 1> stack{torch::stable::detail::from(like)};
   STABLE_TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("ssimloss::gradient_like", "", stack.data(), TORCH_ABI_VERSION));
+      torch_call_dispatcher(SSIMLOSS_OPERATOR("gradient_like"), "", stack.data(), TORCH_ABI_VERSION));
   const Tensor gradient = torch::stable::detail::to<Tensor>(stack[0]);
   prefer_huge_pages(gradient.data_ptr(), bytes);
   return gradient;

@@ -9,6 +9,7 @@
 #include <cstdio>
 
 #include "call.h"
+#include "namespace.h"
 
 namespace ssimloss {
 
@@ -54,7 +55,8 @@ inline void check_range(const Call& call) {
       std::string(range) + ", and most values of x and y lie beyond twice that (255 is for images in 0..255)";
   std::array<StableIValue, 2> stack{torch::stable::detail::from(call.x),
                                     torch::stable::detail::from(message)};
-  const auto failed = torch_call_dispatcher("ssimloss::warn_once", "", stack.data(), TORCH_ABI_VERSION);
+  const auto failed =
+      torch_call_dispatcher(SSIMLOSS_OPERATOR("warn_once"), "", stack.data(), TORCH_ABI_VERSION);
   check(!failed, message);  // warnings may be errors
 }
 
