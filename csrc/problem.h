@@ -41,8 +41,9 @@ struct Problem {
   bool l1_windowed;       // true: G_M * |x - y|, false: |x - y| at the pixel itself
   double ssim_weight, l1_weight;
   double c1, c2;
-  double inverse_range;  // the images are multiplied by it first: all else is in units of 1
-  bool sum_difference;   // the inputs are not x and y but m = x + y and d = x - y, in units of 1
+  double inverse_range;          // the images are multiplied by it first: all else is in units of 1
+  const double* inverse_ranges;  // [batch], in its place; or null
+  bool sum_difference;           // the inputs are not x and y but m = x + y and d = x - y, in units of 1
 
   Images x, y;       // same dtype; d is float64 where they are m and d (on CUDA: less an offset)
   OddSide odd_side;  // of the dyadic form
@@ -62,6 +63,10 @@ struct Problem {
   Images grad_map;        // in: the incoming gradient of loss_map; or absent: 1
   const double* gains;    // in: [planes][2], for the ssim and the l1 term; null without gradients
 };
+
+inline double inverse_range_of(const Problem& p, int64_t image) {
+  return p.inverse_ranges ? p.inverse_ranges[image] : p.inverse_range;
+}
 
 inline int largest_radius(const Problem& p) { return p.scales > 0 ? p.windows[p.scales - 1].radius : 0; }
 

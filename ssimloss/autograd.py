@@ -1,5 +1,6 @@
 """From a call with gradients to the op that computes both at once, and back."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,13 +16,16 @@ def fused_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
     """The loss of x, y [N, C, H, W], differentiable with respect to whichever requires a gradient."""
     grad_enabled = torch.is_grad_enabled()
     wants = grad_enabled and x.requires_grad, grad_enabled and y.requires_grad
+    ranges = options.inverse_ranges
+    # Per unit of a range that is not known yet a gradient may be too small for float16, until it is scaled.
+    kept = wants if ranges is None or x.dtype != torch.float16 else (False, False)
     if torch.compiler.is_compiling():  # graphs hold the op itself, with the autograd of ops.py
         if _has_tangent(x, y):  # which has no forward mode
             return recompute.widened(x, y, options)
-        return options.op(x, y, unit_scale(x, options), *wants, *options)[0]
+        return options.op(x, y, unit_scale(x, options), *kept, *options)[0]
     if not any(wants) and not _has_tangent(x, y):
         return _run(x, y, options, 1.0, False, False)[0]
-    return torch_private.apply(_Loss, x, y, _Leaf(options), unit_scale(x, options), *wants)[0]
+    return torch_private.apply(_Loss, x, y, ranges, _Leaf(options), unit_scale(x, options), *kept)[0]
 
 
 def _has_tangent(*images: Tensor) -> bool:
@@ -40,12 +44,15 @@ def _run(x: Tensor, y: Tensor, options: Options, *args: float) -> tuple[Tensor, 
 
 
 class _Leaf:
-    """Options as one argument: vmap takes a tuple apart."""
+    """Options as one argument, as vmap takes a tuple apart; but the ranges, which it must see."""
 
     __slots__ = ("options",)
 
     def __init__(self, options: Options):
-        self.options = options
+        self.options = options if options.inverse_ranges is None else options._replace(inverse_ranges=None)
+
+    def of(self, ranges: Tensor | None) -> Options:
+        return self.options if ranges is None else self.options._replace(inverse_ranges=ranges)
 
 
 class _Loss(torch.autograd.Function):
@@ -59,19 +66,18 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, y: Tensor, leaf: _Leaf, scale: float, want_x: bool, want_y: bool
+        x: Tensor, y: Tensor, ranges: Tensor | None, leaf: _Leaf, scale: float, want_x: bool, want_y: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return _run(x, y, leaf.options, scale, want_x, want_y)
+        return _run(x, y, leaf.of(ranges), scale, want_x, want_y)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        x, y, leaf, ctx.scale, *_ = inputs
-        ctx.options = leaf.options
-        ctx.save_for_backward(x, y)
-        ctx.save_for_forward(x, y)
+        x, y, ranges, ctx.leaf, ctx.scale, *wants = inputs
+        ctx.save_for_backward(x, y, ranges)
+        ctx.save_for_forward(x, y, ranges)
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)  # no zeros as large as the images for the units
-        ctx.units = None if ctx.options.reduction == "map" else output[1:]
+        ctx.units = None if ctx.leaf.options.reduction == "map" or not any(wants) else output[1:]
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, *_: None) -> tuple:
@@ -80,28 +86,29 @@ class _Loss(torch.autograd.Function):
         if grad_loss is None:
             units = (None, None)
         elif units is None or torch.is_grad_enabled():
-            x, y = ctx.saved_tensors
-            units = torch_private.apply(_Gradient, grad_loss, x, y, _Leaf(ctx.options), want_x, want_y)
+            units = torch_private.apply(_Gradient, grad_loss, *ctx.saved_tensors, ctx.leaf, want_x, want_y)
         elif torch_private.is_batched(grad_loss):  # one unit for many
-            x, y = ctx.saved_tensors
-            units = ctx.options.backward_op(grad_loss, x, y, want_x, want_y, *ctx.options)
+            x, y, ranges = ctx.saved_tensors
+            options = ctx.leaf.of(ranges)
+            units = options.backward_op(grad_loss, x, y, want_x, want_y, *options)
         else:
             for unit, want in zip(units, (want_x, want_y), strict=True):
                 if want:
                     scale_(unit, grad_loss, 1 / ctx.scale)
-        return units[0] if want_x else None, units[1] if want_y else None, None, None, None, None
+        return units[0] if want_x else None, units[1] if want_y else None, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple:
-        images, options = ctx.saved_tensors, ctx.options
+        *images, ranges = ctx.saved_tensors
+        options = ctx.leaf.of(ranges)
 
         def loss(x: Tensor, y: Tensor) -> tuple[Tensor]:
             return (recompute.widened(x, y, options),)
 
-        return *recompute.push_forward(loss, images, _all(images, tangents)), None, None
+        return *recompute.push_forward(loss, tuple(images), _all(images, tangents)), None, None
 
 
-def _all(primals: tuple[Tensor, ...], tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+def _all(primals: Sequence[Tensor], tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
     """The primals' tangents, with zeros for those that have none."""
     return tuple(torch.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=False))
 
@@ -113,27 +120,38 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        grad_loss: Tensor, x: Tensor, y: Tensor, leaf: _Leaf, want_x: bool, want_y: bool
+        grad_loss: Tensor,
+        x: Tensor,
+        y: Tensor,
+        ranges: Tensor | None,
+        leaf: _Leaf,
+        want_x: bool,
+        want_y: bool,
     ) -> tuple[Tensor, Tensor]:
-        return leaf.options.backward_op(grad_loss, x, y, want_x, want_y, *leaf.options)
+        options = leaf.of(ranges)
+        return options.backward_op(grad_loss, x, y, want_x, want_y, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        ctx.options, ctx.wants = inputs[3].options, inputs[4:]
-        ctx.save_for_backward(*inputs[:3])
-        ctx.save_for_forward(*inputs[:3])
+        *tensors, ctx.leaf, want_x, want_y = inputs
+        ctx.wants = want_x, want_y
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
-        inputs = ctx.saved_tensors
-        return *recompute.pull_back_gradient(grads, inputs, ctx.options, ctx.wants), None, None, None
+        *inputs, ranges = ctx.saved_tensors
+        options = ctx.leaf.of(ranges)
+        pulled = recompute.pull_back_gradient(grads, tuple(inputs), options, ctx.wants)
+        return *pulled, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple:
-        inputs, options, wants = ctx.saved_tensors, ctx.options, ctx.wants
+        *inputs, ranges = ctx.saved_tensors
+        options, wants = ctx.leaf.of(ranges), ctx.wants
 
         def gradient(*inputs: Tensor) -> tuple[Tensor, ...]:
             return recompute.gradient(inputs, options, wants)
 
-        pushed = iter(recompute.push_forward(gradient, inputs, _all(inputs, tangents)))
+        pushed = iter(recompute.push_forward(gradient, tuple(inputs), _all(inputs, tangents)))
         return tuple(next(pushed) if want else inputs[1].new_empty(0) for want in wants)

@@ -3,7 +3,9 @@
 Each takes x and y of the same shape [N, C, H, W] or [C, H, W] and the same dtype (float16, bfloat16,
 float32 or float64; under autocast mixed dtypes are taken as float32), and these options:
 
-data_range   the difference between the largest and the smallest possible value (1.0, 255, ...).
+data_range   the difference between the largest and the smallest possible value (1.0, 255, ...); or a Tensor
+             on the images' device, [] or [N]: a range for each image. An image whose range is not a finite
+             number > 0 gives NaN. It takes no gradient, and nothing waits for the device.
 window_size  side of every Gaussian window, odd; None: 2 * int(3.5 * sigma + 0.5) + 1, as scikit-image. At
              most 1023, on CUDA 65.
 padding      "valid": positions where the largest window fits; "zeros": zeros around the images (what
@@ -51,7 +53,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .images import similarity_of
-from .options import dyadic_options, gaussian_options, ssim_options
+from .options import dyadic_options, gaussian_options, number_of, ssim_options
 from .reference import WANG_WEIGHTS, ZHAO_SIGMAS
 
 __all__ = ["ms_ssim", "ms_ssim_gaussian", "ssim"]
@@ -62,7 +64,7 @@ def ssim(
     y: Tensor,
     *,
     mask: Tensor | None = None,
-    data_range: float = 1.0,
+    data_range: float | Tensor = 1.0,
     window: str = "gaussian",
     sigma: float | None = None,
     window_size: int | None = None,
@@ -89,13 +91,13 @@ def ssim(
         sigma=sigma,
         window_size=window_size,
         sample_covariance=sample_covariance,
-        data_range=data_range,
+        data_range=number_of(data_range),
         k1=k1,
         k2=k2,
         padding=padding,
         reduction=reduction,
     )
-    return similarity_of(x, y, options, mask)
+    return similarity_of(x, y, options, mask, data_range)
 
 
 def ms_ssim(
@@ -103,7 +105,7 @@ def ms_ssim(
     y: Tensor,
     *,
     mask: Tensor | None = None,
-    data_range: float = 1.0,
+    data_range: float | Tensor = 1.0,
     sigma: float = 1.5,
     window_size: int | None = None,
     weights: Sequence[float] = WANG_WEIGHTS,
@@ -141,14 +143,14 @@ def ms_ssim(
         sigma,
         window_size,
         padding,
-        data_range,
+        number_of(data_range),
         k1,
         k2,
         halving=halving,
         negative=negative,
         reduction=reduction,
     )
-    return similarity_of(x, y, options, mask)
+    return similarity_of(x, y, options, mask, data_range)
 
 
 def ms_ssim_gaussian(
@@ -156,7 +158,7 @@ def ms_ssim_gaussian(
     y: Tensor,
     *,
     mask: Tensor | None = None,
-    data_range: float = 1.0,
+    data_range: float | Tensor = 1.0,
     sigmas: Sequence[float] = ZHAO_SIGMAS,
     window_size: int | None = None,
     k1: float = 0.01,
@@ -172,8 +174,10 @@ def ms_ssim_gaussian(
 
     Shapes, options and errors: see ssimloss.functional. By default images of 57x57 pixels and more.
     """
-    options = gaussian_options(sigmas, window_size, padding, data_range, k1, k2, reduction=reduction)
-    return similarity_of(x, y, options, mask)
+    options = gaussian_options(
+        sigmas, window_size, padding, number_of(data_range), k1, k2, reduction=reduction
+    )
+    return similarity_of(x, y, options, mask, data_range)
 
 
 NO_SCRIPT = (

@@ -9,7 +9,7 @@ from . import recompute
 from .autograd import fused_loss
 from .masks import check_mask
 from .ops import loss_dtype
-from .options import Dyadic, Options, library
+from .options import Dyadic, Gaussian, Options, l1_options, library
 from .reference import of_identical
 from .warn import warn_once
 
@@ -19,32 +19,53 @@ MAX_CUDA_LEVELS = 16  # of the dyadic form
 CUDA_INSIDE = bool(library.cuda_architectures())  # a constant: torch.compile cannot trace the call
 
 
-def loss_of(x: Tensor, y: Tensor, options: Options, mask: Tensor | None = None) -> Tensor:
-    """The loss with checked options: checks the images, adds and takes away the batch dimension."""
-    return _computed(x, y, options, mask, similarity=False)
+def loss_of(
+    x: Tensor, y: Tensor, options: Options, mask: Tensor | None = None, data_range: object = None
+) -> Tensor:
+    """The loss with checked options: checks the images, adds and takes away the batch dimension.
+
+    data_range: where it is a Tensor, in the place of that of the options.
+    """
+    return _computed(x, y, options, mask, data_range, similarity=False)
 
 
-def similarity_of(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> Tensor:
+def similarity_of(x: Tensor, y: Tensor, options: Options, mask: Tensor | None, data_range: object) -> Tensor:
     """That of identical images, 1 (0 where a mask leaves nothing), less the loss."""
-    return _computed(x, y, options, mask, similarity=True)
+    return _computed(x, y, options, mask, data_range, similarity=True)
 
 
-def _computed(x: Tensor, y: Tensor, options: Options, mask: Tensor | None, similarity: bool) -> Tensor:
+def _computed(
+    x: Tensor, y: Tensor, options: Options, mask: Tensor | None, data_range: object, similarity: bool
+) -> Tensor:
     x, y = check_images(x, y, options)
     if mask is not None:
         mask = check_mask(mask, x)
+    if isinstance(data_range, Tensor):
+        options = options._replace(data_range=1.0, inverse_ranges=inverse_ranges(data_range, x))
     is_batch = x.dim() == 4
     if not is_batch:
         x, y = x.unsqueeze(0), y.unsqueeze(0)
-    if mask is None and options.padding != "normalized" and has_kernels(x.device):
-        value = fused_loss(x, y, options)
-    else:
-        value = plain_loss(x, y, options, mask)
+    value = _of_batch(x, y, options, mask)
     if similarity:
         kept = None if mask is None else (mask != 0).to(value.dtype)
         radius = options.largest_window // 2
         value = of_identical(x, kept, options.padding, radius, options.reduction) - value
     return value if is_batch or options.reduction == "mean" else value.squeeze(0)
+
+
+def _of_batch(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> Tensor:
+    own_l1 = isinstance(options, Gaussian) and options.l1_weight != 0 and not options.l1_windowed
+    if own_l1 and options.inverse_ranges is not None:
+        # L1SSIMLoss: its l1 is in units of the images, not in those that the kernels measure both terms in.
+        ssim = _of_batch(x, y, options._replace(l1_weight=0.0), mask)
+        l1 = _of_batch(x, y, l1_options(options.reduction), mask)
+        if options.padding == "valid" and options.reduction == "map":
+            crop = options.largest_window // 2
+            l1 = l1[..., crop : l1.shape[-2] - crop, crop : l1.shape[-1] - crop]
+        return ssim + (1 - options.ssim_weight) * l1
+    if mask is None and options.padding != "normalized" and has_kernels(x.device):
+        return fused_loss(x, y, options)
+    return plain_loss(x, y, options, mask)
 
 
 def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor]:
@@ -78,6 +99,24 @@ def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor
         check_cuda_limits(options)
     check_size(x, options)
     return x, y
+
+
+def inverse_ranges(data_range: Tensor, x: Tensor) -> Tensor:
+    """1 / data_range [N] of the images x; NaN where it is not a finite number > 0. Waits for no device."""
+    images = x.shape[0] if x.dim() == 4 else 1
+    shapes = ((), (images,)) if x.dim() == 4 else ((),)
+    if tuple(data_range.shape) not in shapes:
+        expected = " or ".join(map(str, map(list, shapes)))
+        raise ValueError(f"data_range: expected shape {expected}, got {list(data_range.shape)}")
+    if data_range.dtype.is_complex or data_range.dtype == torch.bool:
+        raise TypeError(f"data_range: expected real numbers, got {data_range.dtype}")
+    if data_range.device != x.device:
+        raise ValueError(f"data_range: expected the device of x, {x.device}, got {data_range.device}")
+    if data_range.requires_grad:
+        raise ValueError("data_range: takes no gradient, got a tensor that requires one; detach() it")
+    wide = data_range.to(torch.float64 if has_kernels(x.device) else torch.float32)
+    inverse = torch.where((wide > 0) & wide.isfinite(), wide.reciprocal(), torch.nan)
+    return inverse.expand(images).contiguous()
 
 
 def plain_loss(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> Tensor:

@@ -19,18 +19,23 @@ class _Loss(nn.Module):
         self.options = options
         self._own = own  # the module's own arguments, which the options hold in another form
 
-    def forward(self, x: Tensor, y: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, y: Tensor, *, mask: Tensor | None = None, data_range: Tensor | None = None
+    ) -> Tensor:
         """The loss of x (restored) and y (truth), [N, C, H, W] or [C, H, W].
 
-        mask  weights of the pixels in [0, 1]: see ssimloss.functional.
+        mask        weights of the pixels in [0, 1]: see ssimloss.functional.
+        data_range  [] or [N], in the place of the module's own: see ssimloss.functional.
         """
-        return loss_of(x, y, self.options, mask)
+        if not (data_range is None or isinstance(data_range, Tensor)):
+            raise TypeError(f"data_range: expected a torch.Tensor or None, got {data_range!r}")
+        return loss_of(x, y, self.options, mask, data_range)
 
     def __prepare_scriptable__(self) -> None:
         raise RuntimeError(NO_SCRIPT)
 
     def extra_repr(self) -> str:
-        hidden = {"ssim_weight", "l1_weight", "l1_windowed"}
+        hidden = {"ssim_weight", "l1_weight", "l1_windowed", "inverse_ranges"}
         shown = {k: v for k, v in self.options._asdict().items() if k not in hidden}
         return ", ".join(f"{name}={value!r}" for name, value in (self._own | shown | self._own).items())
 
@@ -47,6 +52,11 @@ class L1Loss(_Loss):
 
     def __init__(self, *, reduction: str = "mean"):
         super().__init__(l1_options(reduction))
+
+    def forward(  # type: ignore[override]  # it has no range
+        self, x: Tensor, y: Tensor, *, mask: Tensor | None = None
+    ) -> Tensor:
+        return loss_of(x, y, self.options, mask)
 
     def extra_repr(self) -> str:
         return f"reduction={self.options.reduction!r}"

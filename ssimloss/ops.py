@@ -67,16 +67,16 @@ def _register(form: type[Gaussian] | type[Dyadic], name: str) -> None:
         return _fake_gradients(x, y, want_x, want_y)
 
     def setup_context(ctx, inputs, output):
-        x, y, ctx.unit_scale, _, _, *options = inputs
+        x, y, ctx.unit_scale, _, _, *options, ranges = inputs
         ctx.options, ctx.no_gradients = form(*options), [None] * len(inputs[2:])
-        ctx.save_for_backward(x, y, *output[1:])
+        ctx.save_for_backward(x, y, ranges, *output[1:])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
     def backward(ctx, grad_loss, *_):
         if grad_loss is None:
             return None, None, *ctx.no_gradients
-        x, y, *units = ctx.saved_tensors
+        x, y, ranges, *units = ctx.saved_tensors
         wants = ctx.needs_input_grad[:2]
         kept = all(unit.shape == x.shape for unit, want in zip(units, wants, strict=True) if want)
         # With create_graph the op with its own autograd formula must stand in the graph.
@@ -85,19 +85,21 @@ def _register(form: type[Gaussian] | type[Dyadic], name: str) -> None:
             factor = factor if factor.dim() == 0 else factor[:, None, None, None]
             grads = [(u * factor).to(x.dtype) if w else None for u, w in zip(units, wants, strict=True)]
         else:
-            grads = ctx.options.backward_op(grad_loss, x, y, *wants, *ctx.options)
+            options = ctx.options._replace(inverse_ranges=ranges)
+            grads = options.backward_op(grad_loss, x, y, *wants, *options)
             grads = [g if w else None for g, w in zip(grads, wants, strict=True)]
         return *grads, *ctx.no_gradients
 
     torch.library.register_autograd(name, backward, setup_context=setup_context)
 
     def setup_gradient(ctx, inputs, output):
-        ctx.wants, ctx.options = inputs[3:5], form(*inputs[5:])
-        ctx.save_for_backward(*inputs[:3])
+        ctx.wants, ctx.options = inputs[3:5], form(*inputs[5:-1])
+        ctx.save_for_backward(*inputs[:3], inputs[-1])
 
     def double_backward(ctx, *grads):
-        nothing = [None] * (2 + len(ctx.options))
-        return *recompute.pull_back_gradient(grads, ctx.saved_tensors, ctx.options, ctx.wants), *nothing
+        *images, ranges = ctx.saved_tensors
+        options, nothing = ctx.options._replace(inverse_ranges=ranges), [None] * (2 + len(ctx.options))
+        return *recompute.pull_back_gradient(grads, images, options, ctx.wants), *nothing
 
     torch.library.register_autograd(backward_name, double_backward, setup_context=setup_gradient)
 
@@ -106,7 +108,7 @@ def _register(form: type[Gaussian] | type[Dyadic], name: str) -> None:
     def _(info, in_dims, x, y, scale, want_x, want_y, *options):
         options = form(*options)
         x, y, images = _fold(info, in_dims, x, y)
-        folded = options
+        options = folded = _fold_ranges(info, in_dims[-1], options)
         if options.reduction == "mean":
             folded, scale = options._replace(reduction="none"), scale / max(images, 1)
         loss, *units = options.op(x, y, scale, want_x, want_y, *folded)
@@ -119,7 +121,7 @@ def _register(form: type[Gaussian] | type[Dyadic], name: str) -> None:
 
     @torch.library.register_vmap(backward_name)
     def _(info, in_dims, grad_loss, x, y, want_x, want_y, *options):
-        options = form(*options)
+        options = _fold_ranges(info, in_dims[-1], form(*options))
         x, y, images = _fold(info, in_dims[1:], x, y)
         grad_loss = _leading(info, in_dims[0], grad_loss)
         if options.reduction == "mean":
@@ -140,6 +142,13 @@ def _leading(info, in_dim: int | None, t: Tensor) -> Tensor:
 def _fold(info, in_dims, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:
     x, y = _leading(info, in_dims[0], x), _leading(info, in_dims[1], y)
     return x.flatten(0, 1), y.flatten(0, 1), x.shape[1]
+
+
+def _fold_ranges(info, in_dim: int | None, options: Options) -> Options:
+    ranges = options.inverse_ranges
+    if ranges is None:
+        return options
+    return options._replace(inverse_ranges=_leading(info, in_dim, ranges).flatten())
 
 
 def _unfold(info, t: Tensor) -> Tensor:

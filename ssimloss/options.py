@@ -41,6 +41,7 @@ class Gaussian(NamedTuple):
     l1_weight: float  # of l1 in units of the data range
     l1_windowed: bool
     reduction: str
+    inverse_ranges: Tensor | None = None  # float64 [N]: in the place of 1 / data_range, for each image
 
     @property
     def op(self) -> Op:
@@ -70,6 +71,7 @@ class Dyadic(NamedTuple):
     halving: str
     negative: str
     reduction: str
+    inverse_ranges: Tensor | None = None
 
     @property
     def op(self) -> Op:
@@ -286,6 +288,11 @@ def positive(name: str, value: float, least: float = 0.0, or_zero: bool = False)
     if value < least:
         raise ValueError(f"{name}: expected at least {least:g}, got {value!r}")
     return value
+
+
+def number_of(data_range: float | Tensor) -> float:
+    """For the options, where a range for each image comes beside them (images.py)."""
+    return 1.0 if isinstance(data_range, Tensor) else data_range
 
 
 def fraction(name: str, value: float) -> float:

@@ -20,6 +20,9 @@ Wants = tuple[bool, bool]
 
 def loss(x: Tensor, y: Tensor, options: Options, mask: Tensor | None = None) -> Tensor:
     """The loss of x, y [N, C, H, W] in their dtype, which torch can differentiate any number of times."""
+    if options.inverse_ranges is not None:
+        inverse = options.inverse_ranges.to(x.dtype)[:, None, None, None]
+        x, y, options = x * inverse, y * inverse, options._replace(inverse_ranges=None)
     padding, reduction, radius = options.padding, options.reduction, options.largest_window // 2
     x, y, mask = reference.kept_pixels(x, y, mask, padding)
     if isinstance(options, Gaussian) and not options.sigmas:

@@ -18,6 +18,7 @@ import test_fuzz
 import test_halving
 import test_inverted
 import test_kernels
+import test_ranges
 import test_semantics
 import torch
 from cases import (
@@ -333,6 +334,26 @@ def test_contrasts(name: str, padding: str, contrast: float) -> None:
 
 def test_an_outlier_among_huge_values() -> None:
     test_fuzz.test_an_outlier_among_huge_values(gradient=1e-3)
+
+
+# ---- A range for each image
+
+test_ranges_as_the_specification = test_ranges.test_as_the_specification
+test_no_range_is_nan = test_ranges.test_no_range_is_nan
+test_one_range_for_all = test_ranges.test_one_for_all
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+@every_padding
+@pytest.mark.parametrize("name", WINDOWED)
+def test_ranges_equal_to_a_loop(name: str, padding: str, dtype: torch.dtype) -> None:
+    test_ranges.test_equal_to_a_loop(WINDOWED[name], padding, dtype, torch.channels_last)
+
+
+@pytest.mark.parametrize("name", ["ms_ssim", "mix_dyadic"])
+@pytest.mark.parametrize("taps", [5, 11])
+def test_ranges_in_pyramids(name: str, taps: int) -> None:
+    test_ranges.test_pyramids(name, (5, 3, 40, 41), taps)
 
 
 # ---- What is CUDA's own

@@ -85,7 +85,11 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize(("options", "error", "message"), OPTIONS.values(), ids=OPTIONS)
+# Functions take one, and a range that is none gives NaN: test_ranges.py.
+OF_FUNCTIONS = {name: case for name, case in OPTIONS.items() if name != "data_range tensor"}
+
+
+@pytest.mark.parametrize(("options", "error", "message"), OF_FUNCTIONS.values(), ids=OF_FUNCTIONS)
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 def test_options_of_functions(function: Callable, options: dict, error: type, message: str) -> None:
     with pytest.raises(error, match=message):

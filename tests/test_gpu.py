@@ -19,6 +19,7 @@ from cases import (
     every_halving,
     every_loss,
     every_padding,
+    every_windowed_loss,
     pair,
     relative_error,
     value_and_gradients,
@@ -294,6 +295,33 @@ def test_nan_reaches_exactly_its_windows(padding: str, bad: float) -> None:
     loss_map = SSIMLoss(padding=padding, reduction="map")(x, y)
     assert torch.equal(~loss_map[0, 1].isfinite(), reached[crop : 300 - crop, crop : 700 - crop])
     assert loss_map[0, 0].isfinite().all()
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@every_windowed_loss
+def test_a_range_for_each_image(case: Case, dtype: torch.dtype) -> None:
+    """The same as on the CPU; and nothing waits for the device, not even for a range that is none."""
+    ranges = torch.tensor([1.0, 255.0, 0.0])
+    x, y = (t * ranges[:, None, None, None].to(t) for t in pair(3, 2, 40, 41, dtype=dtype))
+    loss = case.make(**case.tiny, reduction="none")
+    expected, expected_grads = value_and_gradients(lambda x, y: 64 * loss(x, y, data_range=ranges), x, y)
+    on_device = [t.cuda().requires_grad_() for t in (x, y)]
+    ranges, incoming = ranges.cuda(), torch.ones(3, device="cuda", dtype=expected.dtype)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        (64 * loss(*on_device, data_range=ranges)).backward(incoming)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    actual, grads = value_and_gradients(lambda x, y: 64 * loss(x, y, data_range=ranges).cpu(), *on_device)
+    assert actual[2].isnan() and expected[2].isnan()
+    assert relative_error(actual[:2], expected[:2]) < (1e-10 if dtype == torch.float64 else 1e-5)
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        assert grad[2].isnan().all()
+        assert all(
+            relative_error(*pair) < TOLERANCE[dtype]
+            for pair in zip(grad[:2].cpu(), expected_grad[:2], strict=True)
+        )
 
 
 @on_gpu

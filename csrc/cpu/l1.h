@@ -36,7 +36,7 @@ void l1(const Problem& problem, int64_t item) {
   const int64_t n = plane / p.channels, c = plane % p.channels;
   const int64_t row0 = piece / cut.strips * l1_rows(p), row1 = smaller(p.height, row0 + l1_rows(p));
   const int64_t col0 = piece % cut.strips * l1_pixels, col1 = smaller(p.width, col0 + l1_pixels);
-  const T gain = p.gains ? T(p.gains[2 * plane + 1]) : T(0), weight = T(p.l1_weight * p.inverse_range);
+  const T gain = p.gains ? T(p.gains[2 * plane + 1]) : T(0), weight = T(p.l1_weight * inverse_range_of(p, n));
   const DType dtype = sizeof(T) == 8 ? DType::float64 : DType::float32;
   const Images* const all[] = {&p.x, &p.y, &p.loss_map, &p.grad_x, &p.grad_y, &p.grad_map};
   bool in_place = true;
@@ -80,5 +80,5 @@ void l1(const Problem& problem, int64_t item) {
   double sum = 0;
   for (const Vec<double>& part : sums) sum += sum_lanes<double>(part);
   double* const out = p.plane_sums + 2 * (plane * pieces + piece);
-  out[0] = 0, out[1] = sum * p.inverse_range;
+  out[0] = 0, out[1] = sum * inverse_range_of(p, n);
 }

@@ -60,7 +60,8 @@ struct Tile {
     first_plane = items.group * place.group, strip = place.strip;
     planes = smaller(items.group, items.planes - first_plane);
     const auto row_of_band = [&](int64_t i) {
-      return wide ? block_begin(ceil_div(h + before, block_rows) * i / items.bands) : part(down, i, items.bands);
+      return wide ? block_begin(ceil_div(h + before, block_rows) * i / items.bands)
+                  : part(down, i, items.bands);
     };
     row0 = row_of_band(place.band), row1 = row_of_band(place.band + 1);
     piece = wide ? strip : place.band * strips + strip;
@@ -118,6 +119,7 @@ class Source {
   V* ring;                                 // of `capacity` rows, and behind it a row of what padding adds
   T *linear_m[2], *linear_d[2];            // the second of a pair of rows for the next level lies in [1]
   const T *segments_x[L], *segments_y[L];  // direct: where the segments start in the images' first rows
+  V scale{};                               // direct: the inverse of their range
   int64_t filled;
 
  public:
@@ -155,6 +157,7 @@ class Source {
     }
     for (int lane = 0; direct && lane < L; ++lane) {
       const int64_t i = smaller(lane / tile.across, tile.planes - 1), col = tile.column_of(lane);
+      scale[lane] = T(inverse_range_of(p, tile.n(i)));
       segments_x[lane] = row_of<const T>(p.x, tile.n(i), tile.c(i), 0).data + col;
       segments_y[lane] = row_of<const T>(p.y, tile.n(i), tile.c(i), 0).data + col;
     }
@@ -193,7 +196,8 @@ class Source {
       read_row<T>(p.x, n, c, row, col, count, m, double(less_m));
       read_row<T>(p.y, n, c, row, col, count, d, double(less_d));
     } else {
-      read_sum_difference<T>(p.x, p.y, T(p.inverse_range), less_m, less_d, n, c, row, col, count, m, d);
+      read_sum_difference<T>(p.x, p.y, T(inverse_range_of(p, n)), less_m, less_d, n, c, row, col, count, m,
+                             d);
     }
   }
 
@@ -237,7 +241,7 @@ class Source {
 
   void read_direct(int64_t row, V* out) const {
     const int64_t row_x = row * p.x.stride_h, row_y = row * p.y.stride_h;
-    const T scale = T(p.inverse_range);
+    const V scale = this->scale;
     const V offset_m = this->offset_m, offset_d = this->offset_d;
     const int64_t by = ByColumns ? step : 1;
     const auto x = [&](int lane, int64_t k) INLINE_LAMBDA { return load(segments_x[lane] + row_x + k); };

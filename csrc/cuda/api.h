@@ -18,14 +18,24 @@ constexpr int cuda_max_levels = 16;  // of the dyadic form
 
 void set_cuda_device(int device);  // for the launches of this thread
 
-// Scalars on the device: one (stride 0) or one an image. data null: all are 1.
+// Scalars on the device: one (stride 0) or one an image. data null: all are 1. Each is multiplied by `times`
+// of its image, if there are any.
 struct Scalars {
   const void* data;
   DType dtype;     // float32 or float64
   int64_t stride;  // in elements
+  const double* times;
 
   template <class T>
   SSIMLOSS_BOTH T of(int64_t image) const {
+    T scalar = given<T>(image);
+    if (times) scalar *= T(times[image]);
+    return scalar;
+  }
+
+ private:
+  template <class T>
+  SSIMLOSS_BOTH T given(int64_t image) const {
     if (!data) return T(1);
     const int64_t at = image * stride;
     return dtype == DType::float64 ? T(static_cast<const double*>(data)[at])

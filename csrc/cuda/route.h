@@ -35,6 +35,7 @@ inline Scalars from_image(Scalars scalars, int64_t first) {
   if (scalars.data)
     scalars.data =
         static_cast<const char*>(scalars.data) + first * scalars.stride * element_size(scalars.dtype);
+  if (scalars.times) scalars.times += first;
   return scalars;
 }
 

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,7 @@ struct GaussianOptions {
   double data_range, k1, k2, ssim_weight, l1_weight;
   bool l1_windowed;
   std::string reduction;
+  std::optional<Tensor> inverse_ranges;
 };
 struct DyadicOptions {
   std::vector<double> weights;
@@ -66,6 +68,7 @@ struct DyadicOptions {
   double data_range, k1, k2, ssim_weight, l1_weight;
   std::string halving, negative;
   std::string reduction;
+  std::optional<Tensor> inverse_ranges;
 };
 
 // One op call: what both forms and every back end need of its arguments.
@@ -76,6 +79,7 @@ struct Call {
   Padding padding;
   Reduction reduction;
   double data_range, k1, k2, ssim_weight, l1_weight;
+  std::optional<Tensor> inverse_ranges;
   bool l1_windowed = true;
   Tensor grad_x, grad_y;
 
@@ -92,12 +96,19 @@ struct Call {
         k2(options.k2),
         ssim_weight(options.ssim_weight),
         l1_weight(options.l1_weight),
+        inverse_ranges(options.inverse_ranges),
         grad_x(nothing(x_)),
         grad_y(nothing(x_)) {
     check(x.dim() == 4 && y.dim() == 4, "x and y: expected four dimensions");
     for (int i = 0; i < 4; ++i) check(x.size(i) == y.size(i), "x and y: expected the same shape");
     check(x.scalar_type() == y.scalar_type(), "x and y: expected the same dtype");
     check(data_range > 0, "data_range: expected a positive number");
+    if (inverse_ranges) {
+      const Tensor& t = *inverse_ranges;
+      check(t.scalar_type() == ScalarType::Double && t.dim() == 1 && t.size(0) == x.size(0) &&
+                t.is_contiguous() && same_device(t, x),
+            "inverse_ranges: expected one float64 an image, on the device of x");
+    }
     batch = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
   }
 
@@ -114,6 +125,7 @@ struct Call {
     p.ssim_weight = ssim_weight, p.l1_weight = l1_weight;
     p.c1 = k1 * k1, p.c2 = k2 * k2;
     p.inverse_range = 1 / data_range;
+    if (inverse_ranges) p.inverse_ranges = static_cast<const double*>(inverse_ranges->data_ptr());
     p.x = images(x), p.y = images(y);
     return p;
   }

@@ -98,6 +98,7 @@ struct CpuCall : Call {
     };
     CpuCall one = *this;
     one.x = view(x), one.y = view(y), one.grad_x = view(grad_x), one.grad_y = view(grad_y);
+    if (inverse_ranges) one.inverse_ranges = torch::stable::narrow(*one.inverse_ranges, 0, n, 1);
     one.batch = one.channels = 1;
     return one;
   }
@@ -121,12 +122,14 @@ struct CpuCall : Call {
     return loss;
   }
 
-  // The gain of every plane: the incoming gradient of its loss, or 1 where none is given.
+  // The gain of every plane: the incoming gradient of its loss, or 1 where none is given; by its own range.
   std::vector<double> incoming(const Tensor* grad_loss) const {
     std::vector<double> gains(size_t(planes()), 1.0);
     for (int64_t i = 0; grad_loss && i < planes(); ++i) {
       gains[size_t(i)] = value_at(*grad_loss, grad_loss->dim() == 0 ? 0 : i / channels);
     }
+    for (int64_t i = 0; inverse_ranges && i < planes(); ++i)
+      gains[size_t(i)] *= value_at(*inverse_ranges, i / channels);
     return gains;
   }
 };

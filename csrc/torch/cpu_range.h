@@ -32,6 +32,7 @@ inline void check_range(const Call& call) {
   if (call.planes() == 0 || call.height == 0 || call.width == 0) return;
   const Images x = images(call.x), y = images(call.y);
   constexpr int pixels = 16;
+  double range = call.data_range;
   for (int i = 0, beyond = 0; i < pixels; ++i) {
     // The powers of the root of z^5 = z + 1: points that are evenly spread, and in no pattern of rows.
     const auto at = [i](double step, int64_t size) {
@@ -43,16 +44,17 @@ inline void check_range(const Call& call) {
     const auto offset = [&](const Images& t) {
       return n * t.stride_n + c * t.stride_c + row * t.stride_h + col * t.stride_w;
     };
-    const double least = 2 * call.data_range;
+    if (call.inverse_ranges) range = 1 / static_cast<const double*>(call.inverse_ranges->data_ptr())[n];
+    const double least = 2 * range;
     beyond += magnitude_at(x, offset(x)) > least && magnitude_at(y, offset(y)) > least;
     if (2 * (i + 1 - beyond) >= pixels) return;
   }
   if (warned.exchange(true)) return;
-  char range[32];
-  std::snprintf(range, sizeof(range), "%g", call.data_range);
+  char got[32];
+  std::snprintf(got, sizeof(got), "%g", range);
   const std::string message =
       "data_range: expected the difference between the largest and the smallest possible value, got " +
-      std::string(range) + ", and most values of x and y lie beyond twice that (255 is for images in 0..255)";
+      std::string(got) + ", and most values of x and y lie beyond twice that (255 is for images in 0..255)";
   std::array<StableIValue, 2> stack{torch::stable::detail::from(call.x),
                                     torch::stable::detail::from(message)};
   const auto failed =

@@ -41,7 +41,7 @@ struct CudaCall : Call {
 Scalars scalars(const Tensor& t) {  // of a tensor [] or [N]
   check(t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double,
         "grad_loss: expected float32 or float64");
-  return {t.data_ptr(), dtype_of(t), t.dim() == 0 ? 0 : t.stride(0)};
+  return {t.data_ptr(), dtype_of(t), t.dim() == 0 ? 0 : t.stride(0), nullptr};
 }
 
 // ---- Gaussian form: all scales at full resolution; one scale is SSIM.
@@ -71,6 +71,7 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const GaussianOptions& op
     if (call.want_y) p.grad_y = images(call.grad_y);
     if (map) p.grad_map = images(*grad_loss);
     if (grad_loss && !map) todo.incoming = scalars(*grad_loss);
+    todo.incoming.times = p.inverse_ranges;
     const double scale = unit_scale / call.data_range;
     todo.ssim_gain = scale * call.ssim_weight / (map ? 1 : averaged * out.count());
     todo.l1_gain = scale * call.l1_weight / (map ? 1 : averaged * l1_positions);
@@ -121,6 +122,7 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const DyadicOptions& opti
     loss = call.make_loss();
     todo.loss = loss.data_ptr();
   }
+  todo.incoming.times = todo.finest.inverse_ranges;
   const Tensor workspace = call.scratch(dyadic_workspace(todo));
   dyadic_cuda(todo, workspace.data_ptr(), current_stream(call.x.get_device_index()));
   return {loss, call.grad_x, call.grad_y};

@@ -1,6 +1,7 @@
 // The operators' signatures (schema.cpp), once for every back end.
 #pragma once
 
+#include <optional>
 #include <tuple>
 #include <utility>
 
@@ -31,11 +32,13 @@ struct Form {
 };
 
 template <class BackendCall>
-using GaussianForm = Form<BackendCall, GaussianOptions, std::vector<double>, std::vector<int64_t>,
-                          std::string, double, double, double, double, double, bool, std::string>;
+using GaussianForm =
+    Form<BackendCall, GaussianOptions, std::vector<double>, std::vector<int64_t>, std::string, double, double,
+         double, double, double, bool, std::string, std::optional<Tensor>>;
 template <class BackendCall>
-using DyadicForm = Form<BackendCall, DyadicOptions, std::vector<double>, double, int64_t, std::string, double,
-                        double, double, double, double, std::string, std::string, std::string>;
+using DyadicForm =
+    Form<BackendCall, DyadicOptions, std::vector<double>, double, int64_t, std::string, double, double,
+         double, double, double, std::string, std::string, std::string, std::optional<Tensor>>;
 
 template <class BackendCall, class Library>
 void implement(Library& library) {

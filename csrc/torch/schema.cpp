@@ -5,17 +5,20 @@
 // "map"; float32 for 16-bit inputs. ssim_weight and l1_weight weigh the two terms, l1 in units of the
 // data range. unit_x, unit_y: unit_scale times the gradient of the loss (of each image's, for
 // "none"), or empty where not wanted (and always for "map", whose gradient needs the incoming one).
+// inverse_ranges: float64 [N], in the place of 1 / data_range, each for its image.
 // A sigma may be infinite: then the weights of its window are equal. Without sigmas it is the l1 term alone.
 #include <torch/csrc/stable/library.h>
 
 #include "namespace.h"
 
-#define GAUSSIAN                                                                  \
-  "float[] sigmas, int[] window_sizes, str padding, float data_range, float k1, " \
-  "float k2, float ssim_weight, float l1_weight, bool l1_windowed, str reduction"
-#define DYADIC                                                                     \
-  "float[] weights, float sigma, int window_size, str padding, float data_range, " \
-  "float k1, float k2, float ssim_weight, float l1_weight, str halving, str negative, str reduction"
+#define GAUSSIAN                                                                    \
+  "float[] sigmas, int[] window_sizes, str padding, float data_range, float k1, "   \
+  "float k2, float ssim_weight, float l1_weight, bool l1_windowed, str reduction, " \
+  "Tensor? inverse_ranges=None"
+#define DYADIC                                                                                         \
+  "float[] weights, float sigma, int window_size, str padding, float data_range, "                     \
+  "float k1, float k2, float ssim_weight, float l1_weight, str halving, str negative, str reduction, " \
+  "Tensor? inverse_ranges=None"
 #define FORWARD "(Tensor x, Tensor y, float unit_scale, bool want_x, bool want_y, "
 #define BACKWARD "_backward(Tensor grad_loss, Tensor x, Tensor y, bool want_x, bool want_y, "
 

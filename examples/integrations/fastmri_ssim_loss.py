@@ -13,6 +13,5 @@ class SSIMLoss(nn.Module):
         self.map = ssimloss.SSIMLoss(reduction="map", **options)
 
     def forward(self, X: Tensor, Y: Tensor, data_range: Tensor, reduced: bool = True) -> Tensor:
-        """X, Y [N, 1, H, W], data_range [N]: SSIM under a range is that of the images in units of it."""
-        unit = data_range[:, None, None, None]
-        return (self.mean if reduced else self.map)(X / unit, Y / unit)
+        """X, Y [N, 1, H, W], data_range [N]."""
+        return (self.mean if reduced else self.map)(X, Y, data_range=data_range)

@@ -149,7 +149,7 @@ void run(const std::string& name, const Options& o) {
   p.x = images_in(x, o.dtype, o.shape, o.layout), p.y = images_in(y, o.dtype, o.shape, o.layout);
   if (want_x) p.grad_x = images_in(grad_x, o.dtype, o.shape, o.layout);
   if (want_y) p.grad_y = images_in(grad_y, o.dtype, o.shape, o.layout);
-  const Scalars scalars{incoming.data(), out, o.per_image ? 1 : 0};
+  const Scalars scalars{incoming.data(), out, o.per_image ? 1 : 0, nullptr};
 
   Case result(name);
   if (!o.weights.empty()) {
@@ -194,7 +194,7 @@ void run_scale(DType dtype, Layout layout) {
               shape.c,
               shape.h,
               shape.w,
-              {by.data(), DType::float32, 1},
+              {by.data(), DType::float32, 1, nullptr},
               0.5},
              nullptr);
   check_call(cudaDeviceSynchronize());

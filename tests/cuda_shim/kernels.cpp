@@ -45,7 +45,7 @@ Scalars scalars(const py::kwargs& given, const char* name) {  // [] or [batch]
   if (!given.contains(name)) return {};
   const py::object t = given[name];
   const bool one = t.attr("dim")().cast<int>() == 0;
-  return {data_of(t), dtype_of(t), one ? 0 : t.attr("stride")(0).cast<int64_t>()};
+  return {data_of(t), dtype_of(t), one ? 0 : t.attr("stride")(0).cast<int64_t>(), nullptr};
 }
 
 Problem problem(const py::object& x, const py::object& y, const Windows& windows, const std::string& padding,

@@ -130,6 +130,9 @@ struct Plane {
   // What zero padding is in d: of a pyramid, less what was taken off.
   INLINE T pad_d() const { return p.pyramid ? -p.offsets[index()] : T(0); }
 
+  // What pixels are multiplied by, to be in units of the data range.
+  INLINE T inverse_range() const { return p.inverse_ranges ? T(p.inverse_ranges[image]) : p.inverse_range; }
+
   // f(x, y): where the pixel is in both images, as pointers of the images' type.
   template <class F>
   INLINE void with_pixels(int64_t row, int64_t col, F f) const {
@@ -144,7 +147,7 @@ struct Plane {
     Pair<T> v;
     with_pixels(row, col, [&](auto* x, auto* y) { v.m = wide(*x), v.d = wide(*y); });
     if (p.pyramid) return v;
-    return {(v.m + v.d) * p.inverse_range, (v.m - v.d) * p.inverse_range};
+    return {(v.m + v.d) * inverse_range(), (v.m - v.d) * inverse_range()};
   }
   // x - y, in units of the images.
   INLINE T difference(int64_t row, int64_t col) const {
@@ -153,7 +156,7 @@ struct Plane {
     return difference;
   }
   INLINE T pixel_l1(int64_t row, int64_t col) const {
-    return magnitude(difference(row, col) * p.inverse_range);
+    return magnitude(difference(row, col) * inverse_range());
   }
   // What the dyadic form takes off d before it halves it, where the plane is nearly uniform: rounding a
   // halved uniform difference to float32 would cost the digits of its variation. The middle of three values
@@ -162,7 +165,7 @@ struct Plane {
     T v[3];
     for (int i = 0; i < 3; ++i) {
       const int64_t row = int64_t(p.height) * (2 * i + 1) / 6, col = int64_t(p.width) * (2 * i + 1) / 6;
-      v[i] = difference(row, col) * p.inverse_range;
+      v[i] = difference(row, col) * inverse_range();
     }
     T low = v[0], high = v[0], sum = 0;
     for (int i = 0; i < 3; ++i) {

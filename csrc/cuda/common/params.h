@@ -24,7 +24,8 @@ struct KernelParams {
   int radius, crop;                   // of the largest window; where positions begin
   int own, strips, bands, band_rows;  // columns of a strip, a multiple of 8; of one plane
   T c1, c2, inverse_range;
-  T luminance;  // 1, or 0: cs alone
+  const double* inverse_ranges;  // one an image, in its place; or null
+  T luminance;                   // 1, or 0: cs alone
   T ssim_weight, l1_weight, ssim_gain, l1_gain;
   Scalars incoming;
   const T* offsets;  // of a pyramid: what was taken off d, per plane
@@ -61,6 +62,7 @@ void set_images(const Similarity& s, int64_t first, int64_t pieces, KernelParams
   params.loss_map = view(from_image(p.loss_map, first));
   params.grad_map = view(from_image(p.grad_map, first));
   params.incoming = from_image(s.incoming, first);
+  params.inverse_ranges = p.inverse_ranges ? p.inverse_ranges + first : nullptr;
   params.offsets = s.offsets ? static_cast<const T*>(s.offsets) + first * p.channels : nullptr;
   params.sums = s.sums ? s.sums + 2 * first * p.channels * pieces : nullptr;
 }

@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(l1_threads) l1_kernel(const __grid_constant__ 
   const Plane<T> plane{p, own.image, own.channel};
   const int rows = min(p.band_rows, p.height - own.row), cols = min(p.own, p.width - own.col);
   const int step = p.in_fours ? 4 : 1, across = (cols + step - 1) / step;
-  const T gain = p.l1_gain * plane.incoming(), weight = p.l1_weight * p.inverse_range;
+  const T gain = p.l1_gain * plane.incoming(), weight = p.l1_weight * plane.inverse_range();
   double sum = 0;
   with_type<T>(p.x.dtype, [&](auto* tag) {
     using E = std::remove_pointer_t<decltype(tag)>;
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(l1_threads) l1_kernel(const __grid_constant__ 
       write(p.grad_x, of_x), write(p.grad_y, of_y);
     }
   });
-  plane.write_sums(own.row, own.col, 0., sum * double(p.inverse_range), ssimloss_shared);
+  plane.write_sums(own.row, own.col, 0., sum * double(plane.inverse_range()), ssimloss_shared);
 }
 
 namespace {

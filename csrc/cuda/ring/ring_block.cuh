@@ -184,7 +184,7 @@ class RingBlock {
 
   template <bool Sums = false>
   INLINE Values<Sums> values(Pair<float> base) const {
-    return {p.pyramid, p.inverse_range, base};
+    return {p.pyramid, plane.inverse_range(), base};
   }
   INLINE Cells cells(int at) const { return {bases + at, s.cells}; }
 

@@ -143,7 +143,7 @@ class Strip : StripPool {
 
   // The l1 term of the own pixels among the 8 columns.
   INLINE void add_l1(int row) {
-    const float of_row = p.inverse_range * l1_cover(row, p.height);
+    const float of_row = plane().inverse_range() * l1_cover(row, p.height);
     const int first = 8 * group_of_lane<8>(int(threadIdx.x), int(threadIdx.x) / 32);
     const float* x = raw + row_of_lane<8>(int(threadIdx.x)) * raw_pitch + 12 + first;
 #pragma unroll 1
@@ -403,7 +403,7 @@ class Strip : StripPool {
       if (col + i + u >= col1()) break;
       const float difference = x[u] - y[u];  // not d and its base: its sign counts
       const float covered = covers[col + i + u - col0];
-      sum_l1 += fabsf(difference * p.inverse_range) * (of_row.cover * covered);
+      sum_l1 += fabsf(difference * plane().inverse_range()) * (of_row.cover * covered);
       const float gain = of_row.gain * covered * (Maps ? plane().incoming_at(row, col + i + u) : 1.f);
       const float by = gradient_of_l1(difference, gain);
       out[2][i + u] += by;

@@ -165,7 +165,7 @@ class StripBlock {
     }
   }
 
-  INLINE Values<> values(Pair<float> base) const { return {coarser, p.inverse_range, base}; }
+  INLINE Values<> values(Pair<float> base) const { return {coarser, plane().inverse_range(), base}; }
 
   INLINE bool l1() const { return !coarser && p.l1; }
   INLINE float l1_cover(int i, int size) const {
