@@ -169,7 +169,7 @@ class Build(BuildExtension):
 
 
 def main() -> None:
-    sources = sorted(str(path) for path in Path("csrc").rglob("*.cpp"))
+    sources = sorted(str(path) for path in Path("csrc").rglob("*.cpp") if "hub" not in path.parts)
     extension = CppExtension(
         "ssimloss._C",
         sources,

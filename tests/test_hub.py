@@ -1,6 +1,6 @@
-"""hub/: a build as Hugging Face's kernel-builder makes it, loaded as they load it, beside the package.
+"""csrc/hub/: a build as Hugging Face's kernel-builder makes it, loaded as they load it, beside the package.
 
-Their tools are not here: the sources and flags are those of the build.toml that hub/prepare.py writes. The
+Their tools are not here: the sources and flags are those of the build.toml that prepare.py writes. The
 kernels of the CPU, which see neither torch nor the operators' namespace, are linked from this clone's build.
 """
 
@@ -33,7 +33,7 @@ def add_op_namespace_prefix(op_name: str):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hub") / "ssimloss"
-    subprocess.run([sys.executable, ROOT / "hub" / "prepare.py", folder], check=True)
+    subprocess.run([sys.executable, ROOT / "csrc" / "hub" / "prepare.py", folder], check=True)
     return folder
 
 

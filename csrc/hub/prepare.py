@@ -1,8 +1,8 @@
-"""Lays out the folder that Hugging Face's kernel-builder builds from: `python hub/prepare.py FOLDER`.
+"""Lays out the folder that Hugging Face's kernel-builder builds from: `python csrc/hub/prepare.py FOLDER`.
 
 It holds copies of ssimloss/ (as torch-ext/ssimloss, without _ops.py, which the builder writes) and of csrc/,
-and what is in hub/, build.toml with the sources named. Then, in that folder: `git init && git add -A` and
-`kernel-builder build`.
+and what lies beside this script, build.toml with the sources named. Then, in that folder:
+`git init && git add -A` and `kernel-builder build`.
 """
 
 import json
@@ -10,15 +10,15 @@ import shutil
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 CUDA = "csrc/torch/cuda.cpp", "csrc/cuda/"  # all other sources are in every variant
 
 
 def prepare(out: Path) -> None:
     if out.exists():
-        raise SystemExit(f"hub/prepare.py: {out} exists; expected a folder that is to be made")
-    shutil.copytree(ROOT / "hub", out, ignore=shutil.ignore_patterns("prepare.py", "__pycache__"))
-    shutil.copytree(ROOT / "csrc", out / "csrc", ignore=shutil.ignore_patterns("*.md"))
+        raise SystemExit(f"csrc/hub/prepare.py: {out} exists; expected a folder that is to be made")
+    shutil.copytree(ROOT / "csrc" / "hub", out, ignore=shutil.ignore_patterns("prepare.py", "__pycache__"))
+    shutil.copytree(ROOT / "csrc", out / "csrc", ignore=shutil.ignore_patterns("*.md", "hub"))
     other = shutil.ignore_patterns("_ops.py", "_C*", "__pycache__", "py.typed")
     shutil.copytree(ROOT / "ssimloss", out / "torch-ext" / "ssimloss", ignore=other)
 
