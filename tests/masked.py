@@ -61,19 +61,14 @@ def mean_over(mask: Tensor, loss_map: Tensor, reduction: str) -> Tensor:
     return means[0] if reduction == "mean" else torch.stack(means)
 
 
-def doubled(image: Tensor, dim: int, halving: str) -> Tensor:
-    """An odd side with its first ("zeros") or last ("edge") row or column twice."""
-    if image.shape[dim] % 2 == 0 or halving == "drop":
-        return image
-    first, last = image.narrow(dim, 0, 1), image.narrow(dim, image.shape[dim] - 1, 1)
-    return torch.cat([first, image] if halving == "zeros" else [image, last], dim)
-
-
 def halved(image: Tensor, mask: Tensor, halving: str) -> tuple[Tensor, Tensor]:
-    """A row or column of zeros that comes before an odd side's first has its weights."""
-    if halving == "zeros":
-        image = F.pad(image, [image.shape[-1] % 2, 0, image.shape[-2] % 2, 0])
-    image, mask = (doubled(doubled(t, -1, halving), -2, halving) for t in (image, mask))
+    """A zero before an odd side's first takes the weight of that."""
+    for axis in (-1, -2):
+        if image.shape[axis] % 2 and halving == "edge":
+            image, mask = (torch.cat([t, t.narrow(axis, -1, 1)], axis) for t in (image, mask))
+        elif image.shape[axis] % 2 and halving == "zeros":
+            image = torch.cat([0 * image.narrow(axis, 0, 1), image], axis)
+            mask = torch.cat([mask.narrow(axis, 0, 1), mask], axis)
     cells, weights = (t.unfold(-2, 2, 2).unfold(-2, 2, 2) for t in (image, mask))
     total = weights.sum((-2, -1))
     return (cells * weights).sum((-2, -1)) / torch.where(total == 0, 1, total), total / 4
@@ -89,6 +84,7 @@ def loss(
     sigma: float = 1.5,
     weights: tuple[float, ...] = reference.WANG_WEIGHTS,
     halving: str = "edge",
+    negative: str = "continue",
     ssim_weight: float = 1.0,
     l1_weight: float = 0.0,
     reduction: str = "mean",
@@ -123,12 +119,20 @@ def loss(
                 if (at[n, c] > 0).any():
                     planes[n, c] = 1
                     m = 1 - mean_over(at[n, c], e[n, c], "mean")
-                    logs.append(torch.log(m) if m > 0.05 else -torch.log((0.1 - m) / 0.05**2))
+                    if negative == "clamp":
+                        logs.append(torch.log(m) if m > 0 else torch.tensor(-torch.inf, dtype=x.dtype))
+                    else:
+                        logs.append(torch.log(m) if m > 0.05 else -torch.log((0.1 - m) / 0.05**2))
                 else:
                     logs.append(torch.zeros((), dtype=x.dtype))
         log_similarity = log_similarity + weight * torch.stack(logs).view_as(planes)
-        (x, _), (y, mask) = halved(x, mask, halving), halved(y, mask, halving)
+        if level < len(weights) - 1:
+            (x, _), (y, mask) = halved(x, mask, halving), halved(y, mask, halving)
     return ssim_weight * mean_over(planes, -torch.expm1(log_similarity), reduction) + l1_weight * l1
+
+
+def l1(x: Tensor, y: Tensor, mask: Tensor, *, reduction: str = "mean", **of_windows) -> Tensor:
+    return mean_over(mask, torch.where(mask == 0, 0.0, x - y).abs(), reduction)
 
 
 def mix(x: Tensor, y: Tensor, mask: Tensor, *, alpha: float = 0.84, **options) -> Tensor:
@@ -138,11 +142,6 @@ def mix(x: Tensor, y: Tensor, mask: Tensor, *, alpha: float = 0.84, **options) -
 
 def ssim(x: Tensor, y: Tensor, mask: Tensor, *, sigma: float = 1.5, **options) -> Tensor:
     return loss(x, y, mask, sigmas=(sigma,), **options)
-
-
-def l1(x: Tensor, y: Tensor, mask: Tensor, *, reduction: str = "mean", **of_windows) -> Tensor:
-    kept = mask.expand_as(x) > 0
-    return mean_over(mask, (torch.where(kept, x, 0.0) - torch.where(kept, y, 0.0)).abs(), reduction)
 
 
 def l1_ssim(x: Tensor, y: Tensor, mask: Tensor, *, ssim_weight: float = 0.2, **options) -> Tensor:

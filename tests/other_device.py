@@ -85,6 +85,23 @@ def check_values_and_gradients() -> None:
                     assert relative_error(one.detach().inner, other.detach()) < 1e-5
 
 
+def check_masks() -> None:
+    """And padding "normalized"."""
+    x, y = pair(2, 2, 20, 21)
+    mask = (torch.arange(20)[:, None] + torch.arange(21) > 12).expand(2, 1, 20, 21)
+    for case in CASES.values():
+        options = dict(case.tiny, padding="normalized")
+        leaves = [t.double().requires_grad_() for t in (x, y)]
+        expected = case.spec(*leaves, mask=mask, **options)
+        there = [Elsewhere(t).requires_grad_() for t in (x, y)]
+        value = case.make(**options)(*there, mask=Elsewhere(mask))
+        grads = torch.autograd.grad(value, there)
+        expected_grads = torch.autograd.grad(expected, leaves)
+        for one, other in zip([value, *grads], [expected, *expected_grads], strict=True):
+            assert one.device == DEVICE and one.dtype == torch.float32
+            assert relative_error(one.detach().inner, other.detach()) < 1e-5
+
+
 def check_half_types() -> None:
     for dtype in (torch.float16, torch.bfloat16):
         x, y = (t.to(dtype) for t in pair(1, 20, 20))
@@ -123,6 +140,7 @@ if __name__ == "__main__":
     with Device():
         check_one_warning()
         check_values_and_gradients()
+        check_masks()
         check_half_types()
         check_errors()
     print("checked")

@@ -101,6 +101,24 @@ def test_odd_sides_and_negative_means(halving: str, negative: str, taps: int) ->
 
 
 @on_gpu
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("padding", ["valid", "normalized"])
+@pytest.mark.parametrize(("case", "reduction"), EVERY_CASE)
+def test_masks(case: Case, reduction: str, padding: str, dtype: torch.dtype) -> None:
+    """In plain torch on either device; weights are not looked at, so one beyond [0, 1] makes the loss NaN."""
+    x, y = pair(2, 3, 40, 41, dtype=dtype)
+    mask = torch.rand(2, 1, 40, 41, generator=torch.Generator().manual_seed(0)) * 2 - 0.5
+    mask = mask.clamp(0, 1)
+    loss = case.make(padding=padding, reduction=reduction, **case.tiny)
+    expected, expected_grads = value_and_gradients(lambda x, y: loss(x, y, mask=mask), x, y)
+    actual, grads = value_and_gradients(lambda x, y: loss(x, y, mask=mask.cuda()), x.cuda(), y.cuda())
+    assert relative_error(actual.cpu(), expected) < (1e-10 if dtype == torch.float64 else 1e-6)
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        assert relative_error(grad.cpu(), expected_grad) < TOLERANCE[dtype]
+    assert loss(x.cuda(), y.cuda(), mask=2 * mask.cuda()).isnan().any()
+
+
+@on_gpu
 @pytest.mark.parametrize("taps", [1, 3, 5, 7, 9, 13, 29, 31, 33, 35, 57, 65])
 @every_padding
 def test_any_window(padding: str, taps: int) -> None:
