@@ -31,8 +31,9 @@ from torch import Tensor
 import ssimloss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-SHAPES = [(1, 3, 1080, 1920), (16, 3, 128, 128), (1, 3, 256, 256)]
+SHAPES = [(1, 3, 1080, 1920), (16, 3, 128, 128), (1, 3, 256, 256), (1, 1, 96, 128, 128)]
 COPY = "copy of as many bytes"
+VOLUMES = "SSIM of volumes"
 DTYPES = "dtypes"  # the row that has no peers
 PACKAGES = {
     "frame-analytics": "frame_analytics",
@@ -55,6 +56,8 @@ def peers() -> dict[str, object]:
 
 def contenders(found: dict, shape: tuple[int, ...]) -> dict[str, dict[str, Loss]]:
     """Rows: task -> contender -> loss. The first contender of a row is ours."""
+    if len(shape) == 5:
+        return {VOLUMES: contenders_of_volumes(found)}
     rows: dict[str, dict[str, Loss]] = {
         "L1": {"ssimloss": ssimloss.L1Loss(), "F.l1_loss": F.l1_loss, COPY: copy_of_as_many_bytes},
         "SSIM": {"ssimloss": ssimloss.SSIMLoss(), "F.l1_loss": F.l1_loss},
@@ -86,6 +89,15 @@ def contenders(found: dict, shape: tuple[int, ...]) -> dict[str, dict[str, Loss]
         if "Mix, 33 taps, zeros" in rows:
             rows["Mix, 33 taps, zeros"]["kornia"] = kornia.losses.MS_SSIMLoss()
     return rows
+
+
+def contenders_of_volumes(found: dict) -> dict[str, Loss]:
+    losses: dict[str, Loss] = {"ssimloss": ssimloss.SSIMLoss(), "F.l1_loss": F.l1_loss}
+    if "pytorch-msssim" in found:
+        losses["pytorch-msssim"] = lambda x, y: 1 - found["pytorch-msssim"].ssim(x, y, data_range=1.0)
+    if "kornia" in found:
+        losses["kornia"] = lambda x, y: found["kornia"].losses.ssim3d_loss(x, y, 11, padding="valid")
+    return losses
 
 
 def copy_of_as_many_bytes(x: Tensor, y: Tensor) -> Tensor:
@@ -217,7 +229,7 @@ def dtypes_table(seconds: float, only: list[str]) -> Iterator[str]:
 def memory_table(found: dict, only: list[str]) -> Iterator[str]:
     rows = [
         (shape, task, name)
-        for shape in SHAPES[:2]
+        for shape in (*SHAPES[:2], *SHAPES[3:])
         for task, losses in contenders(found, shape).items()
         for name in losses
         if task in only and name != COPY

@@ -1,20 +1,21 @@
 """Similarities of two batches of images, differentiable with respect to both.
 
-Each takes x and y of the same shape [N, C, H, W] or [C, H, W] and the same dtype (float16, bfloat16,
-float32 or float64; under autocast mixed dtypes are taken as float32), and these options:
+Each takes x and y of the same shape [N, C, H, W] or [C, H, W], `ssim` volumes [N, C, D, H, W] besides, and of
+the same dtype (float16, bfloat16, float32 or float64; under autocast mixed dtypes are taken as float32), and
+these options:
 
 data_range   the difference between the largest and the smallest possible value (1.0, 255, ...); or a Tensor
              on the images' device, [] or [N]: a range for each image. An image whose range is not a finite
              number > 0 gives NaN. It takes no gradient, and nothing waits for the device.
 window_size  side of every Gaussian window, odd; None: 2 * int(3.5 * sigma + 0.5) + 1, as scikit-image. At
-             most 1023, on CUDA 65.
+             most 1023, on CUDA 65. Of volumes `ssim` takes three, along D, H and W, and three sigmas.
 padding      "valid": positions where the largest window fits; "zeros": zeros around the images (what
              fused-ssim calls same); "reflect": the images mirrored, the edge not repeated; "normalized":
              of a window what lies in the image, its weights scaled to the sum 1.
 reduction    "mean": a scalar; "none": one value an image, [N], a scalar for [C, H, W]; "map": one
-             value a position and channel, [N, C, H', W'].
-mask         weights of the pixels in [0, 1]: [N, 1 or C, H, W] or [1 or C, H, W], of bool, uint8 or a float
-             type. Losses take it where they are called. No gradient to it: one that requires it is an error.
+             value a position and channel, [N, C, H', W'] or [N, C, D', H', W'].
+mask         weights of the pixels in [0, 1]: [N, 1 or C, H, W] or [1 or C, H, W] (of volumes with a D), of
+             bool, uint8 or a float type. Losses take it where they are called. No gradient to it: one that requires it is an error.
 
 Under a mask, means and variances are those under the window times the mask, divided by their sum (normalised
 convolution). A value is sum(mask * map) / sum(mask) over the positions; so is that of an l1 term. A pixel of
@@ -36,7 +37,8 @@ Where values or contrasts are beyond some data ranges the CPU computes in float6
 gradient is right to 1e-5 of its size, or to 2e-6 of what it would be by one factor, l or cs, alone (where two
 flat regions meet: up to 1e4 data ranges apart). On CUDA float32 loses 1e-7 of a contrast where one lies
 within 4x4 (with 11 taps 8x8) pixels: a gradient near by, of the sum, may be off by 1e-7 contrast /
-(min(k1, k2)**2 data_range**2); float64 images do not lose it.
+(min(k1, k2)**2 data_range**2); float64 images do not lose it. Volumes are always computed in float64 on the
+CPU; at M data ranges from 0 their variances, in squares of the range, are right to 2e-16 M**2.
 
 Black must be 0, as SSIM compares means: of images in [-1, 1] take x + 1 and y + 1 with data_range=2, or the
 value is another one.
@@ -66,8 +68,8 @@ def ssim(
     mask: Tensor | None = None,
     data_range: float | Tensor = 1.0,
     window: str = "gaussian",
-    sigma: float | None = None,
-    window_size: int | None = None,
+    sigma: float | Sequence[float] | None = None,
+    window_size: int | Sequence[int] | None = None,
     sample_covariance: bool = False,
     k1: float = 0.01,
     k2: float = 0.03,
@@ -83,6 +85,9 @@ def ssim(
     sample_covariance  with a uniform window of n pixels: variances and the covariance times n / (n - 1).
                        With window="uniform" this is what scikit-image's structural_similarity does by
                        default, and fastMRI's loss.
+
+    Four dimensions are always images: of one volume [C, D, H, W] take x[None]. sigma and window_size may be
+    three numbers, along D, H and W, as voxels are seldom cubes: then x and y must be volumes.
 
     Shapes, the other options and errors: see ssimloss.functional.
     """

@@ -1,5 +1,6 @@
 """From a call's images to the op: what is checked of them, and the batch dimension."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -9,8 +10,8 @@ from . import recompute
 from .autograd import fused_loss
 from .masks import check_mask
 from .ops import loss_dtype
-from .options import Dyadic, Gaussian, Options, l1_options, library
-from .reference import of_identical
+from .options import Dyadic, Gaussian, OneWindow, Options, Volume, l1_options, library
+from .reference import at_positions, of_identical
 from .warn import warn_once
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -20,7 +21,11 @@ CUDA_INSIDE = bool(library.cuda_architectures())  # a constant: torch.compile ca
 
 
 def loss_of(
-    x: Tensor, y: Tensor, options: Options, mask: Tensor | None = None, data_range: object = None
+    x: Tensor,
+    y: Tensor,
+    options: Options | OneWindow,
+    mask: Tensor | None = None,
+    data_range: object = None,
 ) -> Tensor:
     """The loss with checked options: checks the images, adds and takes away the batch dimension.
 
@@ -29,46 +34,60 @@ def loss_of(
     return _computed(x, y, options, mask, data_range, similarity=False)
 
 
-def similarity_of(x: Tensor, y: Tensor, options: Options, mask: Tensor | None, data_range: object) -> Tensor:
+def similarity_of(
+    x: Tensor, y: Tensor, options: Options | OneWindow, mask: Tensor | None, data_range: object
+) -> Tensor:
     """That of identical images, 1 (0 where a mask leaves nothing), less the loss."""
     return _computed(x, y, options, mask, data_range, similarity=True)
 
 
 def _computed(
-    x: Tensor, y: Tensor, options: Options, mask: Tensor | None, data_range: object, similarity: bool
+    x: Tensor,
+    y: Tensor,
+    options: Options | OneWindow,
+    mask: Tensor | None,
+    data_range: object,
+    similarity: bool,
 ) -> Tensor:
-    x, y = check_images(x, y, options)
+    x, y, options = check_images(x, y, options)
     if mask is not None:
         mask = check_mask(mask, x)
     if isinstance(data_range, Tensor):
         options = options._replace(data_range=1.0, inverse_ranges=inverse_ranges(data_range, x))
-    is_batch = x.dim() == 4
+    is_batch = x.dim() != 3
     if not is_batch:
         x, y = x.unsqueeze(0), y.unsqueeze(0)
     value = _of_batch(x, y, options, mask)
     if similarity:
         kept = None if mask is None else (mask != 0).to(value.dtype)
-        radius = options.largest_window // 2
-        value = of_identical(x, kept, options.padding, radius, options.reduction) - value
+        radii = [taps // 2 for taps in options.windows]
+        value = of_identical(x, kept, options.padding, radii, options.reduction) - value
     return value if is_batch or options.reduction == "mean" else value.squeeze(0)
 
 
 def _of_batch(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> Tensor:
-    own_l1 = isinstance(options, Gaussian) and options.l1_weight != 0 and not options.l1_windowed
-    if own_l1 and options.inverse_ranges is not None:
+    own_l1 = isinstance(options, Volume) or (isinstance(options, Gaussian) and not options.l1_windowed)
+    if own_l1 and options.l1_weight != 0 and options.inverse_ranges is not None:
         # L1SSIMLoss: its l1 is in units of the images, not in those that the kernels measure both terms in.
         ssim = _of_batch(x, y, options._replace(l1_weight=0.0), mask)
-        l1 = _of_batch(x, y, l1_options(options.reduction), mask)
-        if options.padding == "valid" and options.reduction == "map":
-            crop = options.largest_window // 2
-            l1 = l1[..., crop : l1.shape[-2] - crop, crop : l1.shape[-1] - crop]
+        # The slices of a volume one below the other.
+        rows = None if mask is None else mask.flatten(2, -2)
+        l1 = _of_batch(x.flatten(2, -2), y.flatten(2, -2), l1_options(options.reduction), rows)
+        if options.reduction == "map":
+            l1 = at_positions(l1.reshape(x.shape), options.padding, [taps // 2 for taps in options.windows])
         return ssim + (1 - options.ssim_weight) * l1
     if mask is None and options.padding != "normalized" and has_kernels(x.device):
         return fused_loss(x, y, options)
     return plain_loss(x, y, options, mask)
 
 
-def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+def check_images(x: Tensor, y: Tensor, options: Options | OneWindow) -> tuple[Tensor, Tensor, Options]:
+    ranks: tuple[int, ...] = (3, 4)
+    shapes = "[N, C, H, W] or [C, H, W]"
+    if isinstance(options, OneWindow) and options.images is None:
+        ranks, shapes = (5,), "[N, C, D, H, W] for a sigma or window_size for each of D, H and W"
+    elif isinstance(options, OneWindow):
+        ranks, shapes = (3, 4, 5), "[N, C, H, W], [C, H, W] or [N, C, D, H, W]"
     for name, image in (("x", x), ("y", y)):
         if not isinstance(image, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(image).__name__}")
@@ -79,8 +98,8 @@ def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor
             )
         if image.layout != torch.strided:
             raise TypeError(f"{name}: expected layout torch.strided, got {image.layout}")
-        if image.dim() not in (3, 4):
-            raise ValueError(f"{name}: expected shape [N, C, H, W] or [C, H, W], got {list(image.shape)}")
+        if image.dim() not in ranks:
+            raise ValueError(f"{name}: expected shape {shapes}, got {list(image.shape)}")
         if image.dtype not in DTYPES:
             names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
             hint = f" ({name}.float() with data_range=255 takes it)" if image.dtype == torch.uint8 else ""
@@ -95,16 +114,18 @@ def check_images(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor
             raise TypeError(f"y: expected the dtype of x, {x.dtype}, got {y.dtype}")
         dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
         x, y = x.to(dtype), y.to(dtype)
+    if isinstance(options, OneWindow):
+        options = options.volumes if x.dim() == 5 else options.shown
     if x.device.type == "cuda" and has_kernels(x.device):
         check_cuda_limits(options)
     check_size(x, options)
-    return x, y
+    return x, y, options
 
 
 def inverse_ranges(data_range: Tensor, x: Tensor) -> Tensor:
     """1 / data_range [N] of the images x; NaN where it is not a finite number > 0. Waits for no device."""
-    images = x.shape[0] if x.dim() == 4 else 1
-    shapes = ((), (images,)) if x.dim() == 4 else ((),)
+    images = 1 if x.dim() == 3 else x.shape[0]
+    shapes = ((),) if x.dim() == 3 else ((), (images,))
     if tuple(data_range.shape) not in shapes:
         expected = " or ".join(map(str, map(list, shapes)))
         raise ValueError(f"data_range: expected shape {expected}, got {list(data_range.shape)}")
@@ -155,9 +176,9 @@ def check_device(device: torch.device) -> None:
 
 
 def check_cuda_limits(options: Options) -> None:
-    if options.largest_window > MAX_CUDA_TAPS:
+    if max(options.windows) > MAX_CUDA_TAPS:
         raise ValueError(
-            f"window_size: expected at most {MAX_CUDA_TAPS} taps on CUDA, got {options.largest_window}"
+            f"window_size: expected at most {MAX_CUDA_TAPS} taps on CUDA, got {max(options.windows)}"
         )
     if isinstance(options, Dyadic) and len(options.weights) > MAX_CUDA_LEVELS:
         raise ValueError(f"weights: expected at most {MAX_CUDA_LEVELS} on CUDA, got {len(options.weights)}")
@@ -166,28 +187,39 @@ def check_cuda_limits(options: Options) -> None:
 def check_size(x: Tensor, options: Options) -> None:
     """The window must fit, in the dyadic form into the coarsest level."""
     levels = len(options.weights) if isinstance(options, Dyadic) else 1
-    window, height, width = options.largest_window, *x.shape[-2:]
-    coarsest = {"valid": window, "reflect": window // 2 + 1}.get(options.padding, 1)
-    least = (coarsest - 1) * 2 ** (levels - 1) + 1  # a level is half the one before, rounded up
+    sides = x.shape[-len(options.windows) :]
+    coarsest = [{"valid": taps, "reflect": taps // 2 + 1}.get(options.padding, 1) for taps in options.windows]
+    # A level is half the one before, rounded up.
+    least = [(side - 1) * 2 ** (levels - 1) + 1 for side in coarsest]
     if isinstance(options, Dyadic) and options.halving == "drop":
-        least = coarsest * 2 ** (levels - 1)  # rounded down
-    if min(height, width) < least:
+        least = [side * 2 ** (levels - 1) for side in coarsest]  # rounded down
+    channels_last = sides[-1] <= 4 < x.shape[-len(sides) - 1]
+    if any(side < enough for side, enough in zip(sides, least, strict=True)):
         at = f" at the coarsest of {levels} levels" if levels > 1 else ""
         advice = ""
-        if width <= 4 < x.shape[-3]:
+        if channels_last:
             advice = f"; {channels_last_question(x)}"
         elif options.padding in ("valid", "reflect"):
             advice = "; a smaller window_size or padding='zeros' takes smaller images"
             advice += "; so do fewer weights" if levels > 1 else ""
+        names = "depth, height and width" if isinstance(options, Volume) else "height and width"
         raise ValueError(
-            f"x: expected height and width of at least {least} for padding={options.padding!r} and a window "
-            f"of {window} taps{at}, got {height}x{width}{advice}"
+            f"x: expected {names} of at least {one_or_each(least)} for padding={options.padding!r} and a "
+            f"window of {one_or_each(options.windows)} taps{at}, got {by(sides)}{advice}"
         )
-    if not torch.compiler.is_compiling() and width <= 4 < x.shape[-3]:
-        taken_for = f"images taken for {x.shape[-3]} channels of {height}x{width} pixels"
+    if not torch.compiler.is_compiling() and channels_last:
+        taken_for = f"images taken for {x.shape[-len(sides) - 1]} channels of {by(sides)} pixels"
         warn_once(f"{taken_for}: {channels_last_question(x)}")
 
 
+def by(sides: Sequence[int]) -> str:
+    return "x".join(map(str, sides))
+
+
+def one_or_each(values: Sequence[int]) -> str:
+    return str(values[0]) if len(set(values)) == 1 else by(values)
+
+
 def channels_last_question(x: Tensor) -> str:
-    order = "0, 3, 1, 2" if x.dim() == 4 else "2, 0, 1"
+    order = {3: "2, 0, 1", 4: "0, 3, 1, 2", 5: "0, 4, 1, 2, 3"}[x.dim()]
     return f"channels last? permute({order}) costs nothing here"

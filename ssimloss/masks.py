@@ -10,7 +10,7 @@ DTYPES = (torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.float32,
 
 
 def check_mask(mask: Tensor, x: Tensor) -> Tensor | None:
-    """The mask as [N or 1, C or 1, H, W]; None where all weights are seen to be 1.
+    """The mask as [N or 1, C or 1, (D,) H, W]; None where all weights are seen to be 1.
 
     Weights are looked at on the CPU alone, outside of compiled graphs and transforms: elsewhere that would
     have to wait for them, or they are not there. There one that is not in [0, 1] makes the loss NaN.
@@ -24,18 +24,18 @@ def check_mask(mask: Tensor, x: Tensor) -> Tensor | None:
         raise TypeError(f"mask: expected dtype {names}, got {mask.dtype}")
     if mask.device != x.device:
         raise ValueError(f"mask: expected the device of x, {x.device}, got {mask.device}")
-    channels, *sides = x.shape[-3:]
+    channels, *sides = x.shape if x.dim() == 3 else x.shape[1:]
     allowed = [[c, *sides] for c in (1, channels)]
-    if x.dim() == 4:
+    if x.dim() != 3:
         allowed += [[len(x), *shape] for shape in allowed]
     if list(mask.shape) not in allowed:
-        one_or_all = f"{'1' if channels == 1 else f'1 or {channels}'}, {sides[0]}, {sides[1]}]"
-        expected = f"[{one_or_all}" + (f" or [{len(x)}, {one_or_all}" if x.dim() == 4 else "")
+        one_or_all = f"{'1' if channels == 1 else f'1 or {channels}'}, {', '.join(map(str, sides))}]"
+        expected = f"[{one_or_all}" + (f" or [{len(x)}, {one_or_all}" if x.dim() != 3 else "")
         raise ValueError(f"mask: expected shape {expected}, got {list(mask.shape)}")
     wants_gradient = mask.requires_grad and torch.is_grad_enabled()
     if wants_gradient or unpack_dual(mask).tangent is not None:
         raise ValueError("mask: expected one that requires no gradient, as none is computed; mask.detach()")
-    if mask.dim() == 3:
+    if mask.dim() == 1 + len(sides):
         mask = mask.unsqueeze(0)
     return None if _can_look_at(mask) and _all_ones(mask) else mask
 

@@ -6,30 +6,39 @@ from torch import Tensor, nn
 
 from .functional import NO_SCRIPT
 from .images import loss_of
-from .options import Options, fraction, l1_options, multiscale_options, positive, ssim_options
+from .options import (
+    OneWindow,
+    Options,
+    fraction,
+    l1_options,
+    multiscale_options,
+    positive,
+    ssim_options,
+)
 
 __all__ = ["L1Loss", "L1SSIMLoss", "MSSSIMLoss", "MixLoss", "SSIMLoss"]
 
 
 class _Loss(nn.Module):
-    """Checked options, applied to x (restored) and y (truth), [N, C, H, W] or [C, H, W]."""
+    """Checked options, applied to x (restored) and y (truth)."""
 
-    def __init__(self, options: Options, **own: float | str):
+    def __init__(self, options: Options | OneWindow, **own: float | str):
         super().__init__()
-        self.options = options
+        self.options = options.shown if isinstance(options, OneWindow) else options
+        self._of_any_rank = options
         self._own = own  # the module's own arguments, which the options hold in another form
 
     def forward(
         self, x: Tensor, y: Tensor, *, mask: Tensor | None = None, data_range: Tensor | None = None
     ) -> Tensor:
-        """The loss of x (restored) and y (truth), [N, C, H, W] or [C, H, W].
+        """The loss of x (restored) and y (truth): see ssimloss.functional for their shapes.
 
         mask        weights of the pixels in [0, 1]: see ssimloss.functional.
         data_range  [] or [N], in the place of the module's own: see ssimloss.functional.
         """
         if not (data_range is None or isinstance(data_range, Tensor)):
             raise TypeError(f"data_range: expected a torch.Tensor or None, got {data_range!r}")
-        return loss_of(x, y, self.options, mask, data_range)
+        return loss_of(x, y, self._of_any_rank, mask, data_range)
 
     def __prepare_scriptable__(self) -> None:
         raise RuntimeError(NO_SCRIPT)
@@ -77,8 +86,8 @@ class SSIMLoss(_Loss):
         *,
         data_range: float = 1.0,
         window: str = "gaussian",
-        sigma: float | None = None,
-        window_size: int | None = None,
+        sigma: float | Sequence[float] | None = None,
+        window_size: int | Sequence[int] | None = None,
         sample_covariance: bool = False,
         k1: float = 0.01,
         k2: float = 0.03,
@@ -114,8 +123,8 @@ class L1SSIMLoss(_Loss):
         *,
         data_range: float = 1.0,
         window: str = "gaussian",
-        sigma: float | None = None,
-        window_size: int | None = None,
+        sigma: float | Sequence[float] | None = None,
+        window_size: int | Sequence[int] | None = None,
         sample_covariance: bool = False,
         k1: float = 0.01,
         k2: float = 0.03,

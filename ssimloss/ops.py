@@ -1,23 +1,26 @@
 """The operators of csrc/torch/schema.cpp, and what torch must know of them beyond their kernels.
 
-Two forms, each a frozen set of options that ends the op's arguments. An op returns the loss and, where
+Three forms, each a frozen set of options that ends the op's arguments. An op returns the loss and, where
 wanted, `unit_scale` times its gradient from the same pass over the images.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
 from . import recompute
 from ._ops import add_op_namespace_prefix, ops
-from .options import Dyadic, Gaussian, Options
+from .options import Dyadic, Gaussian, Options, Volume
 
 Pair = tuple[Tensor, Tensor]
 
 
-def output_size(x: Tensor, options: Options) -> tuple[int, int]:
-    """Height and width of the positions at full resolution."""
-    crop = options.largest_window - 1 if options.padding == "valid" else 0
-    return x.shape[-2] - crop, x.shape[-1] - crop
+def output_size(x: Tensor, options: Options) -> tuple[int, ...]:
+    """Height and width of the positions at full resolution, or depth, height and width."""
+    if options.padding != "valid":
+        return x.shape[2:]
+    return tuple(side - taps + 1 for side, taps in zip(x.shape[2:], options.windows, strict=True))
 
 
 def unit_scale(x: Tensor, options: Options) -> float:
@@ -28,9 +31,8 @@ def unit_scale(x: Tensor, options: Options) -> float:
     """
     if x.dtype in (torch.float32, torch.float64):
         return 1.0
-    height, width = output_size(x, options)
     images = x.shape[0] if options.reduction == "mean" else 1
-    positions = max(images * x.shape[1] * height * width, 1)
+    positions = max(images * x.shape[1] * math.prod(output_size(x, options)), 1)
     return positions * options.data_range / max(1.0, options.l1_weight / 4096)
 
 
@@ -50,7 +52,7 @@ def _fake_gradients(x: Tensor, y: Tensor, want_x: bool, want_y: bool) -> Pair:
     )
 
 
-def _register(form: type[Gaussian] | type[Dyadic], name: str) -> None:
+def _register(form: type[Options], name: str) -> None:
     """The op `name` is (x, y, unit_scale, want_x, want_y, *options) -> (loss, unit_x, unit_y), and
     `name`_backward (grad_loss, x, y, want_x, want_y, *options) -> (grad_x, grad_y).
     """
@@ -82,7 +84,7 @@ def _register(form: type[Gaussian] | type[Dyadic], name: str) -> None:
         # With create_graph the op with its own autograd formula must stand in the graph.
         if kept and (torch.compiler.is_compiling() or not torch.is_grad_enabled()):
             factor = grad_loss / ctx.unit_scale
-            factor = factor if factor.dim() == 0 else factor[:, None, None, None]
+            factor = factor if factor.dim() == 0 else factor.reshape(-1, *[1] * (x.dim() - 1))
             grads = [(u * factor).to(x.dtype) if w else None for u, w in zip(units, wants, strict=True)]
         else:
             options = ctx.options._replace(inverse_ranges=ranges)
@@ -157,5 +159,6 @@ def _unfold(info, t: Tensor) -> Tensor:
 
 _register(Gaussian, add_op_namespace_prefix("gaussian"))
 _register(Dyadic, add_op_namespace_prefix("dyadic"))
+_register(Volume, add_op_namespace_prefix("volume"))
 scale_ = ops.scale_.default
 torch.library.register_fake(add_op_namespace_prefix("scale_"))(lambda unit, grad_loss, factor: None)

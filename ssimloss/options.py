@@ -1,4 +1,4 @@
-"""The options of a loss: their two forms, their limits, and what is checked of them when a loss is made."""
+"""The options of a loss: their forms, their limits, and what is checked of them when a loss is made."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -52,8 +52,9 @@ class Gaussian(NamedTuple):
         return ops.gaussian_backward.default
 
     @property
-    def largest_window(self) -> int:
-        return self.window_sizes[-1] if self.window_sizes else 1
+    def windows(self) -> tuple[int, ...]:
+        """Taps of the largest window along H and W."""
+        return (self.window_sizes[-1] if self.window_sizes else 1,) * 2
 
 
 class Dyadic(NamedTuple):
@@ -82,11 +83,49 @@ class Dyadic(NamedTuple):
         return ops.dyadic_backward.default
 
     @property
-    def largest_window(self) -> int:
-        return self.window_size
+    def windows(self) -> tuple[int, ...]:
+        return (self.window_size,) * 2
 
 
-Options = Gaussian | Dyadic
+class Volume(NamedTuple):
+    """SSIM of volumes: one sigma and one window_size along each of D, H and W."""
+
+    sigmas: tuple[float, ...]
+    window_sizes: tuple[int, ...]
+    padding: str
+    data_range: float
+    k1: float
+    k2: float
+    ssim_weight: float
+    l1_weight: float  # of l1 in units of the data range, never blurred
+    reduction: str
+    inverse_ranges: Tensor | None = None
+
+    @property
+    def op(self) -> Op:
+        return ops.volume.default
+
+    @property
+    def backward_op(self) -> Op:
+        return ops.volume_backward.default
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        return self.window_sizes
+
+
+Options = Gaussian | Dyadic | Volume
+
+
+class OneWindow(NamedTuple):
+    """The options of SSIM, whose rank the images decide."""
+
+    images: Gaussian | None  # None: sigma or window_size are given for each dimension of volumes
+    volumes: Volume
+
+    @property
+    def shown(self) -> Options:
+        return self.images or self.volumes
 
 
 def gaussian_options(
@@ -124,8 +163,8 @@ def gaussian_options(
 def ssim_options(
     *,
     window: str,
-    sigma: float | None,
-    window_size: int | None,
+    sigma: float | Sequence[float] | None,
+    window_size: int | Sequence[int] | None,
     sample_covariance: bool,
     data_range: float,
     k1: float,
@@ -133,7 +172,7 @@ def ssim_options(
     padding: str,
     reduction: str,
     **terms: Any,
-) -> Gaussian:
+) -> OneWindow:
     """Checked options of SSIM, under one window; terms: the weights of gaussian_options."""
     if not isinstance(sample_covariance, bool):
         raise TypeError(f"sample_covariance: expected True or False, got {sample_covariance!r}")
@@ -144,9 +183,11 @@ def ssim_options(
         raise ValueError("sample_covariance: expected False for window='gaussian', got True")
     if uniform:
         sigma, window_size = 1.0, 7 if window_size is None else window_size
+    sigmas = for_each_side("sigma", 1.5 if sigma is None else sigma)
+    sizes = for_each_side("window_size", window_size)
     options = gaussian_options(
-        (1.5 if sigma is None else sigma,),
-        window_size,
+        sigmas[:1],
+        sizes[0],
         padding,
         data_range,
         k1,
@@ -155,15 +196,33 @@ def ssim_options(
         sigma_name="sigma",
         **terms,
     )
-    if not uniform:
-        return options
-    pixels = options.largest_window**2
-    if sample_covariance:
-        if pixels == 1:
+    sizes = tuple(window_of(positive("sigma", s), size) for s, size in zip(sigmas, sizes, strict=True))
+    if uniform:
+        sigmas = (math.inf,) * 3
+        options = options._replace(sigmas=sigmas[:1])
+
+    def k2_of(taps: int) -> float:
+        if not sample_covariance:
+            return options.k2
+        if taps == 1:
             raise ValueError("window_size: expected at least 3 for sample_covariance=True, got 1")
         # Variances times f in (2 s_xy + c2) / (s_xx + s_yy + c2) are the same as c2 divided by f.
-        options = options._replace(k2=options.k2 * math.sqrt((pixels - 1) / pixels))
-    return options._replace(sigmas=(math.inf,))
+        return options.k2 * math.sqrt((taps - 1) / taps)
+
+    values = options._replace(k2=k2_of(math.prod(sizes)))
+    volumes = Volume(sigmas, sizes, *values[2:8], reduction)
+    if isinstance(sigma, Sequence) or isinstance(window_size, Sequence):
+        return OneWindow(None, volumes)
+    return OneWindow(options._replace(k2=k2_of(sizes[0] ** 2)) if sample_covariance else options, volumes)
+
+
+def for_each_side(name: str, value: Any) -> tuple:
+    """One value along each of D, H and W; the same three times where there is one for all."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return (value,) * 3
+    if len(value) != 3:
+        raise ValueError(f"{name}: expected one value, or three along D, H and W, got {value!r}")
+    return tuple(value)
 
 
 def l1_options(reduction: str) -> Gaussian:

@@ -12,40 +12,46 @@ import torch
 from torch import Tensor, func
 
 from . import reference
-from .options import Dyadic, Gaussian, Options
+from .options import Dyadic, Gaussian, Options, Volume
 
 Tensors = tuple[Tensor, ...]
 Wants = tuple[bool, bool]
 
 
 def loss(x: Tensor, y: Tensor, options: Options, mask: Tensor | None = None) -> Tensor:
-    """The loss of x, y [N, C, H, W] in their dtype, which torch can differentiate any number of times."""
+    """The loss of x, y in their dtype, which torch can differentiate any number of times."""
     if options.inverse_ranges is not None:
-        inverse = options.inverse_ranges.to(x.dtype)[:, None, None, None]
+        inverse = options.inverse_ranges.to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
         x, y, options = x * inverse, y * inverse, options._replace(inverse_ranges=None)
-    padding, reduction, radius = options.padding, options.reduction, options.largest_window // 2
+    padding, reduction = options.padding, options.reduction
+    radii = [taps // 2 for taps in options.windows]
     x, y, mask = reference.kept_pixels(x, y, mask, padding)
     if isinstance(options, Gaussian) and not options.sigmas:
         l1 = reference.l1_loss(x, y, reduction=reduction, mask=mask)
         return options.l1_weight / options.data_range * l1
     common: dict[str, Any] = dict(data_range=options.data_range, k1=options.k1, k2=options.k2)
     common |= dict(padding=padding, reduction=reduction, mask=mask)
-    if isinstance(options, Dyadic):
+    sigma: float | None = None  # of an l1 term under the window
+    if isinstance(options, Volume):
+        windows: dict[str, Any] = dict(sigma=options.sigmas, window_size=options.window_sizes)
+        similarity = reference.ssim(x, y, **windows, **common)
+    elif isinstance(options, Dyadic):
         sigma, size = options.sigma, options.window_size
         common |= dict(weights=options.weights, halving=options.halving, negative=options.negative)
         similarity = reference.ms_ssim(x, y, sigma=sigma, window_size=size, **common)
     else:
-        sigma, size = options.sigmas[-1], options.window_sizes[-1]
+        sigma = options.sigmas[-1] if options.l1_windowed else None
+        size = options.window_sizes[-1]
         given = size if len({*options.window_sizes}) == 1 else None  # else each from its sigma
         similarity = reference.ms_ssim_gaussian(x, y, sigmas=options.sigmas, window_size=given, **common)
-    of_identical = reference.of_identical(x, mask, padding, radius, reduction)
+    of_identical = reference.of_identical(x, mask, padding, radii, reduction)
     dissimilarity = options.ssim_weight * (of_identical - similarity)
     if options.l1_weight == 0:
         return dissimilarity
-    if isinstance(options, Dyadic) or options.l1_windowed:
-        l1 = reference.windowed_l1(x, y, mask, sigma, radius, padding, radius, reduction)
+    if sigma is None:
+        l1 = reference.pixel_l1(x, y, mask, padding, radii, reduction)
     else:
-        l1 = reference.pixel_l1(x, y, mask, padding, radius, reduction)
+        l1 = reference.windowed_l1(x, y, mask, sigma, radii, padding, radii, reduction)
     return dissimilarity + options.l1_weight / options.data_range * l1
 
 

@@ -1,9 +1,11 @@
 """The specification: every function of this package in plain torch, for float64 and for readers.
 
 Slow and memory-hungry on purpose; the kernels compute the same numbers from better-conditioned
-formulas (csrc/ssim_math.h). x is the restored image, y the truth, both [N, C, H, W]. A mask holds weights
-in [0, 1], [N or 1, C or 1, H, W]: statistics are those of the window's weights times the mask's, divided by
-their sum (normalised convolution), and so is every mean over positions. `kept_pixels` prepares the three.
+formulas (csrc/ssim_math.h). x is the restored image, y the truth, both [N, C, H, W]; in ssim and l1_ssim_loss
+they may be volumes, [N, C, D, H, W], where sigma, radius and size are one for all sides or three, along D, H
+and W. A mask holds weights in [0, 1], [N or 1, C or 1, (D,) H, W]: statistics are those of the window's weights
+times the mask's, divided by their sum (normalised convolution), and so is every mean over positions.
+`kept_pixels` prepares the three.
 
 [1] Wang et al., "Image quality assessment", IEEE TIP 2004, doi:10.1109/TIP.2003.819861
 [2] Wang et al., "Multiscale structural similarity", Asilomar 2003, doi:10.1109/ACSSC.2003.1292216
@@ -36,26 +38,39 @@ def gaussian(sigma: float, radius: int) -> Tensor:
     return weights / weights.sum()
 
 
-def blur(image: Tensor, sigma: float, radius: int, padding: str, largest: int) -> Tensor:
+Sigma = float | Sequence[float]
+Taps = int | Sequence[int]
+
+
+def per_side(image: Tensor, value: Any) -> tuple:
+    """One value for each of H, W or of D, H, W: `value` itself, or that number for all."""
+    return tuple(value) if isinstance(value, Sequence) else (value,) * (image.dim() - 2)
+
+
+def blur(image: Tensor, sigma: Sigma, radius: Taps, padding: str, largest: Taps) -> Tensor:
     """G_sigma * image; "valid" keeps the positions where a window of radius `largest` fits.
 
     Around the image lie zeros, or mirrored pixels ("reflect"), or the outermost ones repeated ("replicate").
     """
-    channels = image.shape[1]
+    sides, radii = range(2, image.dim()), per_side(image, radius)
     if padding == "valid":
-        image = at_positions(image, padding, largest - radius)
-    elif radius > 0:
+        rest = [most - r for most, r in zip(per_side(image, largest), radii, strict=True)]
+        image = at_positions(image, padding, rest)
+    elif any(radii):
         mode = padding if padding in ("reflect", "replicate") else "constant"
-        image = F.pad(image, [radius] * 4, mode=mode)
-    window = gaussian(sigma, radius).to(image).expand(channels, 1, 1, -1)
-    image = F.conv2d(image, window, groups=channels)
-    return F.conv2d(image, window.transpose(-1, -2), groups=channels)
+        image = F.pad(image, [r for r in reversed(radii) for _ in range(2)], mode=mode)
+    convolve, channels = F.conv2d if image.dim() == 4 else F.conv3d, image.shape[1]
+    for side, s, r in reversed(list(zip(sides, per_side(image, sigma), radii, strict=True))):
+        window = gaussian(s, r).to(image).reshape([-1 if dim == side else 1 for dim in range(image.dim())])
+        image = convolve(image, window.expand(channels, *window.shape[1:]), groups=channels)
+    return image
 
 
-def at_positions(image: Tensor, padding: str, radius: int) -> Tensor:
+def at_positions(image: Tensor, padding: str, radius: Taps) -> Tensor:
     """The image at the positions, those where a window of this radius fits for "valid"."""
-    crop = radius if padding == "valid" else 0
-    return image[..., crop : image.shape[-2] - crop, crop : image.shape[-1] - crop]
+    for side, r in enumerate(per_side(image, radius if padding == "valid" else 0), start=2):
+        image = image.narrow(side, r, image.shape[side] - 2 * r)
+    return image
 
 
 def kept_pixels(
@@ -66,14 +81,14 @@ def kept_pixels(
     A weight outside of [0, 1] becomes NaN. Padding "normalized" is a mask of ones with zeros around it.
     """
     if mask is None:
-        return x, y, x.new_ones(1, 1, *x.shape[-2:]) if padding == "normalized" else None
+        return x, y, x.new_ones(1, 1, *x.shape[2:]) if padding == "normalized" else None
     mask = mask.to(x.dtype)
     mask = torch.where((mask >= 0) & (mask <= 1), mask, torch.nan)
     return x.masked_fill(mask == 0, 0), y.masked_fill(mask == 0, 0), mask
 
 
 def windowed_mean(
-    mask: Tensor | None, sigma: float, radius: int, padding: str, largest: int
+    mask: Tensor | None, sigma: Sigma, radius: Taps, padding: str, largest: Taps
 ) -> Callable[[Tensor], Tensor]:
     """image -> G * image, under a mask G * (mask image) / (G * mask), or 0 at positions of weight 0."""
     if mask is None:
@@ -92,12 +107,12 @@ def windowed_mean(
 def luminance_and_contrast_structure(
     x: Tensor,
     y: Tensor,
-    sigma: float,
-    radius: int,
+    sigma: Sigma,
+    radius: Taps,
     c1: float,
     c2: float,
     padding: str,
-    largest: int,
+    largest: Taps,
     sample_covariance: bool = False,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -114,7 +129,7 @@ def luminance_and_contrast_structure(
     sigma_xx, sigma_yy = mean(x * x) - mu_x**2, mean(y * y) - mu_y**2
     sigma_dd = mean(d * d) - mu_d**2
     if sample_covariance:
-        n = (2 * radius + 1) ** 2
+        n = math.prod(2 * r + 1 for r in per_side(x, radius))
         sigma_xx, sigma_yy, sigma_dd = (s * n / (n - 1) for s in (sigma_xx, sigma_yy, sigma_dd))
     l_map = 1 - mu_d**2 / (mu_x**2 + mu_y**2 + c1)
     cs_map = 1 - sigma_dd / (sigma_xx + sigma_yy + c2)
@@ -124,7 +139,7 @@ def luminance_and_contrast_structure(
 def reduce(loss_map: Tensor, reduction: str, mask: Tensor | None = None) -> Tensor:
     """ "mean": a scalar; "none": one value an image, [N]; "map": as it is, [N, C, H', W'].
 
-    The mask has the map's height and width. Where it is 0 a map is 0, and a mean of nothing is 0.
+    The mask has the map's sides. Where it is 0 a map is 0, and a mean of nothing is 0.
     """
     if mask is not None:
         mask = mask * torch.ones_like(loss_map)  # laid out as the map, or the sums were rounded differently
@@ -137,7 +152,9 @@ def reduce(loss_map: Tensor, reduction: str, mask: Tensor | None = None) -> Tens
     return total / weight.masked_fill(weight == 0, 1)
 
 
-def of_identical(x: Tensor, mask: Tensor | None, padding: str, radius: int, reduction: str) -> Tensor | float:
+def of_identical(
+    x: Tensor, mask: Tensor | None, padding: str, radius: Taps, reduction: str
+) -> Tensor | float:
     """The similarity of identical images: 1, but 0 where a mask leaves nothing."""
     if mask is None:
         return 1.0
@@ -174,25 +191,37 @@ def ms_ssim_gaussian(
     return reduce(similarity, reduction, None if mask is None else at_positions(mask, padding, max(radii)))
 
 
-def one_window(window: str, sigma: float | None, size: int | None) -> tuple[float, int | None]:
-    """sigma and window_size of a single window; a uniform one is a Gaussian of infinite sigma."""
+def one_window(x: Tensor, window: str, sigma: Sigma | None, size: Taps | None) -> tuple[tuple, tuple]:
+    """sigma and radius along each side; a uniform window is a Gaussian of infinite sigma."""
     if window == "uniform":
-        return math.inf, 7 if size is None else size
-    return 1.5 if sigma is None else sigma, size
+        sigma, size = math.inf, 7 if size is None else size
+    sigmas, sizes = per_side(x, 1.5 if sigma is None else sigma), per_side(x, size)
+    return sigmas, tuple(radius_of(s, taps) for s, taps in zip(sigmas, sizes, strict=True))
 
 
 def ssim(
     x: Tensor,
     y: Tensor,
     *,
+    data_range: float = 1.0,
     window: str = "gaussian",
-    sigma: float | None = None,
-    window_size: int | None = None,
-    **options,
+    sigma: Sigma | None = None,
+    window_size: Taps | None = None,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    padding: str = "valid",
+    reduction: str = "mean",
+    sample_covariance: bool = False,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """l(p) * cs(p): [1] equation 13, one scale of ms_ssim_gaussian."""
-    sigma, window_size = one_window(window, sigma, window_size)
-    return ms_ssim_gaussian(x, y, sigmas=(sigma,), window_size=window_size, **options)
+    c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
+    x, y, mask = kept_pixels(x, y, mask, padding)
+    sigmas, radii = one_window(x, window, sigma, window_size)
+    l_map, cs_map = luminance_and_contrast_structure(
+        x, y, sigmas, radii, c1, c2, padding, radii, sample_covariance, mask
+    )
+    return reduce(l_map * cs_map, reduction, None if mask is None else at_positions(mask, padding, radii))
 
 
 def halve(image: Tensor, halving: str = "edge") -> Tensor:
@@ -287,9 +316,9 @@ def windowed_l1(
     y: Tensor,
     mask: Tensor | None,
     sigma: float,
-    radius: int,
+    radius: Taps,
     padding: str,
-    largest: int,
+    largest: Taps,
     reduction: str,
 ) -> Tensor:
     """G_sigma * abs(x - y), reduced."""
@@ -297,7 +326,7 @@ def windowed_l1(
     return reduce(l1, reduction, None if mask is None else at_positions(mask, padding, largest))
 
 
-def pixel_l1(x: Tensor, y: Tensor, mask: Tensor | None, padding: str, radius: int, reduction: str) -> Tensor:
+def pixel_l1(x: Tensor, y: Tensor, mask: Tensor | None, padding: str, radius: Taps, reduction: str) -> Tensor:
     """abs(x - y) reduced over all pixels, whatever the padding; a "map" has only the positions."""
     crop = radius if reduction == "map" else 0
     l1 = at_positions((x - y).abs(), padding, crop)
@@ -353,18 +382,18 @@ def l1_ssim_loss(
     *,
     ssim_weight: float = 0.2,
     window: str = "gaussian",
-    sigma: float | None = None,
-    window_size: int | None = None,
+    sigma: Sigma | None = None,
+    window_size: Taps | None = None,
     padding: str = "zeros",
     reduction: str = "mean",
     mask: Tensor | None = None,
     **options,
 ) -> Tensor:
     """(1 - w) * l1 + w * (1 - SSIM), Kerbl et al. 2023, doi:10.1145/3592433, equation 7."""
-    radius = radius_of(*one_window(window, sigma, window_size))
+    radii = one_window(x, window, sigma, window_size)[1]
     options |= dict(window=window, sigma=sigma, window_size=window_size, mask=mask)
     similarity = ssim(x, y, padding=padding, reduction=reduction, **options)
     x, y, mask = kept_pixels(x, y, mask, padding)
-    l1 = pixel_l1(x, y, mask, padding, radius, reduction)
-    dissimilarity = of_identical(x, mask, padding, radius, reduction) - similarity
+    l1 = pixel_l1(x, y, mask, padding, radii, reduction)
+    dissimilarity = of_identical(x, mask, padding, radii, reduction) - similarity
     return (1 - ssim_weight) * l1 + ssim_weight * dissimilarity

@@ -21,7 +21,7 @@ from ssimloss import L1SSIMLoss, MixLoss, SSIMLoss, ops
 from ssimloss.options import Options
 
 FORMS = ("gaussian", "gaussian_backward", "dyadic", "dyadic_backward")
-ALL_OPS = (*FORMS, "scale_", "gradient_like", "warn_once")
+ALL_OPS = (*FORMS, "volume", "volume_backward", "scale_", "gradient_like", "warn_once")
 
 
 def tiny_pair(case: Case, dtype: torch.dtype = torch.float64, grow: int = 2) -> tuple[Tensor, Tensor]:

@@ -115,6 +115,24 @@ def test_pytorch_msssim_window() -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
 
 
+def test_volumes() -> None:
+    """The definitions of images, under a window of three dimensions."""
+    x, y = images(2, 3, 12, 15, 13)
+    expected = ssim_map(x, y)
+    torch.testing.assert_close(pytorch_msssim.ssim(x, y, 1), expected.mean(), rtol=1e-12, atol=0)
+    actual = pytorch_msssim.SSIM(1, False, channel=1, spatial_dims=3)(x, y)
+    torch.testing.assert_close(actual, expected.flatten(1).mean(1), rtol=1e-12, atol=0)
+    zeros = ssim_map(x, y, "zeros").mean()
+    torch.testing.assert_close(fused_ssim.fused_ssim3d(x, y), zeros, rtol=1e-12, atol=0)
+    torch.testing.assert_close(fused_ssim.fused_ssim3d(x, y, "valid"), expected.mean(), rtol=1e-12, atol=0)
+    mirrored = ssim_map(x, y, "reflect")
+    torch.testing.assert_close(kornia.ssim3d(x, y, 11), mirrored, rtol=1e-12, atol=1e-14)
+    loss = kornia.ssim3d_loss(x, y, 11, reduction="sum", padding="valid")
+    torch.testing.assert_close(loss, ((1 - expected) / 2).sum(), rtol=1e-12, atol=0)
+    assert kornia.SSIM3D(3)(x.half(), y.half()).dtype == torch.float16
+    assert not fused_ssim.fused_ssim3d(x.requires_grad_(), y, train=False).requires_grad
+
+
 def test_sides_of_one_are_squeezed() -> None:
     x, y = images(2, 3, 1, 40, 40)
     expected = ssim_map(x[:, :, 0], y[:, :, 0]).mean()

@@ -68,8 +68,8 @@ def assert_peer(ours: Callable, theirs: Callable, x: Tensor, y: Tensor, near: fl
 
 SIGNATURES = [
     (pytorch_msssim, "pytorch_msssim", ("ssim", "ms_ssim", "SSIM", "MS_SSIM")),
-    (kornia, "kornia.losses", ("ssim_loss", "SSIMLoss", "MS_SSIMLoss")),
-    (kornia, "kornia.metrics", ("ssim", "SSIM")),
+    (kornia, "kornia.losses", ("ssim_loss", "SSIMLoss", "MS_SSIMLoss", "ssim3d_loss", "SSIM3DLoss")),
+    (kornia, "kornia.metrics", ("ssim", "SSIM", "ssim3d", "SSIM3D")),
     (torchmetrics, "torchmetrics.functional.image", torchmetrics.__all__),
     (piq, "piq.ssim", ("ssim", "SSIMLoss")),
     (piq, "piq.ms_ssim", ("multi_scale_ssim", "MultiScaleSSIMLoss")),
@@ -146,6 +146,32 @@ def test_kornia(make: Callable, float64_by_default) -> None:
             assert_peer(ours, theirs, x, y)
     black = torch.zeros(1, 1, 20, 20)
     assert 1e-5 < 1 - metrics.ssim(black, black, 11).mean() < 1.2e-5  # its eps, which is left out here
+
+
+@pytest.mark.parametrize("make", [images, unlike])
+def test_volumes(make: Callable, float64_by_default, monkeypatch) -> None:
+    losses, metrics, peer = (installed(n) for n in ("kornia.losses", "kornia.metrics", "pytorch_msssim"))
+
+    def window(size: int, sigma: float) -> Tensor:
+        return reference.gaussian(sigma, size // 2)[None, None]
+
+    monkeypatch.setitem(peer.ssim.__globals__, "_fspecial_gauss_1d", window)
+    x, y = make(2, 3, 12, 15, 13)
+    for arguments in ((1.0,), (2.0, False, 7, 1.2), (1.0, False, 11, 1.5, None, (0.02, 0.05), True)):
+        assert_peer(
+            lambda x, y, a=arguments: pytorch_msssim.ssim(x, y, *a),
+            lambda x, y, a=arguments: peer.ssim(x, y, *a),
+            x,
+            y,
+        )
+    modules = (m.SSIM(1.0, spatial_dims=3) for m in (pytorch_msssim, peer))
+    assert_peer(*modules, x, y)
+    for padding in ("same", "valid"):
+        assert_peer(kornia.SSIM3D(7, padding=padding), metrics.SSIM3D(7, eps=0.0, padding=padding), x, y)
+        for reduction in ("mean", "sum", "none"):
+            arguments = dict(reduction=reduction, padding=padding)
+            theirs = losses.SSIM3DLoss(5, eps=0.0, **arguments)
+            assert_peer(kornia.SSIM3DLoss(5, **arguments), theirs, x, y)
 
 
 @pytest.mark.parametrize("make", [images, unlike])

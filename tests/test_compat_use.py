@@ -102,13 +102,12 @@ KERNEL = torch.softmax(torch.rand(3, 1, 11), -1)
 
 ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     # What no kernel computes
-    (lambda: pytorch_msssim.ssim(VOLUME, VOLUME), NotImplementedError, "volumes"),
-    (lambda: pytorch_msssim.SSIM(spatial_dims=3), NotImplementedError, "spatial_dims=3"),
-    (lambda: pytorch_msssim.MS_SSIM(spatial_dims=3), NotImplementedError, "spatial_dims=3"),
+    (lambda: pytorch_msssim.ssim(VOLUME[:, :, :9], VOLUME[:, :, :9]), NotImplementedError, "9x16x16 under"),
+    (lambda: pytorch_msssim.ssim(VOLUME[None], VOLUME[None]), NotImplementedError, "16x16x16 under a wi"),
     (lambda: pytorch_msssim.ssim(A[..., :8], B[..., :8]), NotImplementedError, "30x8 under a window of 11"),
     (lambda: pytorch_msssim.ssim(A, B, win=KERNEL), NotImplementedError, "neither Gaussian nor uniform"),
     (lambda: pytorch_msssim.ssim(A, B, torch.ones(2)), NotImplementedError, "data_range of 2 numbers"),
-    (lambda: fused_ssim.fused_ssim3d(VOLUME, VOLUME), NotImplementedError, "volumes"),
+    (lambda: kornia.ssim3d(A, B, 11), ValueError, r"img1 shape: expected \[B, C, D, H, W\], got \[2, 3"),
     (lambda: kornia.MS_SSIMLoss((2.0, 1.0)), NotImplementedError, "last is not the largest"),
     (lambda: kornia.MS_SSIMLoss(before_0_9=True)(A[:, :2], B[:, :2]), NotImplementedError, "2 channels"),
     (lambda: kornia.ssim(A, B, 11, 0.1), NotImplementedError, "eps=1e-12 at max_val=0.1"),

@@ -71,6 +71,7 @@ class Bug(NamedTuple):
 
 SSIM, MIX = ("strip", "ssim zeros x"), ("tiles", "mix zeros default")
 RING, SCALES = ("ring", "ssim zeros taps9"), ("scales", "mix zeros x")
+VOLUME = ("volume", "volume zeros x")
 WAIT, BARRIER = "__pipeline_wait_prior(0);", "__syncthreads();"
 LAST_COLUMN = "return col0 + p.own < p.width ? col0 + p.own : p.width;"
 BUGS = {
@@ -109,6 +110,19 @@ BUGS = {
         *SCALES,
         "tsan",
         "data race",
+    ),
+    "no barrier between a slice's directions": Bug(
+        f"{BARRIER}\n\n  const int row = tile.row0", "const int row = tile.row0", *VOLUME, "tsan", "data race"
+    ),
+    "halo of a slice one row short": Bug(
+        "rows = volume_rows + 2 * p.h.radius",
+        "rows = volume_rows + 2 * p.h.radius - 1",
+        *VOLUME,
+        "plain",
+        "differs",
+    ),
+    "maps of slices beyond the volume": Bug(
+        "if (at.z + o >= p.d.size) break;", "", *VOLUME, "plain", "differs"
     ),
 }
 

@@ -31,7 +31,12 @@ IMAGES = {
     "list": ([0.0], A, TypeError, r"x: expected a torch\.Tensor, got list"),
     "array": (A, np.zeros(3), TypeError, r"y: expected a torch\.Tensor, got ndarray"),
     "2-D": (A[0, 0], A[0, 0], ValueError, r"x: expected shape \[N, C, H, W\].*got \[64, 64\]"),
-    "5-D": (A[None], A[None], ValueError, r"x: expected .*\[C, H, W\], got \[1, 1, 3, 64, 64\]"),
+    "6-D": (
+        A[None, None],
+        A[None, None],
+        ValueError,
+        r"x: expected .*\[C, H, W\].*, got \[1, 1, 1, 3, 64, 64\]",
+    ),
     "ranks": (A, A[0], ValueError, r"y: expected the shape of x, \[1, 3, 64, 64\], got \[3, 64"),
     "shapes": (A, A[..., 1:], ValueError, r"y: .*shape of x, \[1, 3, 64, 64\], got \[1, 3, 64, 63"),
     "broadcast": (A, A[:, :1], ValueError, r"y: expected the shape of x.*got \[1, 1, 64, 64\]"),

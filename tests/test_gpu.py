@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import test_volumes
 import torch
 from cases import (
     CASES,
@@ -116,6 +117,29 @@ def test_masks(case: Case, reduction: str, padding: str, dtype: torch.dtype) -> 
     for grad, expected_grad in zip(grads, expected_grads, strict=True):
         assert relative_error(grad.cpu(), expected_grad) < TOLERANCE[dtype]
     assert loss(x.cuda(), y.cuda(), mask=2 * mask.cuda()).isnan().any()
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@every_padding
+@test_volumes.every_reduction
+@test_volumes.every_loss
+def test_volumes_equal_to_the_cpu(name: str, reduction: str, padding: str, dtype: torch.dtype) -> None:
+    case = test_volumes.VOLUMES[name]
+    loss = scaled(case, 8192.0 if dtype in HALF_TYPES and reduction != "map" else 1.0)
+    for options in ({}, test_volumes.ANISOTROPIC, dict(window="uniform", window_size=5)):
+        x, y = pair(2, 3, 12, 70, 45, dtype=dtype)
+        if padding == "zeros":
+            x, y = (t.contiguous(memory_format=torch.channels_last_3d) for t in (x, y))
+        given = dict(padding=padding, reduction=reduction, **options)
+        for want in ("xy", "x", "y"):
+            expected, expected_grads = value_and_gradients(loss, x, y, want, **given)
+            actual, grads = value_and_gradients(
+                lambda *images, **o: loss(*(t.cuda() for t in images), **o).cpu(), x, y, want, **given
+            )
+            assert relative_error(actual, expected) < (1e-10 if dtype == torch.float64 else 1e-5)
+            for grad, expected_grad in zip(grads, expected_grads, strict=True):
+                assert relative_error(grad, expected_grad) < TOLERANCE[dtype]
 
 
 @on_gpu

@@ -145,10 +145,11 @@ MONAI = [
 ]
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 40, 33), (2, 3, 12, 17, 13)], ids=str)
 @pytest.mark.parametrize("options", MONAI, ids=str)
-def test_monai(options: dict) -> None:
-    ours = importlib.import_module("monai_ssim_loss").SSIMLoss(2, **options)
-    x, y = images(2, 3, 40, 33)
+def test_monai(options: dict, shape: tuple[int, ...]) -> None:
+    ours = importlib.import_module("monai_ssim_loss").SSIMLoss(len(shape) - 2, **options)
+    x, y = images(*shape)
     similarity = ssimloss.ssim(
         x,
         y,
@@ -159,10 +160,10 @@ def test_monai(options: dict) -> None:
     reduction = options.get("reduction", "mean")
     expected = 1 - similarity if reduction == "none" else getattr(1 - similarity, reduction)()
     torch.testing.assert_close(ours(x, y), expected)
-    with pytest.raises(NotImplementedError, match="expected 2, got 3"):
-        importlib.import_module("monai_ssim_loss").SSIMLoss(3)
-    theirs = pytest.importorskip("monai.losses", reason="monai is not installed").SSIMLoss(2, **options)
-    assert_peer(ours, theirs, x, y)
+    with pytest.raises(NotImplementedError, match="expected 2 or 3, got 1"):
+        importlib.import_module("monai_ssim_loss").SSIMLoss(1)
+    theirs = pytest.importorskip("monai.losses", reason="monai is not installed")
+    assert_peer(ours, theirs.SSIMLoss(len(shape) - 2, **options), x, y)
 
 
 def test_fastmri() -> None:
@@ -212,13 +213,12 @@ def test_nerfstudio() -> None:
 
 def test_fireants_interface() -> None:
     loss = importlib.import_module("fireants_loss").FusedSSIMLoss()
-    x, y = images(1, 1, 40, 33)
-    torch.testing.assert_close(
-        loss(x, y, 1, other=2), 1 - reference.ssim(x, y, padding="zeros"), rtol=1e-4, atol=0
-    )
+    for shape in ((1, 1, 40, 33), (1, 1, 12, 13, 15)):
+        x, y = images(*shape)
+        torch.testing.assert_close(
+            loss(x, y, 1, other=2), 1 - reference.ssim(x, y, padding="zeros"), rtol=1e-4, atol=0
+        )
     assert loss.get_image_padding() == 5
-    with pytest.raises(NotImplementedError, match="got the volume"):
-        loss(x[None], y[None])
 
 
 def test_fireants() -> None:

@@ -82,6 +82,12 @@ DEFINITIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "nerfstudio": lambda x, y: 1 - ssim(x, y),
     "MONAI": lambda x, y: 1 - ssim(x, y),
     "MONAI, uniform": lambda x, y: 1 - uniform(x, y, 11),
+    "pytorch-msssim, volumes": lambda x, y: ssim(*volumes()),
+    "kornia, volumes": lambda x, y: ssim(*volumes(), "reflect"),
+    "kornia, loss of volumes": lambda x, y: (1 - ssim(*volumes(), "reflect")) / 2,
+    "fused-ssim, volumes": lambda x, y: ssim(*volumes(), "zeros"),
+    "MONAI, volumes": lambda x, y: 1 - ssim(*volumes()),
+    "MONAI, volumes, uniform": lambda x, y: 1 - uniform(*volumes(), 7),
     "fastMRI": lambda x, y: 1 - uniform(x[:, :1], y[:, :1], 7, sample_covariance=True),
     "neosr": lambda x, y: 1 - levels(conventions.zeros_at_both_ends, "zeros")(x[:, :1], y[:, :1]),
 }
@@ -97,9 +103,14 @@ def test_the_table_is_read_whole() -> None:
     assert len({definition(name) for name, _, _ in TABLE}) == len({*DEFINITIONS.values()})
 
 
+def volumes() -> tuple[Tensor, Tensor]:
+    return images(1, 2, 15, 20, 17)
+
+
 def names() -> dict[str, object]:
     x, y = images(1, 3, 177, 190)
-    return dict(x=x, y=y, g=x[:, :1], h=y[:, :1], a=x[0].numpy(), b=y[0].numpy(), torch=torch)
+    v, w = volumes()
+    return dict(x=x, y=y, v=v, w=w, g=x[:, :1], h=y[:, :1], a=x[0].numpy(), b=y[0].numpy(), torch=torch)
 
 
 @pytest.mark.parametrize(("name", "ours"), [(name, ours) for name, _, ours in TABLE])

@@ -17,7 +17,9 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> Iterator:
     monkeypatch.syspath_prepend(BENCHMARKS)
     import peers
 
-    monkeypatch.setattr(peers, "SHAPES", [(1, 1, 20, 20), (1, 3, 200, 24), (2, 1, 170, 170)])
+    monkeypatch.setattr(
+        peers, "SHAPES", [(1, 1, 20, 20), (1, 3, 200, 24), (2, 1, 170, 170), (1, 1, 11, 12, 13)]
+    )
     monkeypatch.setattr(peers, "peers", lambda: {})
     monkeypatch.setattr(peers, "peak_memory", lambda *_: (1.0, 2.0))
     monkeypatch.setattr(peers, "ProcessPoolExecutor", Inline)
@@ -41,7 +43,7 @@ class Inline:
         return type("Future", (), {"result": lambda _: function(*args)})()
 
 
-@pytest.mark.parametrize("rows", [["L1"], ["L1 + SSIM"], ["MS-SSIM, dyadic", "SSIM"]])
+@pytest.mark.parametrize("rows", [["L1"], ["L1 + SSIM"], ["MS-SSIM, dyadic", "SSIM"], ["SSIM of volumes"]])
 def test_only(rows: list[str], peers, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "out.md"
     peers.main(["--seconds", "0", "--out", str(out), *(a for row in rows for a in ("--only", row))])

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../problem.h"
+#include "../volume.h"
 
 namespace ssimloss {
 
@@ -41,14 +42,24 @@ struct Unpooling {
   OddSide odd_side;
 };
 
-// One set of CPU kernels, compiled for one instruction set. The last two take rows [begin, end) of all
-// planes.
+// How volumes are cut into items: parts of their depth, height and width.
+struct VolumeItems {
+  int64_t parts[3];
+  int64_t planes;
+  __attribute__((always_inline)) inline int64_t pieces() const { return parts[0] * parts[1] * parts[2]; }
+  __attribute__((always_inline)) inline int64_t count() const { return planes * pieces(); }
+};
+
+// One set of CPU kernels, compiled for one instruction set. `scale` and `unpool` take rows [begin, end)
+// of all planes.
 struct CpuKernels {
   const char* name;
   Items (*items)(const Problem&, int64_t threads);
   void (*similarity)(const Problem&, const Items&, int64_t item, bool in_double);
   void (*scale)(const Scaling&, int64_t begin, int64_t end);
   void (*unpool)(const Unpooling&, int64_t begin, int64_t end);
+  VolumeItems (*volume_items)(const VolumeProblem&);
+  void (*volume)(const VolumeProblem&, const VolumeItems&, int64_t item);
 };
 
 const CpuKernels& cpu_kernels();  // the best set this machine runs, or SSIMLOSS_CPU's

@@ -31,6 +31,8 @@
 
 #include "pyramid.h"
 
+#include "volume.h"
+
 bool in_double(DType dtype) { return dtype == DType::float64; }
 
 // How many planes to put side by side in an item: halved lanes a plane as long as segments do not get too

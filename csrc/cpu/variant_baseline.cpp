@@ -14,7 +14,7 @@ namespace {
 #include "variant.h"
 }  // namespace
 
-const CpuKernels kernels = {"baseline", items, similarity, scale, unpool};
+const CpuKernels kernels = {"baseline", items, similarity, scale, unpool, volume_items, volume};
 
 }  // namespace baseline
 }  // namespace ssimloss

@@ -21,7 +21,7 @@ namespace {
 #include "variant.h"
 }  // namespace
 
-const CpuKernels kernels = {"x86-64-v3", items, similarity, scale, unpool};
+const CpuKernels kernels = {"x86-64-v3", items, similarity, scale, unpool, volume_items, volume};
 
 }  // namespace v3
 }  // namespace ssimloss

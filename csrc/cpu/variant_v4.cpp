@@ -25,7 +25,7 @@ namespace {
 #include "variant.h"
 }  // namespace
 
-const CpuKernels kernels = {"x86-64-v4", items, similarity, scale, unpool};
+const CpuKernels kernels = {"x86-64-v4", items, similarity, scale, unpool, volume_items, volume};
 
 }  // namespace v4
 }  // namespace ssimloss

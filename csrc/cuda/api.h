@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "../problem.h"
+#include "../volume.h"
 
 namespace ssimloss {
 
@@ -74,6 +75,19 @@ struct DyadicCall {
 };
 size_t dyadic_workspace(const DyadicCall&);
 void dyadic_cuda(const DyadicCall&, void* workspace, void* stream);
+
+// Volumes: `problem` as on the CPU, all of its pointers on the device except the windows'; plane_sums and
+// gains null. The rest as in GaussianCall.
+struct VolumeCall {
+  VolumeProblem problem;
+  void* loss;
+  bool per_image;
+  double ssim_mean, l1_mean;
+  double ssim_gain, l1_gain;
+  Scalars incoming;
+};
+size_t volume_workspace(const VolumeCall&);
+void volume_cuda(const VolumeCall&, void* workspace, void* stream);
 
 // images *= factor * by[image]; nothing is written where that is 1.
 struct ScaleCall {

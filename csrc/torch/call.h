@@ -7,10 +7,12 @@
 
 #include <array>
 #include <cmath>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "../volume.h"
 #include "../windows.h"
 
 namespace ssimloss {
@@ -37,6 +39,12 @@ inline Images images(const Tensor& t) {
   return {t.data_ptr(), dtype_of(t), t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
 }
 
+// Of five dimensions, [N, C, D, H, W]; or of four, of depth 1.
+inline Volumes volumes(const Tensor& t) {
+  if (t.dim() == 4) return {images(t), 0};
+  return {{t.data_ptr(), dtype_of(t), t.stride(0), t.stride(1), t.stride(3), t.stride(4)}, t.stride(2)};
+}
+
 template <class S>
 Tensor empty(const Tensor& like, const S& sizes, ScalarType dtype) {
   return torch::stable::new_empty(like, {sizes.data(), sizes.size()}, dtype);
@@ -50,8 +58,9 @@ inline bool same_device(const Tensor& a, const Tensor& b) {
   return a.is_cpu() == b.is_cpu() && a.get_device_index() == b.get_device_index();
 }
 
-// The options of both forms, in the order of schema.cpp.
+// The options of each form, in the order of schema.cpp.
 struct GaussianOptions {
+  static constexpr int dimensions = 4;
   std::vector<double> sigmas;
   std::vector<int64_t> window_sizes;
   std::string padding;
@@ -61,6 +70,7 @@ struct GaussianOptions {
   std::optional<Tensor> inverse_ranges;
 };
 struct DyadicOptions {
+  static constexpr int dimensions = 4;
   std::vector<double> weights;
   double sigma;
   int64_t window_size;
@@ -71,11 +81,21 @@ struct DyadicOptions {
   std::optional<Tensor> inverse_ranges;
 };
 
-// One op call: what both forms and every back end need of its arguments.
+struct VolumeOptions {  // one sigma and size along each of depth, height and width
+  static constexpr int dimensions = 5;
+  std::vector<double> sigmas;
+  std::vector<int64_t> window_sizes;
+  std::string padding;
+  double data_range, k1, k2, ssim_weight, l1_weight;
+  std::string reduction;
+  std::optional<Tensor> inverse_ranges;
+};
+
+// One op call: what every form and back end needs of its arguments.
 struct Call {
   Tensor x, y;
   bool want_x, want_y;
-  int64_t batch, channels, height, width;
+  int64_t batch, channels, depth, height, width;
   Padding padding;
   Reduction reduction;
   double data_range, k1, k2, ssim_weight, l1_weight;
@@ -99,8 +119,10 @@ struct Call {
         inverse_ranges(options.inverse_ranges),
         grad_x(nothing(x_)),
         grad_y(nothing(x_)) {
-    check(x.dim() == 4 && y.dim() == 4, "x and y: expected four dimensions");
-    for (int i = 0; i < 4; ++i) check(x.size(i) == y.size(i), "x and y: expected the same shape");
+    constexpr int dims = Options::dimensions;
+    check(x.dim() == dims && y.dim() == dims,
+          std::string("x and y: expected ") + (dims == 4 ? "four" : "five") + " dimensions");
+    for (int i = 0; i < dims; ++i) check(x.size(i) == y.size(i), "x and y: expected the same shape");
     check(x.scalar_type() == y.scalar_type(), "x and y: expected the same dtype");
     check(data_range > 0, "data_range: expected a positive number");
     if (inverse_ranges) {
@@ -109,7 +131,8 @@ struct Call {
                 t.is_contiguous() && same_device(t, x),
             "inverse_ranges: expected one float64 an image, on the device of x");
     }
-    batch = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
+    batch = x.size(0), channels = x.size(1), height = x.size(dims - 2), width = x.size(dims - 1);
+    depth = dims == 5 ? x.size(2) : 1;
   }
 
   int64_t planes() const { return batch * channels; }
@@ -151,6 +174,68 @@ inline OutputSize output_size(const Problem& p) {
   check(p.height > crop && p.width > crop && (p.padding != Padding::reflect || (p.height > r && p.width > r)),
         "the window does not fit into the image");
   return {p.height - crop, p.width - crop};
+}
+
+// The windows of a volume, along its depth, height and width.
+class VolumeWindows {
+ public:
+  VolumeWindows(const std::vector<double>& sigmas, const std::vector<int64_t>& sizes) {
+    check(sigmas.size() == 3 && sizes.size() == 3, "sigmas and window_sizes: expected three of each");
+    for (size_t i = 0; i < 3; ++i)
+      windows_.push_back(
+          std::make_unique<Windows>(std::vector<double>{sigmas[i]}, std::vector<int64_t>{sizes[i]}));
+  }
+  const Window& operator[](int i) const { return windows_[size_t(i)]->data()[0]; }
+
+ private:
+  std::vector<std::unique_ptr<Windows>> windows_;
+};
+
+inline VolumeProblem volume_problem(const Call& call, const VolumeWindows& windows) {
+  VolumeProblem p{};
+  p.batch = call.batch, p.channels = call.channels;
+  p.size[0] = call.depth, p.size[1] = call.height, p.size[2] = call.width;
+  p.padding = call.padding;
+  for (int i = 0; i < 3; ++i) p.windows[i] = windows[i];
+  p.ssim_weight = call.ssim_weight, p.l1_weight = call.l1_weight;
+  p.c1 = call.k1 * call.k1, p.c2 = call.k2 * call.k2;
+  p.inverse_range = 1 / call.data_range;
+  if (call.inverse_ranges) p.inverse_ranges = static_cast<const double*>(call.inverse_ranges->data_ptr());
+  p.x = volumes(call.x), p.y = volumes(call.y);
+  return p;
+}
+
+// Of a volume's plane, and the size of a loss map: [N, C, D', H', W'].
+struct VolumeCounts {
+  double positions = 1, voxels = 1;
+  std::vector<int64_t> map_size;
+
+  explicit VolumeCounts(const VolumeProblem& p) : map_size{p.batch, p.channels} {
+    for (int i = 0; i < 3; ++i) {
+      const int64_t r = p.windows[i].radius, crop = p.padding == Padding::valid ? 2 * r : 0;
+      check(p.size[i] > crop && (p.padding != Padding::reflect || p.size[i] > r),
+            "the window does not fit into the volume");
+      map_size.push_back(p.size[i] - crop);
+      positions *= double(map_size.back()), voxels *= double(p.size[i]);
+    }
+  }
+};
+
+// A tensor of images or volumes as images: all slices of a volume at once, one below the other, where they
+// lie as densely as their rows, else one by one.
+struct Slices {
+  Images images;
+  int64_t height;
+};
+inline std::vector<Slices> slices_of(const Tensor& t) {
+  const Volumes all = volumes(t);
+  const int64_t depth = t.dim() == 5 ? t.size(2) : 1, height = t.size(int(t.dim()) - 2);
+  // The kernels take fewer than 2^31 rows.
+  if (depth == 1 || (all.stride_d == height * all.first.stride_h && depth * height < int64_t(1) << 31))
+    return {{all.first, depth * height}};
+  std::vector<Slices> slices;
+  for (int64_t i = 0; i < depth; ++i) slices.push_back({all.at(i), height});
+  return slices;
 }
 
 }  // namespace ssimloss

@@ -2,6 +2,8 @@
 // items' sums become losses. No loop over pixels here.
 #include <algorithm>
 #include <atomic>
+#include <initializer_list>
+#include <iterator>
 #include <stdexcept>
 #include <tuple>
 #include <utility>
@@ -31,7 +33,8 @@ void set_value(const Tensor& t, int64_t i, double value) {
   }
 }
 
-size_t bytes_of(const Sizes& sizes, ScalarType dtype) {
+template <class S>
+size_t bytes_of(const S& sizes, ScalarType dtype) {
   size_t bytes = dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2;
   for (const int64_t size : sizes) bytes *= size_t(size);
   return bytes;
@@ -46,14 +49,22 @@ Tensor fresh(const Tensor& like, const Sizes& sizes, const Sizes& strides, Scala
                                   like.device(), dtype, give_memory_back);
 }
 
+// Whether the elements lie without gaps in this order of dimensions.
+bool dense_in(const Tensor& t, std::initializer_list<int> outermost_first) {
+  int64_t stride = 1;
+  for (auto i = std::rbegin(outermost_first); i != std::rend(outermost_first); ++i) {
+    if (t.stride(*i) != stride) return false;
+    stride *= t.size(*i);
+  }
+  return true;
+}
+
 // A gradient of `like`, with the strides of torch's empty_like, of which only the common ones are known here:
-// those of dense images.
+// those of dense images and volumes.
 Tensor fresh_gradient(const Tensor& like) {
-  const Sizes sizes{like.size(0), like.size(1), like.size(2), like.size(3)};
-  const Sizes strides{like.stride(0), like.stride(1), like.stride(2), like.stride(3)};
-  const auto [n, c, h, w] = sizes;
-  const bool dense = strides == Sizes{c * h * w, h * w, w, 1} || strides == Sizes{h * w * c, 1, w * c, c};
-  const size_t bytes = bytes_of(sizes, like.scalar_type());
+  const bool dense = like.dim() == 4 ? dense_in(like, {0, 1, 2, 3}) || dense_in(like, {0, 2, 3, 1})
+                                     : dense_in(like, {0, 1, 2, 3, 4}) || dense_in(like, {0, 2, 3, 4, 1});
+  const size_t bytes = bytes_of(std::array<int64_t, 1>{like.numel()}, like.scalar_type());
   if (!dense || bytes < least_held_gradient) return torch::stable::empty_like(like);
   std::array<StableIValue, 1> stack{torch::stable::detail::from(like)};
   STABLE_TORCH_ERROR_CODE_CHECK(
@@ -132,7 +143,56 @@ struct CpuCall : Call {
       gains[size_t(i)] *= value_at(*inverse_ranges, i / channels);
     return gains;
   }
+
+  // The gains of every plane's terms, with these counts of the values that a mean is over.
+  std::vector<double> gains(const Tensor* grad_loss, double unit_scale, double positions,
+                            double l1_positions) const {
+    const bool map = reduction == Reduction::map;
+    const double averaged = map ? 1 : averaged_planes(), scale = unit_scale / data_range;
+    std::vector<double> gains;
+    for (const double gain : incoming(map ? nullptr : grad_loss)) {
+      gains.push_back(gain * scale * ssim_weight / (map ? 1 : averaged * positions));
+      gains.push_back(gain * scale * l1_weight / (map ? 1 : averaged * l1_positions));
+    }
+    return gains;
+  }
+
+  // The loss, of every plane's sums.
+  Tensor reduced(const std::vector<std::array<double, 2>>& sums, double positions,
+                 double l1_positions) const {
+    std::vector<double> losses;
+    for (const auto& [ssim, l1] : sums)
+      losses.push_back(ssim_weight * (ssim / positions) + l1_weight * (l1 / l1_positions));
+    return reduced(losses);
+  }
 };
+
+// run(item) for all of them. A thread does its own items first, which lie near each other in memory; then
+// what another, on a core that is busy with other work, has not begun, from the end of what it has to do.
+template <class F>
+void each_item(int64_t count, const F& run) {
+  std::vector<std::atomic<bool>> begun(static_cast<size_t>(count));
+  parallel(count, 1, [&](int64_t begin, int64_t end) {
+    const auto take = [&](int64_t item) {
+      std::atomic<bool>& taken = begun[size_t(item)];
+      if (!taken.load(std::memory_order_relaxed) && !taken.exchange(true)) run(item);
+    };
+    for (int64_t item = begin; item < end; ++item) take(item);
+    for (int64_t item = begin - 1; item >= 0; --item) take(item);
+    for (int64_t item = count - 1; item >= end; --item) take(item);
+  });
+}
+
+// The sums of each plane, of those of its pieces in their order.
+std::vector<std::array<double, 2>> sums_of_planes(const std::vector<double>& sums, int64_t count) {
+  std::vector<std::array<double, 2>> planes(size_t(count), {0, 0});
+  const size_t pieces = count > 0 ? sums.size() / 2 / size_t(count) : 0;
+  for (size_t i = 0; i < planes.size() * pieces; ++i) {
+    planes[i / pieces][0] += sums[2 * i];
+    planes[i / pieces][1] += sums[2 * i + 1];
+  }
+  return planes;
+}
 
 // Run all items of p; returns each plane's sums of the ssim and the l1 terms, in order of the items.
 std::vector<std::array<double, 2>> run_items(Problem p) {
@@ -140,23 +200,10 @@ std::vector<std::array<double, 2>> run_items(Problem p) {
   const Items items = kernels.items(p, int64_t(torch::stable::get_num_threads()));
   std::vector<double> sums(size_t(2 * items.planes * items.pieces));
   p.plane_sums = sums.data();
-  // A thread does its own items first, which lie near each other in memory; then what another, on a core that
-  // is busy with other work, has not begun, from the end of what it has to do.
-  const int64_t count = items.count();
-  std::vector<std::atomic<bool>> begun(static_cast<size_t>(count));
   std::vector<unsigned char> beyond_float(static_cast<size_t>(items.planes * items.strips));
   p.beyond_float32 = beyond_float.data();
   const bool in_double = p.x.dtype == DType::float64;
-  parallel(count, 1, [&](int64_t begin, int64_t end) {
-    const auto similarity = [&](int64_t item) {
-      std::atomic<bool>& taken = begun[size_t(item)];
-      if (taken.load(std::memory_order_relaxed) || taken.exchange(true)) return;
-      kernels.similarity(p, items, item, in_double);
-    };
-    for (int64_t item = begin; item < end; ++item) similarity(item);
-    for (int64_t item = begin - 1; item >= 0; --item) similarity(item);
-    for (int64_t item = count - 1; item >= end; --item) similarity(item);
-  });
+  each_item(items.count(), [&](int64_t item) { kernels.similarity(p, items, item, in_double); });
   // What float32 cannot hold once more, in double, and no other plane.
   Items alone = items;
   alone.group = 1;
@@ -169,13 +216,7 @@ std::vector<std::array<double, 2>> run_items(Problem p) {
         kernels.similarity(p, alone, item, true);
     }
   });
-  std::vector<std::array<double, 2>> planes(size_t(items.planes), {0, 0});
-  const size_t pieces = size_t(items.pieces);
-  for (size_t i = 0; i < planes.size() * pieces; ++i) {
-    planes[i / pieces][0] += sums[2 * i];
-    planes[i / pieces][1] += sums[2 * i + 1];
-  }
-  return planes;
+  return sums_of_planes(sums, items.planes);
 }
 
 // ---- Gaussian form: all scales at full resolution; one scale is SSIM.
@@ -201,21 +242,44 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const GaussianOptions& opt
     if (call.want_x) p.grad_x = images(call.grad_x);
     if (call.want_y) p.grad_y = images(call.grad_y);
     if (map) p.grad_map = images(*grad_loss);
-    const double averaged = map ? 1 : call.averaged_planes(), scale = unit_scale / call.data_range;
-    const std::vector<double> incoming = call.incoming(map ? nullptr : grad_loss);
-    for (const double gain : incoming) {
-      gains.push_back(gain * scale * call.ssim_weight / (map ? 1 : averaged * out.count()));
-      gains.push_back(gain * scale * call.l1_weight / (map ? 1 : averaged * l1_positions));
-    }
+    gains = call.gains(grad_loss, unit_scale, out.count(), l1_positions);
     p.gains = gains.data();
   }
   const auto sums = run_items(p);
   if (map || grad_loss) return call.results(loss);
-  std::vector<double> losses;
-  for (const auto& [ssim, l1] : sums) {
-    losses.push_back(call.ssim_weight * (ssim / out.count()) + call.l1_weight * (l1 / l1_positions));
+  return call.results(call.reduced(sums, out.count(), l1_positions));
+}
+
+// ---- Volumes.
+
+std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const VolumeOptions& options, const Tensor* grad_loss,
+                                       double unit_scale) {
+  const VolumeWindows windows(options.sigmas, options.window_sizes);
+  VolumeProblem p = volume_problem(call, windows);
+  const VolumeCounts counts(p);
+  const bool map = call.reduction == Reduction::map;
+  if (grad_loss) call.check_incoming(*grad_loss, counts.map_size);
+  const double l1_positions = map ? counts.positions : counts.voxels;
+  std::vector<double> gains;
+  Tensor loss = nothing(call.x);
+  if (map && !grad_loss) {
+    loss = empty(call.x, counts.map_size, arithmetic(call.x));
+    p.loss_map = volumes(loss);
+  } else if (call.want_x || call.want_y) {
+    call.make_gradients();
+    if (call.want_x) p.grad_x = volumes(call.grad_x);
+    if (call.want_y) p.grad_y = volumes(call.grad_y);
+    if (map) p.grad_map = volumes(*grad_loss);
+    gains = call.gains(grad_loss, unit_scale, counts.positions, l1_positions);
+    p.gains = gains.data();
   }
-  return call.results(call.reduced(losses));
+  const CpuKernels& kernels = cpu_kernels();
+  const VolumeItems items = kernels.volume_items(p);
+  std::vector<double> sums(size_t(2 * items.count()));
+  p.plane_sums = sums.data();
+  each_item(items.count(), [&](int64_t item) { kernels.volume(p, items, item); });
+  if (map || grad_loss) return call.results(loss);
+  return call.results(call.reduced(sums_of_planes(sums, items.planes), counts.positions, l1_positions));
 }
 
 // ---- Dyadic form: a pyramid of halved images, the mean of cs at each level.
@@ -350,11 +414,12 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const DyadicOptions& optio
 }
 
 void scale_(Tensor unit, Tensor grad_loss, double factor) {
-  check(unit.dim() == 4 && unit.is_cpu(), "unit: expected four dimensions, on the CPU");
+  check((unit.dim() == 4 || unit.dim() == 5) && unit.is_cpu(),
+        "unit: expected four or five dimensions, on the CPU");
   check(grad_loss.is_cpu() &&
             (grad_loss.dim() == 0 || (grad_loss.dim() == 1 && grad_loss.size(0) == unit.size(0))),
         "grad_loss: expected a scalar or one value an image, on the CPU");
-  const int64_t batch = unit.size(0), channels = unit.size(1), height = unit.size(2);
+  const int64_t batch = unit.size(0), channels = unit.size(1);
   std::vector<double> gains(size_t(batch * channels));
   bool ones = true;
   for (int64_t i = 0; i < batch * channels; ++i) {
@@ -362,7 +427,9 @@ void scale_(Tensor unit, Tensor grad_loss, double factor) {
     ones = ones && gains[size_t(i)] == 1;
   }
   if (ones) return;
-  scale_all({batch, channels, height, unit.size(3), images(unit), gains.data()});
+  for (const Slices& slices : slices_of(unit)) {
+    scale_all({batch, channels, slices.height, unit.size(int(unit.dim()) - 1), slices.images, gains.data()});
+  }
 }
 
 }  // namespace

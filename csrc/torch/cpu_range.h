@@ -29,8 +29,8 @@ inline double magnitude_at(const Images& t, int64_t offset) {
 inline void check_range(const Call& call) {
   static std::atomic<bool> warned{false};
   if (warned.load(std::memory_order_relaxed)) return;
-  if (call.planes() == 0 || call.height == 0 || call.width == 0) return;
-  const Images x = images(call.x), y = images(call.y);
+  if (call.planes() == 0 || call.depth == 0 || call.height == 0 || call.width == 0) return;
+  const Volumes x = volumes(call.x), y = volumes(call.y);
   constexpr int pixels = 16;
   double range = call.data_range;
   for (int i = 0, beyond = 0; i < pixels; ++i) {
@@ -39,14 +39,17 @@ inline void check_range(const Call& call) {
       const double turns = (i + 0.5) * step;
       return int64_t((turns - double(int(turns))) * double(size));
     };
+    const int64_t depth = at(0.4614027427, call.depth);
     const int64_t n = at(0.5385972572, call.batch), c = at(0.6287067210, call.channels);
     const int64_t row = at(0.7338918566, call.height), col = at(0.8566748839, call.width);
-    const auto offset = [&](const Images& t) {
-      return n * t.stride_n + c * t.stride_c + row * t.stride_h + col * t.stride_w;
+    const auto magnitude = [&](const Volumes& volumes) {
+      const Images& t = volumes.first;
+      return magnitude_at(t, n * t.stride_n + c * t.stride_c + depth * volumes.stride_d + row * t.stride_h +
+                                 col * t.stride_w);
     };
     if (call.inverse_ranges) range = 1 / static_cast<const double*>(call.inverse_ranges->data_ptr())[n];
     const double least = 2 * range;
-    beyond += magnitude_at(x, offset(x)) > least && magnitude_at(y, offset(y)) > least;
+    beyond += magnitude(x) > least && magnitude(y) > least;
     if (2 * (i + 1 - beyond) >= pixels) return;
   }
   if (warned.exchange(true)) return;

@@ -6,10 +6,10 @@
 namespace ssimloss {
 namespace {
 
-void check_taps(const Windows& windows) {
-  check(windows.radius() <= cuda_max_radius, "window_sizes: the CUDA kernels take windows of at most " +
-                                                 std::to_string(2 * cuda_max_radius + 1) + " taps, got " +
-                                                 std::to_string(2 * windows.radius() + 1));
+void check_taps(int64_t radius) {
+  check(radius <= cuda_max_radius, "window_sizes: the CUDA kernels take windows of at most " +
+                                       std::to_string(2 * cuda_max_radius + 1) + " taps, got " +
+                                       std::to_string(2 * radius + 1));
 }
 
 // An op call on a GPU.
@@ -17,7 +17,8 @@ struct CudaCall : Call {
   template <class... Args>
   explicit CudaCall(const Args&... args) : Call(args...) {
     check(x.is_cuda() && same_device(x, y), "x and y: expected tensors on one CUDA device");
-    check(height < (int64_t(1) << 30) && width < (int64_t(1) << 30) && channels < (int64_t(1) << 31),
+    check(depth < (int64_t(1) << 30) && height < (int64_t(1) << 30) && width < (int64_t(1) << 30) &&
+              channels < (int64_t(1) << 31),
           "x: expected sides below 2^30 and fewer than 2^31 channels");
   }
 
@@ -50,7 +51,7 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const GaussianOptions& op
                                        const Tensor* grad_loss, double unit_scale) {
   const Windows windows(options.sigmas, options.window_sizes);
   call.l1_windowed = options.l1_windowed;
-  check_taps(windows);
+  check_taps(windows.radius());
   GaussianCall todo{};
   Problem& p = todo.problem = call.problem(windows);
   const OutputSize out = output_size(p);
@@ -87,13 +88,52 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const GaussianOptions& op
   return {loss, call.grad_x, call.grad_y};
 }
 
+// ---- Volumes.
+
+std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const VolumeOptions& options, const Tensor* grad_loss,
+                                       double unit_scale) {
+  const VolumeWindows windows(options.sigmas, options.window_sizes);
+  for (int i = 0; i < 3; ++i) check_taps(windows[i].radius);
+  VolumeCall todo{};
+  VolumeProblem& p = todo.problem = volume_problem(call, windows);
+  const VolumeCounts counts(p);
+  const bool map = call.reduction == Reduction::map;
+  if (grad_loss) call.check_incoming(*grad_loss, counts.map_size);
+  const CurrentDevice guard(call.x.get_device_index());
+  const double l1_positions = map ? counts.positions : counts.voxels, averaged = call.averaged_planes();
+  todo.per_image = call.per_image();
+  Tensor loss = nothing(call.x);
+  if (map && !grad_loss) {
+    loss = empty(call.x, counts.map_size, arithmetic(call.x));
+    p.loss_map = volumes(loss);
+  } else {
+    call.make_gradients();
+    if (call.want_x) p.grad_x = volumes(call.grad_x);
+    if (call.want_y) p.grad_y = volumes(call.grad_y);
+    if (map) p.grad_map = volumes(*grad_loss);
+    if (grad_loss && !map) todo.incoming = scalars(*grad_loss);
+    const double scale = unit_scale / call.data_range;
+    todo.ssim_gain = scale * call.ssim_weight / (map ? 1 : averaged * counts.positions);
+    todo.l1_gain = scale * call.l1_weight / (map ? 1 : averaged * l1_positions);
+    todo.ssim_mean = call.ssim_weight / (averaged * counts.positions);
+    todo.l1_mean = call.l1_weight / (averaged * l1_positions);
+    if (!grad_loss) {
+      loss = call.make_loss();
+      todo.loss = loss.data_ptr();
+    }
+  }
+  const Tensor workspace = call.scratch(volume_workspace(todo));
+  volume_cuda(todo, workspace.data_ptr(), current_stream(call.x.get_device_index()));
+  return {loss, call.grad_x, call.grad_y};
+}
+
 // ---- Dyadic form: a pyramid of halved images, the mean of cs at each level.
 
 std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const DyadicOptions& options, const Tensor* grad_loss,
                                        double unit_scale) {
   const std::vector<double>& weights = options.weights;
   const Windows windows({options.sigma}, {options.window_size});
-  check_taps(windows);
+  check_taps(windows.radius());
   check(!weights.empty() && weights.size() <= size_t(cuda_max_levels),
         "weights: expected 1 to " + std::to_string(cuda_max_levels) + " on CUDA, got " +
             std::to_string(weights.size()));
@@ -129,14 +169,17 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const DyadicOptions& opti
 }
 
 void scale_(Tensor unit, Tensor grad_loss, double factor) {
-  check(unit.dim() == 4 && unit.is_cuda(), "unit: expected four dimensions, on a CUDA device");
+  check((unit.dim() == 4 || unit.dim() == 5) && unit.is_cuda(),
+        "unit: expected four or five dimensions, on a CUDA device");
   check(same_device(unit, grad_loss) &&
             (grad_loss.dim() == 0 || (grad_loss.dim() == 1 && grad_loss.size(0) == unit.size(0))),
         "grad_loss: expected a scalar or one value an image, on the device of unit");
   const CurrentDevice guard(unit.get_device_index());
-  scale_cuda(
-      {images(unit), unit.size(0), unit.size(1), unit.size(2), unit.size(3), scalars(grad_loss), factor},
-      current_stream(unit.get_device_index()));
+  for (const Slices& slices : slices_of(unit)) {
+    scale_cuda({slices.images, unit.size(0), unit.size(1), slices.height, unit.size(int(unit.dim()) - 1),
+                scalars(grad_loss), factor},
+               current_stream(unit.get_device_index()));
+  }
 }
 
 }  // namespace

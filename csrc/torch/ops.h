@@ -39,6 +39,9 @@ template <class BackendCall>
 using DyadicForm =
     Form<BackendCall, DyadicOptions, std::vector<double>, double, int64_t, std::string, double, double,
          double, double, double, std::string, std::string, std::string, std::optional<Tensor>>;
+template <class BackendCall>
+using VolumeForm = Form<BackendCall, VolumeOptions, std::vector<double>, std::vector<int64_t>, std::string,
+                        double, double, double, double, double, std::string, std::optional<Tensor>>;
 
 template <class BackendCall, class Library>
 void implement(Library& library) {
@@ -46,6 +49,8 @@ void implement(Library& library) {
   library.impl("gaussian_backward", TORCH_BOX(&GaussianForm<BackendCall>::backward));
   library.impl("dyadic", TORCH_BOX(&DyadicForm<BackendCall>::forward));
   library.impl("dyadic_backward", TORCH_BOX(&DyadicForm<BackendCall>::backward));
+  library.impl("volume", TORCH_BOX(&VolumeForm<BackendCall>::forward));
+  library.impl("volume_backward", TORCH_BOX(&VolumeForm<BackendCall>::backward));
 }
 
 }  // namespace ssimloss

@@ -19,6 +19,9 @@
   "float[] weights, float sigma, int window_size, str padding, float data_range, "                     \
   "float k1, float k2, float ssim_weight, float l1_weight, str halving, str negative, str reduction, " \
   "Tensor? inverse_ranges=None"
+#define VOLUME                                                                    \
+  "float[] sigmas, int[] window_sizes, str padding, float data_range, float k1, " \
+  "float k2, float ssim_weight, float l1_weight, str reduction, Tensor? inverse_ranges=None"
 #define FORWARD "(Tensor x, Tensor y, float unit_scale, bool want_x, bool want_y, "
 #define BACKWARD "_backward(Tensor grad_loss, Tensor x, Tensor y, bool want_x, bool want_y, "
 
@@ -27,6 +30,9 @@ STABLE_TORCH_LIBRARY(SSIMLOSS_NAMESPACE, library) {
   library.def("gaussian" BACKWARD GAUSSIAN ") -> (Tensor grad_x, Tensor grad_y)");
   library.def("dyadic" FORWARD DYADIC ") -> (Tensor loss, Tensor unit_x, Tensor unit_y)");
   library.def("dyadic" BACKWARD DYADIC ") -> (Tensor grad_x, Tensor grad_y)");
+  // x, y [N, C, D, H, W], and a map [N, C, D', H', W']; sigmas and window_sizes along D, H and W.
+  library.def("volume" FORWARD VOLUME ") -> (Tensor loss, Tensor unit_x, Tensor unit_y)");
+  library.def("volume" BACKWARD VOLUME ") -> (Tensor grad_x, Tensor grad_y)");
   // unit *= factor * grad_loss ([] or one an image); touches nothing where that is 1.
   library.def("scale_(Tensor(a!) unit, Tensor grad_loss, float factor) -> ()");
 }

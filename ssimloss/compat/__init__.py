@@ -2,7 +2,8 @@
 
     from ssimloss.compat.pytorch_msssim import SSIM, MS_SSIM, ssim, ms_ssim   # 1.0.0
     from ssimloss.compat.kornia import SSIMLoss, MS_SSIMLoss, ssim_loss, ssim, SSIM   # 0.9.0, and before
-    from ssimloss.compat.fused_ssim import fused_ssim, fused_l1_ssim_loss
+    from ssimloss.compat.kornia import SSIM3DLoss, ssim3d_loss, ssim3d, SSIM3D
+    from ssimloss.compat.fused_ssim import fused_ssim, fused_l1_ssim_loss, fused_ssim3d
     from ssimloss.compat.torchmetrics import structural_similarity_index_measure   # 1.9.0, and multiscale_...
     from ssimloss.compat.piq import SSIMLoss, MultiScaleSSIMLoss, ssim, multi_scale_ssim   # 0.8.0
     from ssimloss.compat.piqa import SSIM, MS_SSIM, ssim, ms_ssim   # 1.3.2
@@ -14,6 +15,6 @@ holds their buffers loads strictly. Theirs are also the traps: a data range of 2
 first, a gradient that is 0 where a similarity is clamped. New code takes ssimloss itself. Each module says
 where it differs.
 
-What no kernel computes yet raises NotImplementedError: volumes, signals, complex images, windows that differ
-from one dimension to the other, windows that are neither Gaussian nor uniform.
+What is not served yet raises NotImplementedError: volumes but where a module names them, signals, complex
+images, windows that differ from one dimension to the other or are neither Gaussian nor uniform.
 """

@@ -21,12 +21,12 @@ class Module(nn.Module):
 
 
 def missing(what: str) -> NotImplementedError:
-    return NotImplementedError(f"ssimloss.compat: {what}: ssimloss has no kernel for it yet")
+    return NotImplementedError(f"ssimloss.compat: {what}: not served here yet")
 
 
 def channel_means(x: Tensor, y: Tensor, **options: Any) -> Tensor:
-    """SSIM of each image and channel, [N, C]: the channels of [N, C, H, W] are taken for images."""
-    planes = (image.reshape(-1, 1, *image.shape[-2:]) for image in (x, y))
+    """SSIM of each image (or volume) and channel, [N, C]: the channels are taken for images."""
+    planes = (image.reshape(-1, 1, *image.shape[2:]) for image in (x, y))
     return functional.ssim(*planes, reduction="none", **options).unflatten(0, x.shape[:2])
 
 

@@ -1,8 +1,8 @@
 """kornia 0.9.0: SSIM and its loss, and Mix, which it calls MS_SSIMLoss; by a flag that of before 0.9.
 
 Its `eps` is not added to the denominator: at the default and a data range of 1 that is at most 1.1e-5 of
-SSIM, where both images are black. Where it is more than 1e-4, NotImplementedError. Not served: volumes
-(ssim3d, SSIM3D, ssim3d_loss, SSIM3DLoss), complex images, and sigmas of which the last is not the largest.
+SSIM, where both images are black. Where it is more than 1e-4, NotImplementedError. Not served: complex
+images, and sigmas of which the last is not the largest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,20 @@ from ..modules import MixLoss
 from ..modules import SSIMLoss as _SSIMLoss
 from ._glue import NO_CONTRAST, NO_LUMINANCE, Module, missing
 
-__all__ = ["SSIM", "MS_SSIMLoss", "SSIMLoss", "ssim", "ssim_loss"]
+__all__ = [
+    "SSIM",
+    "SSIM3D",
+    "MS_SSIMLoss",
+    "SSIM3DLoss",
+    "SSIMLoss",
+    "ssim",
+    "ssim3d",
+    "ssim3d_loss",
+    "ssim_loss",
+]
 
 PADDINGS = {"same": "reflect", "valid": "valid"}
+VOLUMES = "[B, C, D, H, W]"
 
 
 def _in_one_dtype(img1: Tensor, img2: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,7 +40,13 @@ def _in_one_dtype(img1: Tensor, img2: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ssim_arguments(
-    img1: Tensor, img2: Tensor, window_size: int, max_val: float, eps: float, padding: str
+    img1: Tensor,
+    img2: Tensor,
+    window_size: int,
+    max_val: float,
+    eps: float,
+    padding: str,
+    shape: str = "[B, C, H, W]",
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     for name, image in (("img1", img1), ("img2", img2)):
         if not isinstance(image, Tensor):
@@ -37,8 +54,8 @@ def _ssim_arguments(
     if not isinstance(max_val, float):
         raise TypeError(f"Input max_val type is not a float, got {max_val!r}")
     for name, image in (("img1", img1), ("img2", img2)):
-        if image.dim() != 4:
-            raise ValueError(f"Invalid {name} shape: expected [B, C, H, W], got {list(image.shape)}")
+        if image.dim() != shape.count(",") + 1:
+            raise ValueError(f"Invalid {name} shape: expected {shape}, got {list(image.shape)}")
     if img1.shape != img2.shape:
         raise ValueError(
             f"img1 and img2 shapes must be the same: got {list(img1.shape)} and {list(img2.shape)}"
@@ -62,8 +79,7 @@ def ssim(
     padding: str = "same",
 ) -> Tensor:
     """The map of SSIM of img1, img2 [B, C, H, W], mirrored at their border, or cropped for "valid"."""
-    x, y, options = _ssim_arguments(img1, img2, window_size, max_val, eps, padding)
-    return functional.ssim(x, y, reduction="map", **options).to(x.dtype)
+    return _map(*_ssim_arguments(img1, img2, window_size, max_val, eps, padding))
 
 
 def ssim_loss(
@@ -76,7 +92,39 @@ def ssim_loss(
     padding: str = "same",
 ) -> Tensor:
     """(1 - SSIM) / 2 of img1, img2 [B, C, H, W]: its mean, its sum, or ("none") the map."""
-    x, y, options = _ssim_arguments(img1, img2, window_size, max_val, eps, padding)
+    return _loss(*_ssim_arguments(img1, img2, window_size, max_val, eps, padding), reduction)
+
+
+def ssim3d(
+    img1: Tensor,
+    img2: Tensor,
+    window_size: int,
+    max_val: float = 1.0,
+    eps: float = 1e-12,
+    padding: str = "same",
+) -> Tensor:
+    """The map of SSIM of volumes img1, img2 [B, C, D, H, W], as `ssim`."""
+    return _map(*_ssim_arguments(img1, img2, window_size, max_val, eps, padding, VOLUMES))
+
+
+def ssim3d_loss(
+    img1: Tensor,
+    img2: Tensor,
+    window_size: int,
+    max_val: float = 1.0,
+    eps: float = 1e-12,
+    reduction: str = "mean",
+    padding: str = "same",
+) -> Tensor:
+    """(1 - SSIM) / 2 of volumes img1, img2 [B, C, D, H, W], as `ssim_loss`."""
+    return _loss(*_ssim_arguments(img1, img2, window_size, max_val, eps, padding, VOLUMES), reduction)
+
+
+def _map(x: Tensor, y: Tensor, options: dict[str, Any]) -> Tensor:
+    return functional.ssim(x, y, reduction="map", **options).to(x.dtype)
+
+
+def _loss(x: Tensor, y: Tensor, options: dict[str, Any], reduction: str) -> Tensor:
     if reduction == "mean":
         return (_SSIMLoss(**options)(x, y) / 2).to(x.dtype)
     if reduction not in ("sum", "none"):
@@ -116,6 +164,21 @@ class SSIMLoss(Module):
     def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
         options = (self.window_size, self.max_val, self.eps, self.reduction, self.padding)
         return ssim_loss(img1, img2, *options)
+
+
+class SSIM3D(SSIM):
+    """The module of `ssim3d`: a map of similarities of volumes."""
+
+    def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
+        return ssim3d(img1, img2, self.window_size, self.max_val, self.eps, self.padding)
+
+
+class SSIM3DLoss(SSIMLoss):
+    """The module of `ssim3d_loss`."""
+
+    def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
+        options = (self.window_size, self.max_val, self.eps, self.reduction, self.padding)
+        return ssim3d_loss(img1, img2, *options)
 
 
 class MS_SSIMLoss(Module):

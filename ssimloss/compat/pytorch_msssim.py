@@ -1,7 +1,7 @@
 """pytorch-msssim 1.0.0. The data range is 255 by default; the multi-scale form is clamped at 0.
 
-Not served: volumes, and images smaller than the window, which it does not filter in that direction. Windows
-given as `win` are Gaussian or uniform. The window is not rounded to float32 here.
+Not served: MS-SSIM of volumes, and what is smaller than the window, which it does not filter in that
+direction. Windows given as `win` are Gaussian or uniform. The window is not rounded to float32 here.
 """
 
 from collections.abc import Sequence
@@ -10,20 +10,21 @@ from torch import Tensor
 
 from .. import functional, reference
 from . import _glue
-from ._glue import Module, channel_means, missing, no_volumes, one_number, window_of
+from ._glue import Module, channel_means, missing, one_number, window_of
 
 __all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
 
 
 def _images(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both without spatial dimensions of size 1, [N, C, H, W]."""
+    """Both without spatial dimensions of size 1, [N, C, H, W] or [N, C, D, H, W]."""
     if X.shape != Y.shape:
         raise ValueError(f"Y: expected the dimensions of X, {list(X.shape)}, got {list(Y.shape)}")
     for dimension in range(X.dim() - 1, 1, -1):
         X, Y = X.squeeze(dimension), Y.squeeze(dimension)
-    no_volumes(X)
-    if X.dim() != 4:
-        raise ValueError(f"X: expected shape [N, C, H, W], without sides of 1, got {list(X.shape)}")
+    if X.dim() not in (4, 5):
+        raise ValueError(
+            f"X: expected shape [N, C, H, W] or [N, C, D, H, W], without sides of 1, got {list(X.shape)}"
+        )
     return X, Y
 
 
@@ -31,8 +32,9 @@ def _options(X: Tensor, data_range, win_size, win_sigma, win, K) -> dict:
     window = dict(window_size=win_size, sigma=win_sigma) if win is None else window_of(win)
     if window["window_size"] % 2 == 0:
         raise ValueError(f"win_size: expected an odd number, got {win_size}")
-    if min(X.shape[-2:]) < window["window_size"]:
-        raise missing(f"images of {X.shape[-2]}x{X.shape[-1]} under a window of {window['window_size']}")
+    if min(X.shape[2:]) < window["window_size"]:
+        sides = "x".join(map(str, X.shape[2:]))
+        raise missing(f"images of {sides} under a window of {window['window_size']}")
     return window | dict(data_range=one_number("data_range", data_range), k1=K[0], k2=K[1])
 
 
@@ -47,7 +49,7 @@ def ssim(
     K: Sequence[float] = (0.01, 0.03),
     nonnegative_ssim: bool = False,
 ) -> Tensor:
-    """SSIM of X, Y [N, C, H, W]: a scalar, or [N] without size_average.
+    """SSIM of X, Y [N, C, H, W] or [N, C, D, H, W]: a scalar, or [N] without size_average.
 
     nonnegative_ssim: that of each channel is at least 0.
     """
@@ -76,15 +78,17 @@ def ms_ssim(
     """
     X, Y = _images(X, Y)
     options = _options(X, data_range, win_size, win_sigma, win, K)
+    if X.dim() == 5:
+        raise missing(f"MS-SSIM of volumes, {list(X.shape)}")
     least = 16 * (options["window_size"] - 1)
-    if min(X.shape[-2:]) <= least:
+    if min(X.shape[2:]) <= least:
         raise AssertionError(f"X: expected sides of more than {least}, for 4 halvings, got {list(X.shape)}")
     options |= dict(halving="zeros", reduction="mean" if size_average else "none")
     return _glue.ms_ssim(X, Y, reference.WANG_WEIGHTS if weights is None else weights, **options).to(X.dtype)
 
 
 class SSIM(Module):
-    """The module of `ssim`: a similarity. `channel` is not looked at: any number will do."""
+    """The module of `ssim`: a similarity. `channel` and `spatial_dims` are not looked at."""
 
     def __init__(
         self,
@@ -98,8 +102,6 @@ class SSIM(Module):
         nonnegative_ssim: bool = False,
     ) -> None:
         super().__init__()
-        if spatial_dims != 2:
-            raise missing(f"spatial_dims={spatial_dims}")
         self.data_range, self.size_average, self.K = data_range, size_average, K
         self.win_size, self.win_sigma, self.nonnegative_ssim = win_size, win_sigma, nonnegative_ssim
 
@@ -109,7 +111,7 @@ class SSIM(Module):
 
 
 class MS_SSIM(Module):
-    """The module of `ms_ssim`: a similarity. `channel` is not looked at: any number will do."""
+    """The module of `ms_ssim`: a similarity. `channel` and `spatial_dims` are not looked at."""
 
     def __init__(
         self,
@@ -123,8 +125,6 @@ class MS_SSIM(Module):
         K: Sequence[float] = (0.01, 0.03),
     ) -> None:
         super().__init__()
-        if spatial_dims != 2:
-            raise missing(f"spatial_dims={spatial_dims}")
         self.data_range, self.size_average, self.K = data_range, size_average, K
         self.win_size, self.win_sigma, self.weights = win_size, win_sigma, weights
 

@@ -202,6 +202,53 @@ void run_scale(DType dtype, Layout layout) {
   result.add(unit, dtype);
 }
 
+void run_volume(const std::string& name, Padding padding, const std::string& what, DType dtype) {
+  if (name.find(filter) == std::string::npos) return;
+  const Windows deep({0.8}, {3}), down({1.5}, {7}), across({1.2}, {5});
+  const Windows* const windows[3] = {&deep, &down, &across};
+  const int64_t size[3] = {6, 37, 35}, planes = 2;
+  int64_t positions[3];
+  for (int i = 0; i < 3; ++i)
+    positions[i] = size[i] - (padding == Padding::valid ? 2 * windows[i]->radius() : 0);
+  // Images whose rows are all rows of a volume.
+  const Shape all{1, planes, size[0] * size[1], size[2]},
+      grid_shape{1, planes, positions[0] * positions[1], positions[2]};
+  const auto volumes_in = [](const Buffer& buffer, DType type, const Shape& shape, int64_t rows) {
+    return Volumes{images_in(buffer, type, shape, Layout::plain), rows * shape.w};
+  };
+  const DType out = dtype == DType::float64 ? DType::float64 : DType::float32;
+  const bool map = what.rfind("map", 0) == 0;
+  const bool want_x = what.find('x') != std::string::npos, want_y = what.find('y') != std::string::npos;
+  const size_t bytes = size_t(all.count() * element_size(dtype));
+  Buffer x(bytes), y(bytes), grad_x(bytes), grad_y(bytes), loss(size_t(element_size(out)));
+  Buffer grid(size_t(grid_shape.count() * element_size(out)));
+  x.set(noise(all, dtype, 1).data()), y.set(noise(all, dtype, 2).data());
+
+  VolumeCall call{};
+  VolumeProblem& p = call.problem;
+  p.batch = 1, p.channels = planes, p.padding = padding;
+  for (int i = 0; i < 3; ++i) p.size[i] = size[i], p.windows[i] = windows[i]->data()[0];
+  p.ssim_weight = 0.8, p.l1_weight = 0.2, p.c1 = 1e-4, p.c2 = 9e-4, p.inverse_range = 1;
+  p.x = volumes_in(x, dtype, all, size[1]), p.y = volumes_in(y, dtype, all, size[1]);
+  if (want_x) p.grad_x = volumes_in(grad_x, dtype, all, size[1]);
+  if (want_y) p.grad_y = volumes_in(grad_y, dtype, all, size[1]);
+  if (map) {
+    (want_x || want_y ? p.grad_map : p.loss_map) = volumes_in(grid, out, grid_shape, positions[1]);
+    if (want_x || want_y) grid.set(noise(grid_shape, out, 4).data());
+  }
+  call.loss = map ? nullptr : loss.data();
+  const double count = double(grid_shape.count());
+  call.ssim_mean = p.ssim_weight / count, call.l1_mean = p.l1_weight / double(all.count());
+  call.ssim_gain = call.l1_gain = 64 / count;
+  Buffer workspace(volume_workspace(call));
+  volume_cuda(call, workspace.data(), nullptr);
+  check_call(cudaDeviceSynchronize());
+  Case result(name);
+  map ? result.add(grid, out) : result.add(loss, out);
+  if (want_x) result.add(grad_x, dtype);
+  if (want_y) result.add(grad_y, dtype);
+}
+
 void run_all() {
   const std::vector<std::pair<std::string, Padding>> paddings = {
       {"valid", Padding::valid}, {"zeros", Padding::zeros}, {"reflect", Padding::reflect}};
@@ -287,6 +334,12 @@ void run_all() {
     run("ms_ssim many planes", o);
   }
   run_scale(DType::float32, Layout::channels_last);
+  for (const auto& [border, padding] : paddings) {
+    for (const std::string what : {"", "x", "y", "xy", "map", "map x", "map xy"})
+      run_volume("volume " + border + " " + what, padding, what, DType::float32);
+    for (const DType dtype : {DType::float64, DType::float16})
+      run_volume("volume " + border + " dtype" + std::to_string(int(dtype)), padding, "x", dtype);
+  }
 }
 
 }  // namespace
