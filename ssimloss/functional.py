@@ -15,7 +15,8 @@ padding      "valid": positions where the largest window fits; "zeros": zeros ar
 reduction    "mean": a scalar; "none": one value an image, [N], a scalar for [C, H, W]; "map": one
              value a position and channel, [N, C, H', W'] or [N, C, D', H', W'].
 mask         weights of the pixels in [0, 1]: [N, 1 or C, H, W] or [1 or C, H, W] (of volumes with a D), of
-             bool, uint8 or a float type. Losses take it where they are called. No gradient to it: one that requires it is an error.
+             bool, uint8 or a float type. Losses take it where they are called. No gradient to it: one that
+             requires it is an error.
 
 Under a mask, means and variances are those under the window times the mask, divided by their sum (normalised
 convolution). A value is sum(mask * map) / sum(mask) over the positions; so is that of an l1 term. A pixel of

@@ -3,8 +3,8 @@
 Slow and memory-hungry on purpose; the kernels compute the same numbers from better-conditioned
 formulas (csrc/ssim_math.h). x is the restored image, y the truth, both [N, C, H, W]; in ssim and l1_ssim_loss
 they may be volumes, [N, C, D, H, W], where sigma, radius and size are one for all sides or three, along D, H
-and W. A mask holds weights in [0, 1], [N or 1, C or 1, (D,) H, W]: statistics are those of the window's weights
-times the mask's, divided by their sum (normalised convolution), and so is every mean over positions.
+and W. A mask holds weights in [0, 1], [N or 1, C or 1, (D,) H, W]: statistics are those of the window's
+weights times the mask's, divided by their sum (normalised convolution), and so is every mean over positions.
 `kept_pixels` prepares the three.
 
 [1] Wang et al., "Image quality assessment", IEEE TIP 2004, doi:10.1109/TIP.2003.819861
