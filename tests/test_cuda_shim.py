@@ -470,13 +470,19 @@ def test_volumes_value_and_gradients(name: str, reduction: str, padding: str, dt
 
 
 test_volumes_windows = test_volumes.test_windows
-test_volumes_half_types = test_volumes.test_half_types
 test_volumes_any_strides = test_volumes.test_any_strides
 test_volumes_incoming_gradient = test_volumes.test_incoming_gradient_of_any_strides
 test_volumes_identical = test_volumes.test_identical_volumes
 test_volumes_nan = test_volumes.test_nan_reaches_exactly_its_windows
 test_volumes_empty_batches = test_volumes.test_empty_batches
 test_volumes_backward = test_volumes.test_backward_scales_what_forward_kept
+
+
+@pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
+@every_padding
+@test_volumes.every_reduction
+def test_volumes_half_types(reduction: str, padding: str, dtype: torch.dtype) -> None:
+    test_volumes.check_half_types(reduction, padding, dtype, (2, 3, 13, 14, 12))
 
 
 @pytest.mark.parametrize("condition", [c for c in test_volumes.CONDITIONS if "data ranges" not in c])
