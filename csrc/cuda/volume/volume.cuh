@@ -34,16 +34,16 @@ struct VolumeView {
   View first;  // the slice of depth 0
   int64_t d;
 
-  __device__ __forceinline__ int64_t at(int64_t n, int64_t c, int64_t z, int64_t row, int64_t col) const {
+  INLINE int64_t at(int64_t n, int64_t c, int64_t z, int64_t row, int64_t col) const {
     return first.at(n, c, row, col) + z * d;
   }
   template <class T>
-  __device__ __forceinline__ T read(int64_t place) const {
+  INLINE T read(int64_t place) const {
     return with_type<T>(first.dtype,
                         [&](auto* tag) -> T { return wide(static_cast<decltype(tag)>(first.data)[place]); });
   }
   template <class T>
-  __device__ __forceinline__ void write(T v, int64_t place) const {
+  INLINE void write(T v, int64_t place) const {
     with_type<T>(first.dtype, [&](auto* tag) { narrow(v, static_cast<decltype(tag)>(first.data)[place]); });
   }
 };
@@ -78,7 +78,7 @@ struct VolumeBlock {
   int index, across, down, deep;
   int64_t plane, image, channel;  // plane: of this launch
 
-  __device__ __forceinline__ explicit VolumeBlock(const VolumeParams<T>& params) : p(params) {
+  INLINE explicit VolumeBlock(const VolumeParams<T>& params) : p(params) {
     const int pieces = p.across * p.down * p.deep;
     plane = blockIdx.x / pieces, index = blockIdx.x % pieces;
     across = index % p.across, down = index / p.across % p.down, deep = index / p.across / p.down;
@@ -86,41 +86,40 @@ struct VolumeBlock {
   }
 
   // Where along a side what padding adds is found; -1: it is a zero.
-  __device__ __forceinline__ int source(const VolumeSide& side, int i) const {
+  INLINE int source(const VolumeSide& side, int i) const {
     if (p.reflect) i = mirrored(i, side.size);
     return i >= 0 && i < side.size ? i : -1;
   }
-  __device__ __forceinline__ bool has_position(const VolumeSide& side, int i) const {
+  INLINE bool has_position(const VolumeSide& side, int i) const {
     return i >= side.crop && i < side.size - side.crop;
   }
-  __device__ __forceinline__ T edge(const VolumeSide& side, int i) const {
+  INLINE T edge(const VolumeSide& side, int i) const {
     return is_edge(i, side.size, p.reflect ? Padding::reflect : Padding::zeros) ? T(2) : T(1);
   }
 
   // m and d at any place, also outside.
-  __device__ __forceinline__ void read(int z, int row, int col, T& m, T& d) const {
+  INLINE Pair<T> read(int z, int row, int col) const {
     z = source(p.d, z), row = source(p.h, row), col = source(p.w, col);
-    m = d = 0;
-    if (z < 0 || row < 0 || col < 0) return;
+    if (z < 0 || row < 0 || col < 0) return {T(0), T(0)};
     const T a = p.x.template read<T>(p.x.at(image, channel, z, row, col));
     const T b = p.y.template read<T>(p.y.at(image, channel, z, row, col));
-    m = (a + b) * p.inverse_range, d = (a - b) * p.inverse_range;
+    return {(a + b) * p.inverse_range, (a - b) * p.inverse_range};
   }
 
   // Indices of moments and maps; rows and columns are those of the volume.
-  __device__ __forceinline__ int64_t moment_at(int q, int z, int row, int col) const {
+  INLINE int64_t moment_at(int q, int z, int row, int col) const {
     return (((plane * 4 + q) * p.d.size + z) * p.h.positions() + (row - p.h.crop)) * p.w.positions() +
            (col - p.w.crop);
   }
-  __device__ __forceinline__ int64_t map_at(int q, int z, int row, int col) const {
+  INLINE int64_t map_at(int q, int z, int row, int col) const {
     const int maps = p.both ? 4 : 3;
     return (((plane * maps + q) * p.d.positions() + (z - p.d.crop)) * p.h.positions() + (row - p.h.crop)) *
                p.w.positions() +
            (col - p.w.crop);
   }
 
-  __device__ __forceinline__ T incoming() const { return p.incoming.template of<T>(image); }
-  __device__ __forceinline__ T incoming_at(int z, int row, int col) const {
+  INLINE T incoming() const { return p.incoming.template of<T>(image); }
+  INLINE T incoming_at(int z, int row, int col) const {
     if (!has_position(p.d, z) || !has_position(p.h, row) || !has_position(p.w, col)) return T(0);
     const int64_t at = p.grad_map.at(image, channel, z - p.d.crop, row - p.h.crop, col - p.w.crop);
     return p.grad_map.first.dtype == DType::float64 ? T(p.grad_map.template read<double>(at))
@@ -128,30 +127,10 @@ struct VolumeBlock {
   }
 };
 
-// Values of m and d.
-template <class T>
-struct VolumePair {
-  T m, d;
-};
-
-// A finite value from inside every one of a thread's windows; narrow windows share none: then the middle one
-// of three, so that no huge one spreads. read(i, m, d), i from 0 to volume_outputs - 1 + 2 radius.
-template <class T, class Read>
-__device__ __forceinline__ VolumePair<T> volume_base(int radius, Read read) {
-  VolumePair<T> v;
-  read(radius + 1, v.m, v.d);
-  if (2 * radius + 1 < volume_outputs) {
-    VolumePair<T> a, b;
-    read(radius, a.m, a.d), read(radius + volume_outputs - 1, b.m, b.d);
-    v.m = middle(a.m, v.m, b.m), v.d = middle(a.d, v.d, b.d);
-  }
-  return {finite_or_zero(v.m), finite_or_zero(v.d)};
-}
-
 // f(i, add) for every input i of a thread's windows, where add(v, sums) adds v with its weight to the sums of
 // those windows that hold it and to no others: 0 * NaN would be NaN.
 template <class T, class F>
-__device__ __forceinline__ void volume_inputs(const T* taps, int radius, F f) {
+INLINE void volume_inputs(const T* taps, int radius, F f) {
 #pragma unroll 1
   for (int i = 0; i < volume_outputs + 2 * radius; ++i) {
     f(i, [&](T v, T(&sums)[volume_outputs]) {
@@ -169,17 +148,16 @@ struct VolumeMoments {
   T m, d, mm, dd;
 };
 
-// One direction: of voxels read(i, m, d) and what the directions before made of them, from(i).
+// One direction: of voxels read(i) and what the directions before made of them, from(i).
 template <class T, class Read, class From>
-__device__ __forceinline__ VolumePair<T> volume_moments(const T* taps, int radius, Read read, From from,
-                                                        VolumeMoments<T> (&out)[volume_outputs]) {
-  const VolumePair<T> base = volume_base<T>(radius, read);
+INLINE Pair<T> volume_moments(const T* taps, int radius, Read read, From from,
+                              VolumeMoments<T> (&out)[volume_outputs]) {
+  const Pair<T> base = base_of_windows<volume_outputs>(radius, read);
   T sums[4][volume_outputs] = {};
   volume_inputs(taps, radius, [&](int i, auto add) {
-    VolumePair<T> v;
-    read(i, v.m, v.d);
     const VolumeMoments<T> before = from(i);
-    const T m = (v.m - base.m) + before.m, d = (v.d - base.d) + before.d;
+    const Pair<T> v = read(i) - base;
+    const T m = v.m + before.m, d = v.d + before.d;
     add(m, sums[0]), add(d, sums[1]), add(m * m + before.mm, sums[2]), add(d * d + before.dd, sums[3]);
   });
 #pragma unroll
@@ -194,14 +172,13 @@ __device__ __forceinline__ VolumePair<T> volume_moments(const T* taps, int radiu
 // The same of maps: fetch(i, v) gives b_m, b_d and the a of one place, relative to its voxel; or false where
 // there are none. The results' a is relative to the voxels of their own places.
 template <class T, class Read, class Fetch>
-__device__ __forceinline__ void volume_spread(const T* taps, int radius, bool both, Read read, Fetch fetch,
-                                              T (&out)[4][volume_outputs]) {
-  const VolumePair<T> base = volume_base<T>(radius, read);
+INLINE void volume_spread(const T* taps, int radius, bool both, Read read, Fetch fetch,
+                          T (&out)[4][volume_outputs]) {
+  const Pair<T> base = base_of_windows<volume_outputs>(radius, read);
   const auto move = [&](int i, T sign, T b_m, T b_d, T& one, T& two) {
-    VolumePair<T> v;
-    read(i, v.m, v.d);
-    one += sign * (b_m * (v.m - base.m));
-    (both ? two : one) -= sign * (b_d * (v.d - base.d));
+    const Pair<T> v = read(i) - base;
+    one += sign * (b_m * v.m);
+    (both ? two : one) -= sign * (b_d * v.d);
   };
   volume_inputs(taps, radius, [&](int i, auto add) {
     T v[4] = {};
@@ -225,14 +202,14 @@ struct VolumeTile : VolumeBlock<T> {
   int col = int(threadIdx.x) % volume_columns<T>;
   int group = int(threadIdx.x) / volume_columns<T> * volume_outputs;
 
-  __device__ __forceinline__ VolumeTile(const VolumeParams<T>& params, int first_row, int first_col)
+  INLINE VolumeTile(const VolumeParams<T>& params, int first_row, int first_col)
       : VolumeBlock<T>(params),
         row0(first_row + this->down * volume_rows),
         col0(first_col + this->across * volume_columns<T>) {}
 
   // f(line, first column) for every 4 columns of so many rows, which the threads take in turn.
   template <class F>
-  __device__ __forceinline__ void each_line(int rows, F f) const {
+  INLINE void each_line(int rows, F f) const {
     constexpr int groups = volume_columns<T> / volume_outputs;
 #pragma unroll 1
     for (int task = int(threadIdx.x); task < rows * groups; task += volume_threads<T>)
@@ -250,15 +227,14 @@ __global__ void __launch_bounds__(volume_threads<T>)
   const int rows = volume_rows + 2 * p.h.radius, pitch = rows * width, z = tile.deep;
   tile.each_line(rows, [&](int line, int first) {
     const int row = tile.row0 - p.h.radius + line, col = tile.col0 + first - p.w.radius;
-    const auto read = [&](int i, T& m, T& d) { tile.read(z, row, col + i, m, d); };
+    const auto read = [&](int i) { return tile.read(z, row, col + i); };
     VolumeMoments<T> out[volume_outputs];
-    const VolumePair<T> base =
+    const Pair<T> base =
         volume_moments(p.taps[2], p.w.radius, read, [](int) { return VolumeMoments<T>{}; }, out);
     T* to = slots + line * width + first;
 #pragma unroll
     for (int o = 0; o < volume_outputs; ++o) {
-      VolumePair<T> own;
-      read(p.w.radius + o, own.m, own.d);
+      const Pair<T> own = read(p.w.radius + o);
       to[o] = out[o].m + (base.m - own.m), to[pitch + o] = out[o].d + (base.d - own.d);
       to[2 * pitch + o] = out[o].mm, to[3 * pitch + o] = out[o].dd;
     }
@@ -266,18 +242,17 @@ __global__ void __launch_bounds__(volume_threads<T>)
   __syncthreads();
 
   const int row = tile.row0 + tile.group, col = tile.col0 + tile.col;
-  const auto read = [&](int i, T& m, T& d) { tile.read(z, row - p.h.radius + i, col, m, d); };
+  const auto read = [&](int i) { return tile.read(z, row - p.h.radius + i, col); };
   const auto from = [&](int i) {
     const T* at = slots + (tile.group + i) * width + tile.col;
     return VolumeMoments<T>{at[0], at[pitch], at[2 * pitch], at[3 * pitch]};
   };
   VolumeMoments<T> out[volume_outputs];
-  const VolumePair<T> base = volume_moments(p.taps[1], p.h.radius, read, from, out);
+  const Pair<T> base = volume_moments(p.taps[1], p.h.radius, read, from, out);
 #pragma unroll 1
   for (int o = 0; o < volume_outputs; ++o) {
     if (!tile.has_position(p.h, row + o) || !tile.has_position(p.w, col)) continue;
-    VolumePair<T> own;
-    read(p.h.radius + o, own.m, own.d);
+    const Pair<T> own = read(p.h.radius + o);
     p.moments[tile.moment_at(0, z, row + o, col)] = out[o].m + (base.m - own.m);
     p.moments[tile.moment_at(1, z, row + o, col)] = out[o].d + (base.d - own.d);
     p.moments[tile.moment_at(2, z, row + o, col)] = out[o].mm;
@@ -291,7 +266,7 @@ struct VolumeColumn : VolumeBlock<T> {
   int z, row, col;
   bool exists;
 
-  __device__ __forceinline__ VolumeColumn(const VolumeParams<T>& params, int first)
+  INLINE VolumeColumn(const VolumeParams<T>& params, int first)
       : VolumeBlock<T>(params),
         z(first + this->deep * volume_outputs),
         row(params.h.crop + this->down * (volume_rows / volume_outputs) +
@@ -308,7 +283,7 @@ __global__ void __launch_bounds__(volume_threads<T>) depth_kernel(const __grid_c
   const bool one_voxel = radius + p.h.radius + p.w.radius == 0;
   double sum_ssim = 0, sum_l1 = 0;
   if (at.exists) {
-    const auto read = [&](int i, T& m, T& d) { at.read(at.z - radius + i, row, col, m, d); };
+    const auto read = [&](int i) { return at.read(at.z - radius + i, row, col); };
     const auto from = [&](int i) {
       const int z = at.source(p.d, at.z - radius + i);
       if (z < 0) return VolumeMoments<T>{};
@@ -317,13 +292,12 @@ __global__ void __launch_bounds__(volume_threads<T>) depth_kernel(const __grid_c
           p.moments[at.moment_at(2, z, row, col)], p.moments[at.moment_at(3, z, row, col)]};
     };
     VolumeMoments<T> mu[volume_outputs];
-    const VolumePair<T> base = volume_moments(p.taps[0], radius, read, from, mu);
+    const Pair<T> base = volume_moments(p.taps[0], radius, read, from, mu);
 #pragma unroll 1
     for (int o = 0; o < volume_outputs; ++o) {
       const int z = at.z + o;
       if (!at.has_position(p.d, z)) continue;
-      VolumePair<T> own;
-      read(radius + o, own.m, own.d);
+      const Pair<T> own = read(radius + o);
       const Moments<T> here{mu[o].m + base.m, mu[o].d + base.d, mu[o].mm, mu[o].dd};
       const Dissimilarity<T> e = dissimilarity<true>(here, p.c1, p.c2);
       const T loss = not_negative(e.e_l + e.e_cs - e.e_l * e.e_cs);
@@ -351,9 +325,7 @@ __global__ void __launch_bounds__(volume_threads<T>) depth_kernel(const __grid_c
 #pragma unroll 1
   for (int64_t i = int64_t(at.index) * blockDim.x + threadIdx.x; i < voxels;
        i += int64_t(pieces) * blockDim.x) {
-    T m, d;
-    at.read(int(i / slice), int(i % slice / p.w.size), int(i % p.w.size), m, d);
-    sum_l1 += double(magnitude(d));
+    sum_l1 += double(magnitude(at.read(int(i / slice), int(i % slice / p.w.size), int(i % p.w.size)).d));
   }
   sum_block(sum_ssim, sum_l1, reinterpret_cast<double*>(ssimloss_shared));
   if (threadIdx.x != 0) return;
@@ -368,7 +340,7 @@ __global__ void __launch_bounds__(volume_threads<T>)
   const VolumeColumn<T> at(p, 0);
   if (!at.exists) return;
   const int row = at.row, col = at.col, radius = p.d.radius;
-  const auto read = [&](int i, T& m, T& d) { at.read(at.z - radius + i, row, col, m, d); };
+  const auto read = [&](int i) { return at.read(at.z - radius + i, row, col); };
   T out[4][volume_outputs] = {};
   volume_spread(
       p.taps[0], radius, p.both, read,
@@ -404,7 +376,7 @@ __global__ void __launch_bounds__(volume_threads<T>)
     const int row = tile.row0 - p.h.radius + line, col = tile.col0 + first - p.w.radius;
     T out[4][volume_outputs] = {};
     volume_spread(
-        p.taps[2], p.w.radius, p.both, [&](int i, T& m, T& d) { tile.read(z, row, col + i, m, d); },
+        p.taps[2], p.w.radius, p.both, [&](int i) { return tile.read(z, row, col + i); },
         [&](int i, T(&v)[4]) {
           const int from_row = tile.source(p.h, row), from_col = tile.source(p.w, col + i);
           if (from_row < 0 || from_col < 0 || !tile.has_position(p.h, from_row) ||
@@ -431,8 +403,7 @@ __global__ void __launch_bounds__(volume_threads<T>)
   const int first_row = tile.row0 + tile.group, col = tile.col0 + tile.col;
   T out[4][volume_outputs] = {};
   volume_spread(
-      p.taps[1], p.h.radius, p.both,
-      [&](int i, T& m, T& d) { tile.read(z, first_row - p.h.radius + i, col, m, d); },
+      p.taps[1], p.h.radius, p.both, [&](int i) { return tile.read(z, first_row - p.h.radius + i, col); },
       [&](int i, T(&v)[4]) {
         const T* from = slots + (tile.group + i) * width + tile.col;
 #pragma unroll
@@ -450,10 +421,9 @@ __global__ void __launch_bounds__(volume_threads<T>)
     const T weight = T(1) / (tile.edge(p.d, z) * tile.edge(p.h, row) * tile.edge(p.w, col));
     T of_x = weight * (p.both ? out[2][o] + out[3][o] : out[2][o]), of_y = weight * (out[2][o] - out[3][o]);
     if (p.l1) {
-      T m, d, gain = p.l1_gain * tile.incoming();
-      tile.read(z, row, col, m, d);
+      T gain = p.l1_gain * tile.incoming();
       if (p.grad_map.first.data) gain *= tile.incoming_at(z, row, col);
-      const T by = gradient_of_l1(d, gain);
+      const T by = gradient_of_l1(tile.read(z, row, col).d, gain);
       of_x += by, of_y -= by;
     }
     p.grad_x.write(of_x, p.grad_x.at(tile.image, tile.channel, z, row, col));
