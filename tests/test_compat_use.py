@@ -103,7 +103,7 @@ KERNEL = torch.softmax(torch.rand(3, 1, 11), -1)
 ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     # What no kernel computes
     (lambda: pytorch_msssim.ssim(VOLUME[:, :, :9], VOLUME[:, :, :9]), NotImplementedError, "9x16x16 under"),
-    (lambda: pytorch_msssim.ssim(VOLUME[None], VOLUME[None]), NotImplementedError, "16x16x16 under a wi"),
+    (lambda: pytorch_msssim.ms_ssim(VOLUME, VOLUME), NotImplementedError, "MS-SSIM of volumes"),
     (lambda: pytorch_msssim.ssim(A[..., :8], B[..., :8]), NotImplementedError, "30x8 under a window of 11"),
     (lambda: pytorch_msssim.ssim(A, B, win=KERNEL), NotImplementedError, "neither Gaussian nor uniform"),
     (lambda: pytorch_msssim.ssim(A, B, torch.ones(2)), NotImplementedError, "data_range of 2 numbers"),

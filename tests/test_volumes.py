@@ -425,6 +425,7 @@ def test_channels_last_by_mistake_warns(recwarn: pytest.WarningsRecorder) -> Non
 def test_other_instruction_sets(variant: str, python: Callable) -> None:
     code = """
 from itertools import product
+import ssimloss
 from cases import PADDINGS
 from test_volumes import *
 for name, padding, reduction in product(VOLUMES, PADDINGS, ("mean", "map")):
@@ -444,14 +445,13 @@ def test_scratch_memory(python: Callable) -> None:
     """Beside the gradient, less than 4 MB a thread, in a fresh process."""
     code = """
 import pathlib, torch
-from test_volumes import SSIMLoss, pair
+from ssimloss import SSIMLoss
 torch.set_num_threads(2)
 def kilobytes(key):
     status = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith(key))
 def step(*shape):
-    x, y = pair(*shape)
-    x.requires_grad_()
+    x, y = torch.rand(shape, requires_grad=True), torch.rand(shape)
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     before = kilobytes("VmRSS")
     SSIMLoss()(x, y).backward()
