@@ -159,6 +159,29 @@ def test_incoming_gradient_of_any_strides() -> None:
             assert relative_error(actual[0], expected[0]) < 1e-6
 
 
+@pytest.mark.parametrize("padding", ["valid", "zeros", "reflect", "normalized"])
+@every_reduction
+@every_loss
+def test_a_range_for_each_volume(name: str, reduction: str, padding: str) -> None:
+    """As each volume with a number."""
+    ranges = torch.tensor([1.0, 255.0, 0.3], dtype=torch.float64)
+    x, y = (t * ranges[:, None, None, None, None] for t in pair(3, 2, 6, 7, 8, dtype=torch.float64))
+    make = VOLUMES[name].make
+    options = dict(padding=padding, window_size=(3, 5, 3), reduction=reduction)
+    loss, grads = value_and_gradients(lambda x, y: make(**options)(x, y, data_range=ranges), x, y)
+
+    def one_by_one(x: Tensor, y: Tensor) -> Tensor:
+        losses = [
+            make(data_range=r, **options)(x[i : i + 1], y[i : i + 1]) for i, r in enumerate(ranges.tolist())
+        ]
+        return torch.stack(losses).mean() if reduction == "mean" else torch.cat(losses)
+
+    expected, expected_grads = value_and_gradients(one_by_one, x, y)
+    assert relative_error(loss, expected) < 1e-10
+    for grad, other in zip(grads, expected_grads, strict=True):
+        assert relative_error(grad, other) < 1e-10
+
+
 # ---- Digits.
 
 

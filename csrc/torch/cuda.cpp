@@ -112,6 +112,7 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const VolumeOptions& opti
     if (call.want_y) p.grad_y = volumes(call.grad_y);
     if (map) p.grad_map = volumes(*grad_loss);
     if (grad_loss && !map) todo.incoming = scalars(*grad_loss);
+    todo.incoming.times = p.inverse_ranges;
     const double scale = unit_scale / call.data_range;
     todo.ssim_gain = scale * call.ssim_weight / (map ? 1 : averaged * counts.positions);
     todo.l1_gain = scale * call.l1_weight / (map ? 1 : averaged * l1_positions);

@@ -70,6 +70,7 @@ void run(const VolumeCall& call, char* workspace, void* stream) {
   params.c1 = T(p.c1), params.c2 = T(p.c2), params.inverse_range = T(p.inverse_range);
   params.ssim_weight = T(p.ssim_weight), params.l1_weight = T(p.l1_weight);
   params.ssim_gain = T(call.ssim_gain), params.l1_gain = T(call.l1_gain);
+  params.inverse_ranges = p.inverse_ranges;
   params.incoming = call.incoming;
   params.sums = call.loss ? reinterpret_cast<double*>(workspace) : nullptr;
   params.moments = reinterpret_cast<T*>(workspace + s.sums_bytes);

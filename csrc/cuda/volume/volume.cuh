@@ -64,6 +64,7 @@ struct VolumeParams {
   VolumeSide d, h, w;
   T taps[3][2 * 32 + 1];
   T c1, c2, inverse_range, ssim_weight, l1_weight, ssim_gain, l1_gain;
+  const double* inverse_ranges;  // one a volume, in the place of inverse_range; or null
   Scalars incoming;
   T* moments;    // [planes][4][depth][positions down][positions across], of m, d: means and variances
   T* maps;       // [planes][3 or 4][positions of each side]
@@ -103,7 +104,8 @@ struct VolumeBlock {
     if (z < 0 || row < 0 || col < 0) return {T(0), T(0)};
     const T a = p.x.template read<T>(p.x.at(image, channel, z, row, col));
     const T b = p.y.template read<T>(p.y.at(image, channel, z, row, col));
-    return {(a + b) * p.inverse_range, (a - b) * p.inverse_range};
+    const T scale = p.inverse_ranges ? T(p.inverse_ranges[image]) : p.inverse_range;
+    return {(a + b) * scale, (a - b) * scale};
   }
 
   // Indices of moments and maps; rows and columns are those of the volume.
@@ -366,7 +368,7 @@ __global__ void __launch_bounds__(volume_threads<T>)
 
 // ---- The gradient of each voxel of a slice.
 template <class T>
-__global__ void __launch_bounds__(volume_threads<T>)
+__global__ void __launch_bounds__(volume_threads<T>, sizeof(T) == 4 ? 2 : 1)
     voxels_kernel(const __grid_constant__ VolumeParams<T> p) {
   constexpr int width = volume_columns<T>;
   T* slots = reinterpret_cast<T*>(ssimloss_shared);
