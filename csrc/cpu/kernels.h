@@ -6,8 +6,8 @@
 
 namespace ssimloss {
 
-// How a problem is cut into items. Only the bands of wide.h depend on the number of threads, and neither
-// gradient nor sums depend on those.
+// How a problem is cut into items. Only the bands depend on the number of threads, and neither gradient nor
+// sums depend on those.
 struct Items {
   int64_t strips, bands, planes;
   int64_t group;   // planes that lie side by side in an item, where one alone would be too narrow

@@ -8,7 +8,7 @@
 INLINE int64_t mirrored(int64_t i, int64_t size) { return i < 0 ? -i : (i >= size ? 2 * (size - 1) - i : i); }
 
 constexpr int rows_at_a_time = VECTOR_BYTES / 8;  // what the registers hold: in stream.h
-constexpr int batch_rows = 8, block_rows = 16;    // of positions and of the gradient: in wide.h
+constexpr int batch_rows = 8, block_rows = 16;    // of positions and of the gradient: see Tile
 
 // Whether wide.h's flow takes a problem: several windows, one of more than 11 taps (15 where registers are
 // many: measured), one much narrower than sigma 1.5, or a blurred l1.
@@ -28,12 +28,13 @@ INLINE int64_t part(const Halving<int64_t>& side, int64_t i, int64_t count) {
 
 // A strip of columns and a band of rows of one plane, with the margins that its own pixels need; or the same
 // rows of several planes, each whole, side by side as one row. No position that exists in one sees another.
+// Bands depend on the number of threads, bits do not: positions are done in batches, pixels and sums in
+// blocks of rows that lie where they would in the whole plane.
 template <class T>
 struct Tile {
   static constexpr int L = lanes<T>;
-  const bool wide;  // the flow is wide.h's
-  int r, margin;    // largest radius; how far the positions reach beyond the own pixels
-  int64_t channels, first_plane, planes, strips, strip, pieces, piece;
+  int r, margin;  // largest radius; how far the positions reach beyond the own pixels
+  int64_t channels, first_plane, planes, strips, strip, pieces;
   int64_t h, w, before;              // height, width, rows of zeros before the first when it is halved
   int64_t row0, row1, col0, col1;    // own pixels
   int64_t top, bottom, left, right;  // positions that exist
@@ -46,8 +47,7 @@ struct Tile {
   int64_t pitch, halo_pitch;
 
   Tile(const Problem& p, const Items& items, int64_t item)
-      : wide(is_wide(p)),
-        r(p.windows[p.scales - 1].radius),
+      : r(p.windows[p.scales - 1].radius),
         margin(p.gains ? r : 0),
         channels(p.channels),
         h(p.height),
@@ -60,22 +60,18 @@ struct Tile {
     first_plane = items.group * place.group, strip = place.strip;
     planes = smaller(items.group, items.planes - first_plane);
     const auto row_of_band = [&](int64_t i) {
-      return wide ? block_begin(ceil_div(h + before, block_rows) * i / items.bands)
-                  : part(down, i, items.bands);
+      return block_begin(ceil_div(h + before, block_rows) * i / items.bands);
     };
     row0 = row_of_band(place.band), row1 = row_of_band(place.band + 1);
-    piece = wide ? strip : place.band * strips + strip;
     col0 = part(along, strip, items.strips), col1 = part(along, strip + 1, items.strips);
     const int64_t crop = p.padding == Padding::valid ? r : 0;
     top = left = crop, bottom = h - crop, right = w - crop;
     first = larger(top, row0 - margin), end = smaller(bottom, row1 + margin);
     t0 = larger(left, col0 - margin) - r, t1 = smaller(right, col1 + margin) + r;
-    if (wide) {  // whole batches, whose bases do not depend on the bands; zeros around the image are no
-                 // columns
-      first -= (first - top) % batch_rows;
-      end = smaller(bottom, top + ceil_div(end - top, batch_rows) * batch_rows);
-      if (p.padding == Padding::zeros) t0 = larger(0, t0), t1 = smaller(w, t1);
-    }
+    first -= (first - top) % batch_rows;
+    end = smaller(bottom, top + ceil_div(end - top, batch_rows) * batch_rows);
+    const bool wide = is_wide(p);  // to which zeros around the image are no columns
+    if (wide && p.padding == Padding::zeros) t0 = larger(0, t0), t1 = smaller(w, t1);
     s = ceil_div(t1 - t0, across);
     if (wide) s = ceil_div(s, 4) * 4;
     // Further left at the right border: the segments are full of pixels where there are enough.
@@ -86,16 +82,15 @@ struct Tile {
     halo_pitch = ceil_div(larger(s, L) + 2 * r, 2) * 2 + 1;
   }
 
-  // Where a block of rows begins: at an even number of rows before the end, as part().
+  // Where a block of rows begins: pairs stay together, as in part().
   int64_t block_begin(int64_t block) const { return larger(0, smaller(h, block * block_rows - before)); }
-  int64_t block_of(int64_t row) const { return (row + before) / block_rows; }
   int64_t block_end(int64_t row, int64_t size) const {
     return smaller(h, ((row + before) / size + 1) * size - before);
   }
 
   // Where the sums of the i-th plane's own row go.
   int64_t sums_of(int64_t i, int64_t row) const {
-    return 2 * ((first_plane + i) * pieces + (wide ? block_of(row) * strips + piece : piece));
+    return 2 * ((first_plane + i) * pieces + (row + before) / block_rows * strips + strip);
   }
 
   // The i-th plane's image and channel, and where it starts in a row.
@@ -201,9 +196,8 @@ class Source {
     }
   }
 
-  // Medians on a coarse grid, over finite values, so that neither NaN nor a stray huge value spreads. In
-  // wide.h they must not depend on the bands. d has an offset only where it is a mean, which rounding to T
-  // would cost the digits of its variation.
+  // Medians on a coarse grid, over finite values, so that neither NaN nor a stray huge value spreads. d has
+  // an offset only where it is a mean, which rounding to T would cost the digits of its variation.
   void find_offsets(int64_t i) {
     constexpr int grid = 4;
     T m[grid * grid], d[grid * grid];
@@ -214,9 +208,8 @@ class Source {
       for (; at > 0 && sorted[at - 1] > value; --at) sorted[at] = sorted[at - 1];
       sorted[at] = value;
     };
-    const int64_t row0 = ByColumns ? 0 : tile.row0, row1 = ByColumns ? tile.h : tile.row1;
     for (int k = 0; k < grid * grid; ++k) {
-      const int64_t row = row0 + (2 * (k / grid) + 1) * (row1 - row0) / (2 * grid);
+      const int64_t row = (2 * (k / grid) + 1) * tile.h / (2 * grid);
       const int64_t col = tile.col0 + (2 * (k % grid) + 1) * (tile.col1 - tile.col0) / (2 * grid);
       T one_m, one_d;
       read_images(i, row, col, 1, &one_m, &one_d);

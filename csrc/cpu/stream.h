@@ -51,13 +51,13 @@ class Stream : LocalMoments<T> {
       }
       if (!gradient) continue;
       const int64_t ready = row + count == end ? row1 : smaller(row1, row + count - r);
-      for (int64_t step; done < ready; done += step) {
-        step = smaller(R, ready - done);
+      for (int64_t next; done < ready; done = next) {
+        next = smaller(ready, group_of(done) + R);
+        const int step = int(next - done);
         if (both) {
-          write_gradients<true, true>(done, int(step));
+          write_gradients<true, true>(done, step);
         } else {
-          plain() ? write_gradients<false, false>(done, int(step))
-                  : write_gradients<true, false>(done, int(step));
+          plain() ? write_gradients<false, false>(done, step) : write_gradients<true, false>(done, step);
         }
       }
     }
@@ -89,6 +89,13 @@ class Stream : LocalMoments<T> {
     take(zeros, maps * pitch);
     for (int64_t k = 0; base && k < maps * pitch; ++k) zeros[k] = V{};
     return used;
+  }
+
+  // Where the R rows of the gradient start that a row is done with, cut only where a band begins or ends:
+  // rows that are ready as soon as R rows of positions are there.
+  int64_t group_of(int64_t row) const {
+    const int64_t before_first = radius - tile.top;
+    return (row + before_first) / R * R - before_first;
   }
 
   V* map_row(int64_t row) const { return map_ring + row % ring_rows * maps * pitch; }
@@ -230,7 +237,7 @@ class Stream : LocalMoments<T> {
     const V l1_gain = this->l1_gain, offset_d = source.offset_d;
     T row_weight[R];
     for (int i = 0; i < R; ++i) row_weight[i] = edge(row + i, tile.h);
-    const V base_d = base_d_of(smaller(larger(row + count / 2, tile.first), tile.end - 1));
+    const V base_d = base_d_of(smaller(larger(group_of(row) + R / 2, tile.first), tile.end - 1));
     const int64_t pitch = this->pitch;
     gather_maps(row, count, base_d);
     const Ahead own = ahead<T>(p.grad_x, tile.n(0), tile.c(0), row, tile.planes == 1 ? count : 0, tile.col0);

@@ -35,42 +35,47 @@
 
 bool in_double(DType dtype) { return dtype == DType::float64; }
 
-// How many planes to put side by side in an item: halved lanes a plane as long as segments do not get too
-// wide and items are left for several threads.
-int64_t planes_together(int64_t planes, int64_t width, int64_t lanes, int64_t widest) {
-  int64_t group = 1;
-  while (2 * group <= lanes && ceil_div(planes, 2 * group) >= 8 &&
-         ceil_div(width, lanes / (2 * group)) * lanes <= widest)
-    group *= 2;
-  return group;
+// How wide strips may be: as the rings fit into the L2 cache, or 4 MB where wide filters take longer than it
+// takes to fetch what they read; and as far as one base in a segment is close enough to what a window sees.
+int64_t widest_strip(const Problem& p, bool wide, int64_t size) {
+  const Window& window = p.windows[p.scales - 1];
+  const int64_t r = window.radius, lanes = VECTOR_BYTES / size;
+  const int64_t longest = wide ? larger(8 * r, int64_t(12 / window.weights[0])) : 13 * r;
+  const int64_t fit = wide ? wide_columns(p, size) : (640 << 10) / (9 * (2 * r + 8) * size);
+  return smaller(larger(fit, 8 * r), lanes * larger(longest, 16));
 }
 
-// For stream.h: strips narrow enough for the rings to stay in the L2 cache, but wide enough to repay the
-// columns around them; bands high enough to repay the rows, and items enough for many threads; segments of at
-// most eight radii, whose base is close enough to what a window sees. Depends on shapes alone: same bits for
-// any threads.
+// Planes side by side where one alone would leave lanes idle or halos wide; bands for as many threads as
+// there are, whose cost is the rows around them.
 Items items(const Problem& p, int64_t threads) {
   if (p.scales == 0) return l1_items(p);
-  if (is_wide(p)) return wide_items(p, threads);
-  const int64_t size = in_double(p.x.dtype) ? 8 : 4, r = p.windows[0].radius;
-  const int64_t ring_rows = 2 * (2 * r + 8) + 7 * (2 * r + 8);
-  const int64_t cache = 400 << 10, segments = VECTOR_BYTES / size * 8 * larger(r, 2);
-  const int64_t widest = smaller(larger(smaller(32 * r, 1024), cache / (ring_rows * size)), segments);
+  const bool wide = is_wide(p);
+  const int64_t size = in_double(p.x.dtype) ? 8 : 4, lanes = VECTOR_BYTES / size;
+  const int64_t r = p.windows[p.scales - 1].radius, widest = widest_strip(p, wide, size);
+  const bool around = p.padding == Padding::reflect || (p.padding == Padding::zeros && !wide);
+  const int64_t padded = p.width + (around ? 2 * r : 0);
   Items items{};
   items.planes = p.batch * p.channels;
-  items.strips = ceil_div(p.width, widest);
+  items.strips = padded <= widest ? 1 : ceil_div(p.width, larger(widest - 2 * r, 4 * r));
   items.group = 1;
-  if (items.strips == 1) {
-    const int64_t padded = p.width + (p.padding == Padding::valid ? 0 : 2 * r);
-    items.group =
-        planes_together(items.planes, padded, VECTOR_BYTES / size, smaller(segments, larger(widest, 40 * r)));
+  int64_t least = INT64_MAX;
+  for (int64_t group = 1; group <= lanes && items.strips == 1; group *= 2) {
+    const int64_t s = wide ? ceil_div(padded, 4 * lanes / group) * 4 : ceil_div(padded, lanes / group);
+    const int64_t cost = ceil_div(items.planes, group) * (4 * s + (wide ? r : 3 * r));
+    if (s * lanes <= larger(widest, ceil_div(padded, lanes) * lanes) && cost < least)
+      least = cost, items.group = group;
   }
-  const int64_t pieces = ceil_div(items.planes, items.group) * items.strips;
-  const int64_t wanted = larger(ceil_div(8, larger(1, pieces)), p.width * p.height / items.strips >> 17);
-  // A plane alone, as a pyramid's top, is cut in two sooner: the other thread would have nothing to do.
-  const int64_t alone = pieces == 1 && p.height >= larger(64, 8 * r) ? 2 : 1;
-  items.bands = larger(alone, smaller(wanted, p.height / larger(96, 4 * r)));
-  items.pieces = items.strips * items.bands;
+  const int64_t blocks = ceil_div(p.height + Halving{p.height, p.odd_side}.zeros(), block_rows);
+  items.pieces = items.strips * blocks;
+  const int64_t cuts = ceil_div(items.planes, items.group) * items.strips;
+  items.bands = 1;
+  least = INT64_MAX;
+  for (int64_t bands = 1; bands <= larger(1, blocks / (ceil_div(r, block_rows) + 2)); ++bands) {
+    const int64_t beyond = bands == 1 ? 0 : (bands == 2 ? r : 2 * r);
+    const int64_t cost =
+        ceil_div(cuts * bands, threads) * (ceil_div(blocks, bands) * block_rows * 5 + beyond * 4);
+    if (cost < least) least = cost, items.bands = bands;
+  }
   return items;
 }
 

@@ -330,10 +330,8 @@ class Wide : WideMoments<T> {
   }
 };
 
-// Strips as wide as 4 MB of rings allow; planes side by side where one alone would leave lanes idle or halos
-// wide; bands for as many threads as there are, whose cost is the rows around them.
-Items wide_items(const Problem& p, int64_t threads) {
-  const int64_t size = p.x.dtype == DType::float64 ? 8 : 4, L = VECTOR_BYTES / size;
+// How many columns 4 MB of rings hold.
+int64_t wide_columns(const Problem& p, int64_t size) {
   const int64_t r = p.windows[p.scales - 1].radius, maps = p.grad_x.data && p.grad_y.data ? 4 : 3;
   // Vectors for each of a segment, and for halos.
   int64_t rows = 2 * (batch_rows + block_rows + 2 * r + 1) + 16, halos = 0;
@@ -344,31 +342,5 @@ Items wide_items(const Problem& p, int64_t threads) {
                       2 * p.windows[j].radius + 2);
   }
   if (p.gains) rows += (maps - 2) * (batch_rows + block_rows + r - p.windows[0].radius);
-  const int64_t most = ((int64_t(4) << 20) / VECTOR_BYTES - halos) / rows / 4 * 4 * L;
-  const int64_t padded = p.width + (p.padding == Padding::reflect ? 2 * r : 0);
-  // Segments whose base is close enough to what a window sees.
-  const int64_t longest = larger(8 * r, int64_t(12 / p.windows[p.scales - 1].weights[0]));
-  const int64_t widest = smaller(larger(most, 8 * r), L * larger(longest, 16));
-  Items items{};
-  items.planes = p.batch * p.channels;
-  items.strips = padded <= widest ? 1 : ceil_div(p.width, larger(widest - 2 * r, 4 * r));
-  items.group = 1;
-  int64_t least = INT64_MAX;
-  for (int64_t group = 1; group <= L && items.strips == 1; group *= 2) {
-    const int64_t s = ceil_div(ceil_div(padded, L / group), 4) * 4;
-    const int64_t cost = ceil_div(items.planes, group) * (4 * s + r);
-    if (s * L <= larger(widest, ceil_div(padded, L) * L) && cost < least) least = cost, items.group = group;
-  }
-  const int64_t blocks = ceil_div(p.height + Halving{p.height, p.odd_side}.zeros(), block_rows);
-  items.pieces = items.strips * blocks;
-  const int64_t cuts = ceil_div(items.planes, items.group) * items.strips;
-  items.bands = 1;
-  least = INT64_MAX;
-  for (int64_t bands = 1; bands <= larger(1, blocks / (ceil_div(r, block_rows) + 2)); ++bands) {
-    const int64_t around = bands == 1 ? 0 : (bands == 2 ? r : 2 * r);
-    const int64_t cost =
-        ceil_div(cuts * bands, threads) * (ceil_div(blocks, bands) * block_rows * 5 + around * 4);
-    if (cost < least) least = cost, items.bands = bands;
-  }
-  return items;
+  return ((int64_t(4) << 20) / VECTOR_BYTES - halos) / rows / 4 * 4 * (VECTOR_BYTES / size);
 }
