@@ -115,6 +115,7 @@ SSIMLOSS_INLINE Coefficients<V> coefficients(const Moments<V>& at, const Dissimi
 template <class V>
 struct OneGradient {
   V loss, b_m, b_d, a;
+  V luminance_m, luminance_d;  // for two gradients, of which a is the sum
 };
 
 // m, d: the means relative to what the gradient's m and d are; g_l, g_cs: the gains of both terms; two: 2, or
@@ -127,11 +128,15 @@ SSIMLOSS_INLINE OneGradient<V> one_gradient(const Moments<V>& at, T c1, T c2, V 
   const V e_cs = at.s_dd * inverse_b;
   one.loss = e_cs;
   V luminance{};
+  one.luminance_m = one.luminance_d = V{};
   if (Luminance) {
     const V inverse_a = quotient(two, at.mu_m * at.mu_m + T(2) * c1 + at.mu_d * at.mu_d);
     const V by_d = at.mu_d * inverse_a, e_l = at.mu_d * by_d;
     one.loss += e_l - e_l * e_cs;
-    luminance = (g_l - g_l * e_cs) * inverse_a * (by_d * (at.mu_m * (at.mu_m - at.mu_d) + T(2) * c1));
+    const V g_a = (g_l - g_l * e_cs) * inverse_a;
+    luminance = g_a * (by_d * (at.mu_m * (at.mu_m - at.mu_d) + T(2) * c1));
+    one.luminance_m = g_a * e_l * at.mu_m;
+    one.luminance_d = g_a * by_d * (at.mu_m * at.mu_m + T(2) * c1);
     g_cs -= g_cs * e_l;
   }
   const V g_b = g_cs * inverse_b;

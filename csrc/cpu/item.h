@@ -23,6 +23,7 @@ class Item {
   V* edge_weight;        // reflect's, per column
   Mask<T>*exists, *own;  // all ones in columns of positions that exist here, of those that count
   V *cover, *incoming, *losses;
+  V* gains;           // of a row's positions: the incoming gradient, twice at reflected edges
   double* row_cover;  // how often the rows' l1 counts: by how much of all windows; cover: the columns'
   T* linear;
 
@@ -44,6 +45,7 @@ class Item {
     take(linear, L * s + L);
     take(edge_weight, pitch), take(exists, pitch), take(own, pitch);
     take(losses, p.loss_map.data ? pitch : 0);
+    take(gains, pitch);
     take(incoming, p.grad_map.data ? incoming_rows * pitch : 0);
     take(cover, p.l1_weight != 0 ? pitch : 0);
     take(row_cover, p.l1_weight != 0 ? larger(tile.row1 - tile.row0, tile.col1 - tile.col0) : 0);
@@ -58,6 +60,7 @@ class Item {
       }
     }
     mark_columns();
+    for (int64_t k = 0; k < s; ++k) gains[k] = splat<T>(1);
     ssim_gain = l1_gain = V{};
     for (int64_t lane = 0; gradient && lane < tile.planes * tile.across; ++lane) {
       const double* const gains = p.gains + 2 * (tile.first_plane + lane / tile.across);
@@ -190,6 +193,15 @@ class Item {
                     to - begin, linear + tile.start(plane) + (begin - tile.t0));
       }
       to_segments<T>(linear, s, incoming + i * pitch);
+    }
+  }
+
+  // The gains of row `row`, the i-th whose incoming gradient was read.
+  void find_gains(int64_t row, int i) {
+    const T row_weight = 1 / edge(row, tile.h);
+    for (int64_t k = 0; k < s; ++k) {
+      gains[k] = row_weight / edge_weight[k];
+      if (p.grad_map.data) gains[k] *= incoming[i * pitch + k];
     }
   }
 

@@ -11,12 +11,13 @@ constexpr int rows_at_a_time = VECTOR_BYTES / 8;  // what the registers hold: in
 constexpr int batch_rows = 8, block_rows = 16;    // of positions and of the gradient: see Tile
 
 // Whether wide.h's flow takes a problem: several windows, one of more than 11 taps (15 where registers are
-// many: measured), one much narrower than sigma 1.5, or a blurred l1.
+// many: measured), one much narrower than sigma 1.5, a blurred l1, or a c2 too large for stream.h's units.
 INLINE bool is_wide(const Problem& p) {
   const Window& first = p.windows[0];
-  const bool narrow = first.radius > 0 && first.weights[0] > 0.3;
+  const double centre = first.weights[0];
   const bool large = first.radius > (VECTOR_BYTES == 64 ? 7 : 5);
-  return p.scales > 1 || large || narrow || (p.l1_windowed && p.l1_weight != 0);
+  return p.scales > 1 || large || centre > 0.3 || (p.l1_windowed && p.l1_weight != 0) ||
+         !(p.c2 < 1e30 * centre * centre);
 }
 
 // Where the i-th of `count` parts of a side begins. Pairs of rows or columns that the next level of a

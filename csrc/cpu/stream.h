@@ -64,11 +64,8 @@ class Stream : LocalMoments<T> {
   }
 
  private:
-  // One gradient and no options, which the compiler then knows.
-  bool plain() const {
-    return radius > 0 && !both && !p.loss_map.data && !p.grad_map.data && !reflected &&
-           p.c2 < 1e30 * double(centre);  // whose quotient T has to hold
-  }
+  // Without options, which the compiler then knows.
+  bool plain() const { return !p.loss_map.data && !p.grad_map.data && !reflected; }
 
   // Lay the buffers out from base; returns their size. Called first with null, to measure.
   size_t layout(char* base) {
@@ -102,19 +99,25 @@ class Stream : LocalMoments<T> {
   V& base_d_of(int64_t row) const { return base_ring[row % ring_rows]; }
 
   void positions_of(int64_t row, int i) {
-    if (plain() && gradient) {
-      p.luminance ? plain_positions<true, true>(row, i) : plain_positions<false, true>(row, i);
-    } else if (plain()) {
-      p.luminance ? plain_positions<true, false>(row, i) : plain_positions<false, false>(row, i);
+    const auto with = [&](auto luminance, auto general) {
+      !gradient ? positions<luminance, general, 0>(row, i)
+      : both    ? positions<luminance, general, 2>(row, i)
+                : positions<luminance, general, 1>(row, i);
+    };
+    const std::true_type yes{};
+    const std::false_type no{};
+    if (plain()) {
+      p.luminance ? with(yes, no) : with(no, no);
     } else {
-      p.luminance ? positions<true>(row, i) : positions<false>(row, i);
+      if (gradient) this->find_gains(row, i);
+      p.luminance ? with(yes, yes) : with(no, yes);
     }
     if (p.loss_map.data && row >= tile.row0 && row < tile.row1) this->write_losses(row);
   }
 
   // Losses, and coefficients where a gradient is wanted, at the positions of one row, the i-th of R.
-  template <bool Luminance, bool Gradient>
-  void plain_positions(int64_t row, int i) {
+  template <bool Luminance, bool General, int Gradients>
+  void positions(int64_t row, int i) {
     // Variances in units of the centre's weight, which spares products: the gain of cs is divided by it. Both
     // gains are multiplied by it, as the maps are blurred relative to it, too.
     const T centre = this->centre, c1 = T(p.c1), c2 = T(p.c2 / double(centre));
@@ -123,6 +126,8 @@ class Stream : LocalMoments<T> {
     const int64_t halo_pitch = this->halo_pitch, s = this->s;
     const V* moments = this->moment_row();
     const Mask<T>*const exists = this->exists, *const own = this->own;
+    const V *const gains = this->gains, *const d_row = source.row(row) + pitch;
+    V* const losses = p.loss_map.data ? this->losses : nullptr;
     V *out = map_rows + radius, sum{};
     const Ahead next_x = source.next(p.x, i), next_y = source.next(p.y, i);
     for (int64_t k = 0; k < s; ++k, ++moments, ++out) {
@@ -133,70 +138,23 @@ class Stream : LocalMoments<T> {
                           not_negative(moments[halo_pitch] - mean_m * sum_m),
                           not_negative(moments[3 * halo_pitch] - mean_d * sum_d)};
       // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.
-      const OneGradient<V> one =
-          one_gradient<Luminance, T>(at, c1, c2, mean_m + base_m, mean_d, gain_l, gain_cs);
-      sum += masked<T>(not_negative(one.loss), own[k]);
-      if (!Gradient) continue;
-      out[0] = masked<T>(one.b_m, exists[k]);
-      out[halo_pitch] = masked<T>(one.b_d, exists[k]);
-      out[2 * halo_pitch] = masked<T>(one.a, exists[k]);
-    }
-    if (row >= tile.row0 && row < tile.row1) this->add_up(row, 0, sum);
-  }
-
-  // The same with every option.
-  template <bool Luminance>
-  void positions(int64_t row, int i) {
-    const bool both = this->both, gradient = this->gradient;
-    const V* const incoming = p.grad_map.data ? this->incoming + i * pitch : nullptr;
-    V* const losses = p.loss_map.data ? this->losses : nullptr;
-    const T c1 = T(p.c1), c2 = T(p.c2);
-    const V offset_m = source.offset_m, offset_d = source.offset_d;
-    const T row_weight = 1 / edge(row, tile.h);
-    const V ssim_gain = this->ssim_gain;
-    const int64_t halo_pitch = this->halo_pitch;
-    const V *const moments = this->moment_row(), *const d_row = source.row(row) + pitch;
-    const V base_m = this->base_m, base_d = this->base_d;
-    V* const maps_out = map_rows + radius;
-    V sum{};
-    const Ahead next_x = source.next(p.x, i), next_y = source.next(p.y, i);
-    for (int64_t k = 0; k < s; ++k) {
-      fetch(next_x, k), fetch(next_y, k);
-      const V* const at_k = moments + k;
-      const auto mean = [&](int q) INLINE_LAMBDA { return centre * at_k[q * halo_pitch]; };
-      const auto variance = [&](int q) INLINE_LAMBDA {
-        const V mu = mean(q - 1);
-        if (radius == 0) return mu * V{};  // NaN where the value is NaN
-        return not_negative(mean(q) - mu * mu);
-      };
-      const V m = mean(0) + base_m, d = mean(2);
-      const Moments<V> at{m + offset_m, d + (base_d + offset_d), variance(1), variance(3)};
-      const Dissimilarity<V> e = dissimilarity<Luminance>(at, c1, c2);
-      const V loss = not_negative(e.e_l + (e.e_cs - e.e_l * e.e_cs));
+      const V m = mean_m + base_m, gain = General ? gains[k] : splat<T>(1);
+      const OneGradient<V> one = one_gradient<Luminance, T>(
+          at, c1, c2, m, mean_d, General ? gain_l * gain : gain_l, General ? gain_cs * gain : gain_cs);
+      const V loss = not_negative(one.loss);
       sum += masked<T>(loss, own[k]);
-      if (losses) {
+      if (General && losses) {
         losses[k] = T(p.ssim_weight) * loss;
-        if (p.l1_weight != 0) losses[k] += T(p.l1_weight) * absolute(d_row[k] + offset_d);
+        if (p.l1_weight != 0) losses[k] += T(p.l1_weight) * absolute(d_row[k] + source.offset_d);
       }
-      if (!gradient) continue;
-
-      V gain = splat<T>(row_weight);
-      if (reflected) gain /= edge_weight[k];
-      if (incoming) gain *= incoming[k];
-      gain *= ssim_gain;
-      // Times cs and times l, each as one multiplication with an addition. One tap has no variance, but large
-      // terms that would have to cancel.
-      const V g_l = centre * (gain - gain * e.e_cs);
-      const V g_cs = (radius > 0 ? centre : T(0)) * (gain - gain * e.e_l);
-      V* const out = maps_out + k;
+      if (Gradients == 0) continue;
       const auto put = [&](int q, V value)
                            INLINE_LAMBDA { out[q * halo_pitch] = masked<T>(value, exists[k]); };
-      const Coefficients<V> c = coefficients<Luminance, T>(at, e, -m, -d, g_l, g_cs);
-      put(0, c.b_m), put(1, c.b_d);
-      if (both) {
-        put(2, c.a_m), put(3, c.a_d);
+      put(0, one.b_m), put(1, one.b_d);
+      if (Gradients == 1) {
+        put(2, one.a);
       } else {
-        put(2, c.a_m + c.a_d);
+        put(2, one.b_m * m - one.luminance_m), put(3, one.luminance_d - one.b_d * mean_d);
       }
     }
     if (row >= tile.row0 && row < tile.row1) this->add_up(row, 0, sum);

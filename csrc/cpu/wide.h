@@ -19,11 +19,12 @@ class Wide : WideMoments<T> {
   using Base::edge_weight, Base::exists, Base::own, Base::incoming, Base::losses, Base::edge, Base::cover;
   using Base::L, Base::p, Base::tile, Base::source, Base::s, Base::pitch, Base::halo_pitch, Base::base_m;
   using Base::R, Base::moments_of_scale, Base::scales, Base::last, Base::r, Base::l1_moment, Base::l1_map;
-  using Base::radius, Base::weights, Base::centre, Base::grid, Base::window, Base::moments, Base::rows;
+  using Base::radius, Base::weights, Base::centre, Base::grid, Base::window, Base::moments, Base::rows,
+      Base::gains;
   using typename Base::V;
   static constexpr int most_maps = 5;
 
-  V *map_rows, *map_ring[max_scales], *base_ring, *shifts, *gains;
+  V *map_rows, *map_ring[max_scales], *base_ring, *shifts;
   V* sums;  // [s][sum_rows][x, y]: the gradients, as far as the scales have been added
 
   int maps_of(int j) const { return maps + (l1_map && j == last); }
@@ -43,7 +44,6 @@ class Wide : WideMoments<T> {
     const size_t bytes = layout(nullptr);
     layout(static_cast<char*>(scratch(bytes)));
     this->start();
-    for (int64_t k = 0; k < s; ++k) gains[k] = splat<T>(1);
     for (int j = 0; gradient && j < scales; ++j) {
       for (int64_t k = 0; k < s; ++k) {
         V* const zeros = map_ring[j] + k * ring_step(j) + ring_rows(j) * maps_of(j);
@@ -92,7 +92,6 @@ class Wide : WideMoments<T> {
       used += size_t(ceil_div(count * int64_t(sizeof *pointer), 64) * 64);
     };
     Base::layout(take, base != nullptr);
-    take(gains, pitch);
     for (int j = 0; j < scales; ++j) take(map_ring[j], gradient ? s * ring_step(j) : 0);
     if (!gradient) return used;
     take(map_rows, (scales * maps + 1) * halo_pitch);
@@ -103,13 +102,7 @@ class Wide : WideMoments<T> {
   }
 
   void positions_of(int64_t row, int i) {
-    if (gradient && (reflected || p.grad_map.data)) {
-      const T row_weight = 1 / edge(row, tile.h);
-      for (int64_t k = 0; k < s; ++k) {
-        gains[k] = row_weight / edge_weight[k];
-        if (p.grad_map.data) gains[k] *= incoming[i * pitch + k];
-      }
-    }
+    if (gradient && (reflected || p.grad_map.data)) this->find_gains(row, i);
     V sum{};
     const Ahead next_x = source.next(p.x, i), next_y = source.next(p.y, i);
     this->for_tiles([&](int64_t k, auto tile) INLINE_LAMBDA {
