@@ -61,7 +61,8 @@ Items items(const Problem& p, int64_t threads) {
   int64_t least = INT64_MAX;
   for (int64_t group = 1; group <= lanes && items.strips == 1; group *= 2) {
     const int64_t s = wide ? ceil_div(padded, 4 * lanes / group) * 4 : ceil_div(padded, lanes / group);
-    const int64_t cost = ceil_div(items.planes, group) * (4 * s + (wide ? r : 3 * r));
+    const int64_t beside = wide ? r : 3 * r + (group > 1 ? 16 : 0);  // several planes are not fetched ahead
+    const int64_t cost = ceil_div(items.planes, group) * (4 * s + beside);
     if (s * lanes <= larger(widest, ceil_div(padded, lanes) * lanes) && cost < least)
       least = cost, items.group = group;
   }
@@ -70,7 +71,7 @@ Items items(const Problem& p, int64_t threads) {
   const int64_t cuts = ceil_div(items.planes, items.group) * items.strips;
   items.bands = 1;
   least = INT64_MAX;
-  for (int64_t bands = 1; bands <= larger(1, blocks / (ceil_div(r, block_rows) + 2)); ++bands) {
+  for (int64_t bands = 1; bands <= larger(1, blocks / (ceil_div(r, block_rows) + 1)); ++bands) {
     const int64_t beyond = bands == 1 ? 0 : (bands == 2 ? r : 2 * r);
     const int64_t cost =
         ceil_div(cuts * bands, threads) * (ceil_div(blocks, bands) * block_rows * 5 + beyond * 4);
