@@ -146,13 +146,13 @@ class Ring : RingBlock {
           block_ssim += loss;
           if (p.l1_windowed) block_l1 += l1[o];
         }
-        if (!Gradients) {
+        if constexpr (Gradients == 0) {
           map[0][u] = p.ssim_weight * loss + (p.l1_windowed ? p.l1_weight * l1[o] : 0.f);
-          continue;
-        }
+        } else {
 #pragma unroll
-        for (int q = 0; q < M; ++q) map[q][u] = exists ? maps_here[q] : 0.f;
-        l1_gain[u] = exists ? p.l1_gain * gain : 0.f;
+          for (int q = 0; q < M; ++q) map[q][u] = exists ? maps_here[q] : 0.f;
+          l1_gain[u] = exists ? p.l1_gain * gain : 0.f;
+        }
       }
 #pragma unroll
       for (int q = 0; q < (Gradients ? M : 1); ++q) {
@@ -161,14 +161,16 @@ class Ring : RingBlock {
       if (Gradients && p.l1_windowed) put(l1_gain, to + M * s.each_map + half);
     }
     sum_ssim += block_ssim, sum_l1 += block_l1;
-    if (Gradients || !p.loss_map.data || !row_own) return;
+    if constexpr (Gradients == 0) {
+      if (!p.loss_map.data || !row_own) return;
 #pragma unroll 1
-    for (int o = 0; o < K; ++o) {
-      const int col = first_col + o;
-      if (col < p.crop || col >= p.width - p.crop || col >= col1) continue;
-      float loss = to[o];
-      if (p.l1 && !p.l1_windowed) loss += p.l1_weight * plane.pixel_l1(row, col);
-      plane.write_loss(row, col, loss);
+      for (int o = 0; o < K; ++o) {
+        const int col = first_col + o;
+        if (col < p.crop || col >= p.width - p.crop || col >= col1) continue;
+        float loss = to[o];
+        if (p.l1 && !p.l1_windowed) loss += p.l1_weight * plane.pixel_l1(row, col);
+        plane.write_loss(row, col, loss);
+      }
     }
   }
 
