@@ -49,16 +49,19 @@ SPECIAL = (math.nan, math.inf, -math.inf, 0.0, 1e-40, 5e-324)
 def luminance_and_contrast_structure(
     x: Tensor,
     y: Tensor,
-    sigma: float,
-    radius: int,
+    sigma: tuple[float, float] | float,
+    radius: tuple[int, int] | int,
     c1: float,
     c2: float,
     padding: str,
-    largest: int,
+    largest: tuple[int, int] | int,
     sample_covariance: bool = False,
     mask: None = None,
 ) -> tuple[Tensor, Tensor]:
     """As reference's, from differences: E[x^2] - E[x]^2 of an image around 1e9 is noise even in float64."""
+    sigma, radius, largest = (
+        v[0] if isinstance(v, tuple) else v for v in (sigma, radius, largest)
+    )  # the same for both
     if padding == "valid":
         crop = largest - radius
         x, y = (t[..., crop : t.shape[-2] - crop, crop : t.shape[-1] - crop] for t in (x, y))

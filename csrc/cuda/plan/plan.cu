@@ -31,7 +31,7 @@ Cut plan_for(const Family& family, const char* kernel, const Problem& p, int lev
              const std::function<Cut()>& find) {
   // All that a plan depends on. A kernel's name lies at one place.
   const Device device = current_device();
-  std::array<int64_t, 12 + max_scales> question{int64_t(reinterpret_cast<intptr_t>(kernel)),
+  std::array<int64_t, 13 + max_scales> question{int64_t(reinterpret_cast<intptr_t>(kernel)),
                                                 levels,
                                                 p.batch * p.channels,
                                                 p.height,
@@ -41,9 +41,10 @@ Cut plan_for(const Family& family, const char* kernel, const Problem& p, int lev
                                                 p.grad_map.data != nullptr,
                                                 p.l1_weight != 0 ? 1 + p.l1_windowed : 0,
                                                 p.scales,
+                                                int64_t(arithmetic(p.x.dtype)),
                                                 device.multiprocessors,
                                                 device.shared_per_block};
-  for (int j = 0; j < p.scales; ++j) question[size_t(12 + j)] = p.windows[j].radius;
+  for (int j = 0; j < p.scales; ++j) question[size_t(13 + j)] = p.windows[j].radius;
   thread_local std::map<decltype(question), Cut> answers;
   if (answers.size() >= 64) answers.clear();  // a dyadic call of 16 levels asks 32 questions
   auto answer = answers.find(question);
