@@ -36,13 +36,14 @@
 bool in_double(DType dtype) { return dtype == DType::float64; }
 
 // How wide strips may be: as the rings fit into the L2 cache, or 4 MB where wide filters take longer than it
-// takes to fetch what they read; and as far as one base in a segment is close enough to what a window sees.
+// takes to fetch what they read; and as far as one base in a segment is close enough to what a window sees
+// (8 radii: with 13, photographs beside their negatives lose half of a gradient's last digit).
 int64_t widest_strip(const Problem& p, bool wide, int64_t size) {
   const Window& window = p.windows[p.scales - 1];
   const int64_t r = window.radius, lanes = VECTOR_BYTES / size;
-  const int64_t longest = wide ? larger(8 * r, int64_t(12 / window.weights[0])) : 13 * r;
-  const int64_t fit = wide ? wide_columns(p, size) : (640 << 10) / (9 * (2 * r + 8) * size);
-  return smaller(larger(fit, 8 * r), lanes * larger(longest, 16));
+  if (!wide) return smaller((640 << 10) / (9 * (2 * r + 8) * size), (8 * lanes + 2) * larger(r, 2));
+  const int64_t longest = larger(larger(8 * r, int64_t(12 / window.weights[0])), 16);
+  return smaller(larger(wide_columns(p, size), 8 * r), lanes * longest);
 }
 
 // Planes side by side where one alone would leave lanes idle or halos wide; bands for as many threads as
@@ -61,7 +62,7 @@ Items items(const Problem& p, int64_t threads) {
   int64_t least = INT64_MAX;
   for (int64_t group = 1; group <= lanes && items.strips == 1; group *= 2) {
     const int64_t s = wide ? ceil_div(padded, 4 * lanes / group) * 4 : ceil_div(padded, lanes / group);
-    const int64_t beside = wide ? r : 3 * r + (group > 1 ? 16 : 0);  // several planes are not fetched ahead
+    const int64_t beside = wide ? r : 3 * r + (group > 1 ? 8 : 0);  // several planes are not fetched ahead
     const int64_t cost = ceil_div(items.planes, group) * (4 * s + beside);
     if (s * lanes <= larger(widest, ceil_div(padded, lanes) * lanes) && cost < least)
       least = cost, items.group = group;
