@@ -212,6 +212,13 @@ def test_devices_with_less_shared_memory(name: str, shared: int, monkeypatch: py
         assert_same(exactly(name), *pair(1, 1, 70, 66, dtype=torch.float64), window_size=65, **F64)
 
 
+def test_a_plan_is_that_of_its_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One problem in two dtypes, where tiles take both: those of float64 are narrower."""
+    monkeypatch.setenv("SHIM_SHARED", "65536")
+    for dtype, limits in ((torch.float32, F32), (torch.float64, F64), (torch.float32, F32)):
+        assert_same(exactly("mix"), *pair(1, 1, 60, 67, dtype=dtype), padding="zeros", **limits)
+
+
 @pytest.mark.parametrize("channels", [1, 7, 130])
 @pytest.mark.parametrize("layout", ["plain", "channels_last"])
 @every_loss
