@@ -142,8 +142,7 @@ struct Plane {
       f(static_cast<P>(p.x.data) + in_x, static_cast<P>(p.y.data) + in_y);
     });
   }
-  // m and d in units of the data range. Chosen, not branched to: a compiler that fuses the product with what
-  // is taken off it later, in one place and not in another, makes a pixel less its base other than 0.
+  // m and d in units of the data range.
   INLINE Pair<T> pixel(int64_t row, int64_t col) const {
     const T range = inverse_range();
     T a, b;
