@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import recompute
 from .autograd import fused_loss
-from .masks import check_mask
+from .masks import check_mask, wants_derivative
 from .ops import loss_dtype
 from .options import Dyadic, Gaussian, OneWindow, Options, Volume, l1_options, library
 from .reference import at_positions, of_identical
@@ -126,6 +126,8 @@ def inverse_ranges(data_range: Tensor, x: Tensor) -> Tensor:
     """1 / data_range [N] of the images x; NaN where it is not a finite number > 0. Waits for no device."""
     images = 1 if x.dim() == 3 else x.shape[0]
     shapes = ((),) if x.dim() == 3 else ((), (images,))
+    if data_range.layout != torch.strided:
+        raise TypeError(f"data_range: expected layout torch.strided, got {data_range.layout}")
     if tuple(data_range.shape) not in shapes:
         expected = " or ".join(map(str, map(list, shapes)))
         raise ValueError(f"data_range: expected shape {expected}, got {list(data_range.shape)}")
@@ -133,7 +135,7 @@ def inverse_ranges(data_range: Tensor, x: Tensor) -> Tensor:
         raise TypeError(f"data_range: expected real numbers, got {data_range.dtype}")
     if data_range.device != x.device:
         raise ValueError(f"data_range: expected the device of x, {x.device}, got {data_range.device}")
-    if data_range.requires_grad:
+    if wants_derivative(data_range):
         raise ValueError("data_range: takes no gradient, got a tensor that requires one; detach() it")
     wide = data_range.to(torch.float64 if has_kernels(x.device) else torch.float32)
     inverse = torch.where((wide > 0) & wide.isfinite(), wide.reciprocal(), torch.nan)

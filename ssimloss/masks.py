@@ -32,12 +32,16 @@ def check_mask(mask: Tensor, x: Tensor) -> Tensor | None:
         one_or_all = f"{'1' if channels == 1 else f'1 or {channels}'}, {', '.join(map(str, sides))}]"
         expected = f"[{one_or_all}" + (f" or [{len(x)}, {one_or_all}" if x.dim() != 3 else "")
         raise ValueError(f"mask: expected shape {expected}, got {list(mask.shape)}")
-    wants_gradient = mask.requires_grad and torch.is_grad_enabled()
-    if wants_gradient or unpack_dual(mask).tangent is not None:
+    if wants_derivative(mask):
         raise ValueError("mask: expected one that requires no gradient, as none is computed; mask.detach()")
     if mask.dim() == 1 + len(sides):
         mask = mask.unsqueeze(0)
     return None if _can_look_at(mask) and _all_ones(mask) else mask
+
+
+def wants_derivative(given: Tensor) -> bool:
+    """Whether torch would have a gradient, or a tangent, go through it."""
+    return given.requires_grad and torch.is_grad_enabled() or unpack_dual(given).tangent is not None
 
 
 def _can_look_at(mask: Tensor) -> bool:

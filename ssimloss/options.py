@@ -181,10 +181,10 @@ def ssim_options(
         raise ValueError(f"sigma: expected None for window='uniform', got {sigma!r}")
     if not uniform and sample_covariance:
         raise ValueError("sample_covariance: expected False for window='gaussian', got True")
-    if uniform:
-        sigma, window_size = 1.0, 7 if window_size is None else window_size
-    sigmas = for_each_side("sigma", 1.5 if sigma is None else sigma)
+    sigmas = for_each_side("sigma", (1.0 if uniform else 1.5) if sigma is None else sigma)
     sizes = for_each_side("window_size", window_size)
+    if uniform:
+        sizes = tuple(7 if size is None else size for size in sizes)
     options = gaussian_options(
         sigmas[:1],
         sizes[0],

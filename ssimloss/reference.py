@@ -193,9 +193,10 @@ def ms_ssim_gaussian(
 
 def one_window(x: Tensor, window: str, sigma: Sigma | None, size: Taps | None) -> tuple[tuple, tuple]:
     """sigma and radius along each side; a uniform window is a Gaussian of infinite sigma."""
-    if window == "uniform":
-        sigma, size = math.inf, 7 if size is None else size
     sigmas, sizes = per_side(x, 1.5 if sigma is None else sigma), per_side(x, size)
+    if window == "uniform":
+        sigmas = tuple(math.inf for _ in sigmas)
+        sizes = tuple(7 if taps is None else taps for taps in sizes)
     return sigmas, tuple(radius_of(s, taps) for s, taps in zip(sigmas, sizes, strict=True))
 
 

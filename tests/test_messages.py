@@ -221,6 +221,7 @@ FITS_NOT = {
     "black ground": dict(values="t * 255 * (torch.arange(41) > 16)"),
     "channels last": dict(values="(t * 255).contiguous(memory_format=torch.channels_last)"),
     "gradient": dict(run="lambda x, y: case.fused(x.requires_grad_(), y).backward()"),
+    "volumes": dict(shape="2, 1, 12, 13, 14"),
     "compiled": dict(run="torch.compile(lambda x, y: case.fused(x, y), backend='aot_eager', fullgraph=True)"),
     "vmap": dict(run="lambda x, y: torch.func.vmap(case.fused)(x[None], y[None])"),
 }

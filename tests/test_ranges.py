@@ -272,6 +272,7 @@ ERRORS = {
         ValueError,
         r"data_range: takes no gradient, .*detach\(\)",
     ),
+    "sparse": (torch.ones(3).to_sparse(), TypeError, "data_range: expected layout torch.strided"),
     "complex": (torch.ones(3) * 1j, TypeError, "data_range: expected real numbers, got torch.complex64"),
     "bool": (torch.ones(3) > 0, TypeError, "data_range: expected real numbers, got torch.bool"),
     "device": (
@@ -290,6 +291,11 @@ def test_errors(ranges: Tensor, error: type, message: str) -> None:
     ):
         with pytest.raises(error, match=message):
             loss()
+
+
+def test_a_tangent_is_refused() -> None:
+    with pytest.raises(ValueError, match="data_range: takes no gradient"):
+        torch.func.jvp(lambda r: ssimloss.ssim(IMAGE, IMAGE, data_range=r), (torch.ones(3),), (torch.ones(3),))
 
 
 def test_where_it_belongs() -> None:

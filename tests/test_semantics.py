@@ -156,6 +156,21 @@ def test_one_huge_pixel_stays_in_its_windows(padding: str, dtype: torch.dtype) -
             assert relative_error(actual[0, 0][region], expected[0, 0][region]) < 5e-6
 
 
+@pytest.mark.parametrize("name", ["ssim", "mix"])
+@pytest.mark.parametrize("taps", [5, 11, 17])
+@every_padding
+def test_a_huge_pixel_that_few_positions_see(padding: str, taps: int, name: str) -> None:
+    """Its square is infinite in float32; the rows at the border have the fewest windows."""
+    for row in (0, 1, 2, 37, 38, 39):
+        x, y = pair(1, 1, 40, 41)
+        x[..., row, 20] = 1e20
+        options = dict(padding=padding, window_size=taps)
+        actual, grads = value_and_gradients(CASES[name].fused, x, y, **options)
+        expected, expected_grads = value_and_gradients(CASES[name].fused, x.double(), y.double(), **options)
+        assert relative_error(actual, expected) < 1e-6
+        assert all(relative_error(*g) < 1e-5 for g in zip(grads, expected_grads, strict=True))
+
+
 # ---- Empty batches
 
 

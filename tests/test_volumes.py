@@ -66,6 +66,7 @@ def test_value_and_gradients(name: str, reduction: str, padding: str, dtype: tor
         dict(window="uniform"),
         dict(window="uniform", window_size=(1, 5, 3), sample_covariance=True),
         dict(window="uniform", window_size=11),
+        dict(window="uniform", window_size=(None, 3, 5)),
         dict(data_range=2.5, k1=0.03, k2=0.2, window_size=5),
         dict(sigma=5.0, window_size=(9, 13, 15)),
     ],

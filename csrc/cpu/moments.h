@@ -84,14 +84,18 @@ class LocalMoments : protected Item<T, false> {
     }
   }
 
-  // By the columns of the window; every row is within two of one that is looked at.
-  bool meets_contrasts(int count) const {
+  // By the columns of the window, around rows [row, row + count). Every row is within two of one that is
+  // looked at, and so are those that only the outermost positions see.
+  bool meets_contrasts(int64_t row, int count) const {
     const int step = int(smaller(smaller(R, 4), 2 * radius + 1));
     V most = base_m * base_m * total_weight;
-    for (int first = 0; first < count; first += step) {
-      const V* at = column_row(int(smaller(first + step / 2, count - 1)));
+    const auto look = [&](int i) {
+      const V* at = column_row(i);
       for (int64_t k = 0; k < s; ++k, at += column_step) most = higher(most, at[R] + at[3 * R]);
-    }
+    };
+    for (int first = 0; first < count; first += step) look(int(smaller(first + step / 2, count - 1)));
+    if (row == tile.top) look(0);
+    if (row + count == tile.bottom) look(count - 1);
     return this->mark_contrasts(most, total_weight);
   }
 

@@ -62,7 +62,7 @@ class Wide : WideMoments<T> {
       this->find_bases(row, int(count));
       if (p.grad_map.data) this->read_incoming(row, count);
       this->blur_columns(row, int(count));
-      if (sizeof(T) == 4 && this->meets_contrasts(int(count))) return;
+      if (sizeof(T) == 4 && this->meets_contrasts(row, int(count))) return;
       for (int64_t i = 0; i < count; ++i) {
         positions_of(row + i, int(i));
         if (gradient) blur_maps(row + i);

@@ -174,19 +174,21 @@ class WideMoments : protected Item<T, true> {
   }
 
   // As moments.h; narrow windows have a base in every cell, and so no contrast in one.
-  bool meets_contrasts(int count) const {
+  bool meets_contrasts(int64_t row, int count) const {
     const T total = total_weight[last];
     const int step = radius[last] > 1 ? 4 : 1, g = grid[last];
     V most = base_m * base_m * total;
-    for (int first = 0; first < count; first += step) {
-      const int i = int(smaller(first + step / 2, count - 1));
+    const auto look = [&](int i) {
       const V *const m = column_row(last, 1, i), *const d = column_row(last, 3, i);
       const V* const bases = g >= 0 ? cell(g, g * (i / (R / 2)), 0) : nullptr;
       for (int64_t k = 0; k < s; ++k) {
         most = higher(most, m[k] + d[k]);
         if (bases) most = higher(most, bases[k] * bases[k] * total);
       }
-    }
+    };
+    for (int first = 0; first < count; first += step) look(int(smaller(first + step / 2, count - 1)));
+    if (row == tile.top) look(0);
+    if (row + count == tile.bottom) look(count - 1);
     return this->mark_contrasts(most, total);
   }
 

@@ -255,6 +255,7 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const GaussianOptions& opt
 std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const VolumeOptions& options, const Tensor* grad_loss,
                                        double unit_scale) {
   const VolumeWindows windows(options.sigmas, options.window_sizes);
+  check_range(call);
   VolumeProblem p = volume_problem(call, windows);
   const VolumeCounts counts(p);
   const bool map = call.reduction == Reduction::map;
