@@ -18,6 +18,7 @@ html_theme = "furo"
 html_title = f"ssimloss {version}"
 html_show_sourcelink = False
 html_static_path, html_css_files = ["static"], ["wide.css"]
+html_extra_path = ["start"]  # build/docs/index.html, which leads to docs/index.html
 root_doc = "docs/index"
 include_patterns = [
     "docs/*.md",

@@ -7,7 +7,7 @@
 Writes picture-restored.png beside each picture, or to --out. --task takes a network that comes with the
 examples; a checkpoint says itself what its network expects:
 
-jpeg      jpeg_deblocking    a picture that was a JPEG of low quality
+jpeg      jpeg_deblocking    a JPEG of a quality up to 50; one above 75 gets worse
 enlarge   super_resolution   a picture to enlarge: it is up-sampled by the network's factor first
 denoise   denoise_demosaic   a noisy picture that a camera's mosaic was interpolated to; with --mosaic
                              a grey picture that IS the mosaic, red first, green beside and below it

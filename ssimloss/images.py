@@ -99,7 +99,8 @@ def check_images(x: Tensor, y: Tensor, options: Options | OneWindow) -> tuple[Te
         if image.layout != torch.strided:
             raise TypeError(f"{name}: expected layout torch.strided, got {image.layout}")
         if image.dim() not in ranks:
-            raise ValueError(f"{name}: expected shape {shapes}, got {list(image.shape)}")
+            hint = "; ssim, SSIMLoss and L1SSIMLoss alone take volumes" if image.dim() == 5 else ""
+            raise ValueError(f"{name}: expected shape {shapes}, got {list(image.shape)}{hint}")
         if image.dtype not in DTYPES:
             names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
             hint = f" ({name}.float() with data_range=255 takes it)" if image.dtype == torch.uint8 else ""

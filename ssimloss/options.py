@@ -336,6 +336,8 @@ def number(name: str, value: float, expected: str) -> float:
     if isinstance(value, Real) and not isinstance(value, bool):
         return float(value)
     got = "a torch.Tensor" if isinstance(value, Tensor) else repr(value)
+    if name == "data_range" and isinstance(value, Tensor):
+        got += "; a tensor is given at the call, loss(x, y, data_range=...)"
     raise TypeError(f"{name}: expected {expected}, got {got}")
 
 

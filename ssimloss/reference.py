@@ -226,7 +226,7 @@ def ssim(
 
 
 def halve(image: Tensor, halving: str = "edge") -> Tensor:
-    """2x2 means. Of an odd side "edge" repeats the last row or column (MATLAB, TensorFlow, piqa), "zeros"
+    """2x2 means. Of an odd side "edge" repeats the last row or column (msssim.m, TensorFlow, piqa), "zeros"
     has a zero before the first and behind the last, where it is left over (pytorch-msssim), and "drop"
     leaves the last out (torchmetrics).
     """

@@ -22,6 +22,7 @@ def test_it_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "-E", "-d", tmp_path / "trees", "-c", "docs"]
     done = subprocess.run([*command, ".", tmp_path / "html"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "url=docs/index.html" in (tmp_path / "html" / "index.html").read_text(encoding="utf-8")
     assert {page.with_suffix(".html").name for page in WITH_PYTHON[1:]} <= {
         page.name for page in (tmp_path / "html" / "docs").iterdir()
     }

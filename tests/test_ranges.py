@@ -302,9 +302,9 @@ def test_where_it_belongs() -> None:
     with pytest.raises(ValueError, match=r"data_range: expected shape \[\], got \[2\]"):
         ssimloss.ssim(IMAGE[0], IMAGE[0], data_range=torch.ones(2))
     for make in (SSIMLoss, L1SSIMLoss, MixLoss):
-        with pytest.raises(TypeError, match=r"data_range: expected a finite number > 0, got a torch\.Tensor"):
+        with pytest.raises(TypeError, match=r"range: expected .* > 0, got .*; a tensor is given at the"):
             make(data_range=torch.ones(3))
-    with pytest.raises(TypeError, match=r"data_range: expected a torch\.Tensor or None, got 255"):
+    with pytest.raises(TypeError, match=r"range: expected a .* or None, got 255; a number is .* SSIMLoss\("):
         SSIMLoss()(IMAGE, IMAGE, data_range=255)
 
 

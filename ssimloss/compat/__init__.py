@@ -1,4 +1,4 @@
-"""The interfaces of other packages, computed by ssimloss: change the import, and nothing else.
+"""The interfaces of other packages, computed by ssimloss: one import changes.
 
     from ssimloss.compat.pytorch_msssim import SSIM, MS_SSIM, ssim, ms_ssim   # 1.0.0
     from ssimloss.compat.kornia import SSIMLoss, MS_SSIMLoss, ssim_loss, ssim, SSIM   # 0.9.0, and before
@@ -9,6 +9,8 @@
     from ssimloss.compat.piqa import SSIM, MS_SSIM, ssim, ms_ssim   # 1.3.2
     from ssimloss.compat.gaussian_splatting import ssim   # utils/loss_utils.py of Kerbl et al. 2023
     from ssimloss.compat.skimage import structural_similarity   # scikit-image 0.26.0, numpy in, number out
+
+There are no submodules: of `kornia.losses.SSIMLoss` write `SSIMLoss`, imported as above.
 
 Names, the order of arguments, defaults, the kinds of errors and the numbers are theirs; a checkpoint that
 holds their buffers loads strictly. Theirs are also the traps: a data range of 255, images that are halved

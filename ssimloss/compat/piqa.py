@@ -1,4 +1,4 @@
-"""piqa 1.3.2: its SSIM and MS-SSIM, whose odd sides are halved as MATLAB and TensorFlow do.
+"""piqa 1.3.2: its SSIM and MS-SSIM, whose odd sides are halved as Wang's msssim.m and TensorFlow do.
 
 Values outside [0, value_range] and another number of channels are an AssertionError, for which a device is
 waited, unless Python runs with -O. Not served: one and three spatial dimensions.
