@@ -41,7 +41,7 @@ def check_mask(mask: Tensor, x: Tensor) -> Tensor | None:
 
 def wants_derivative(given: Tensor) -> bool:
     """Whether torch would have a gradient, or a tangent, go through it."""
-    return given.requires_grad and torch.is_grad_enabled() or unpack_dual(given).tangent is not None
+    return (given.requires_grad and torch.is_grad_enabled()) or unpack_dual(given).tangent is not None
 
 
 def _can_look_at(mask: Tensor) -> bool:

@@ -295,7 +295,9 @@ def test_errors(ranges: Tensor, error: type, message: str) -> None:
 
 def test_a_tangent_is_refused() -> None:
     with pytest.raises(ValueError, match="data_range: takes no gradient"):
-        torch.func.jvp(lambda r: ssimloss.ssim(IMAGE, IMAGE, data_range=r), (torch.ones(3),), (torch.ones(3),))
+        torch.func.jvp(
+            lambda r: ssimloss.ssim(IMAGE, IMAGE, data_range=r), (torch.ones(3),), (torch.ones(3),)
+        )
 
 
 def test_where_it_belongs() -> None:
