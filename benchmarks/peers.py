@@ -150,7 +150,8 @@ def peak_memory(shape: tuple[int, ...], task: str, name: str, threads: int) -> t
     def images(*size: int) -> tuple[Tensor, Tensor]:
         return torch.rand(size, requires_grad=True), torch.rand(size)
 
-    backward(loss, *images(1, 3, 200, 200))()  # lazy imports
+    small = (1, 3, 200, 200) if len(shape) == 4 else (1, 1, 16, 16, 16)
+    backward(loss, *images(*small))()  # lazy imports
     x, y = images(*shape)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is resident now
     before, step, peaks = resident("VmRSS"), backward(loss, x, y), []
