@@ -15,7 +15,7 @@ except ImportError as _error:
         ) from _error
     raise
 from . import memory as _memory  # noqa: F401  (the operators call it)
-from . import options as _options
+from . import ops as _operators
 from .functional import ms_ssim, ms_ssim_gaussian, ssim
 from .modules import L1Loss, L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss
 
@@ -38,6 +38,6 @@ def info() -> dict[str, object]:
     return {
         "version": __version__,
         "torch": _torch.__version__,
-        "cpu_variant": _options.library.cpu_variant(),
-        "cuda_architectures": _options.library.cuda_architectures().split(),
+        "cpu_variant": _operators.library.cpu_variant(),
+        "cuda_architectures": _operators.library.cuda_architectures().split(),
     }

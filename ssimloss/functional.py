@@ -7,6 +7,7 @@ these options:
 data_range   the difference between the largest and the smallest possible value (1.0, 255, ...); or a Tensor
              on the images' device, [] or [N]: a range for each image. An image whose range is not a finite
              number > 0 gives NaN. It takes no gradient, and nothing waits for the device.
+k1, k2       (k1 data_range)**2 and (k2 data_range)**2 keep the quotients of l and of cs from 0 / 0.
 window_size  side of every Gaussian window, odd; None: 2 * int(3.5 * sigma + 0.5) + 1, as scikit-image. At
              most 1023, on CUDA 65. Of volumes `ssim` takes three, along D, H and W, and three sigmas.
 padding      "valid": positions where the largest window fits; "zeros": zeros around the images (what
@@ -25,9 +26,9 @@ left, similarities and losses are 0. The zeros of padding="zeros" have the weigh
 ms_ssim halves images under the mask, and the mask by its means; a level that keeps no position counts as 1,
 and the mean is over the images and channels that keep some. Weights outside of [0, 1] are an error on the
 CPU; on other devices, in compiled graphs and in transforms they make the loss NaN. A mask of ones is as
-none, on the CPU to the bit. Masks and padding "normalized" are computed in plain torch, in float64: right
-and differentiable any number of times, but 60 to 200 times slower than the kernels on a CPU, and in
-many times their memory.
+none, on the CPU to the bit, where nothing compiles or transforms the call. Masks and padding "normalized"
+are computed in plain torch, in float64: differentiable any number of times, right as far as that reaches
+(docs/accuracy.md), but 60 to 200 times slower than the kernels on a CPU, and in many times their memory.
 
 The result is float32 for 16-bit images; gradients have the images' dtype. Values outside the data
 range are computed as they are (how exactly: docs/accuracy.md); NaN gives NaN. Bad arguments raise
@@ -123,6 +124,7 @@ def ms_ssim(
     any size into which the window fits at the coarsest level; fewer weights, fewer levels. There is
     no "map". The default arguments give the numbers of Wang's msssim.m (MATLAB) and TensorFlow.
 
+    sigma     the window's standard deviation, in pixels of each level.
     halving   of a side with an odd number of pixels. "edge": the last one counts twice, as in msssim.m,
               TensorFlow and piqa. "zeros": a zero comes before the first, as in pytorch-msssim. "drop": the
               last one is left out, as in torchmetrics, and takes no gradient from the coarser levels.

@@ -9,8 +9,8 @@ from torch import Tensor
 from . import recompute
 from .autograd import fused_loss
 from .masks import check_mask, wants_derivative
-from .ops import loss_dtype
-from .options import Dyadic, Gaussian, OneWindow, Options, Volume, l1_options, library
+from .ops import library, loss_dtype
+from .options import Dyadic, Gaussian, OneWindow, Options, Volume, l1_options
 from .reference import at_positions, of_identical
 from .warn import warn_once
 

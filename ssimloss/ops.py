@@ -5,15 +5,17 @@ wanted, `unit_scale` times its gradient from the same pass over the images.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import recompute
+from . import _ops, recompute
 from ._ops import add_op_namespace_prefix, ops
 from .options import Dyadic, Gaussian, Options, Volume
 
 Pair = tuple[Tensor, Tensor]
+library: Any = getattr(_ops, ops.name)  # the compiled one, for what it says of itself
 
 
 def output_size(x: Tensor, options: Options) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from . import _ops
 from ._ops import ops
 from .reference import WANG_WEIGHTS, ZHAO_SIGMAS, radius_of
 
@@ -19,7 +18,6 @@ HALVINGS = ("edge", "zeros", "drop")
 NEGATIVES = ("continue", "clamp")
 MAX_SCALES = 16
 MAX_TAPS = 1023  # of a window
-library: Any = getattr(_ops, ops.name)  # the compiled one
 LEAST_K = 1e-9  # its square must not underflow in float32
 
 Op = Callable[..., Any]
