@@ -112,21 +112,21 @@ BUGS = {
         "data race",
     ),
     "no barrier between a slice's directions": Bug(
-        f"{BARRIER}\n\n  const int row = tile.row0",
-        "const int row = tile.row0",
+        f"{BARRIER}\n  const T* const from = slots",
+        "const T* const from = slots",
         *VOLUME,
         "plain",
         "not finite",
     ),
     "halo of a slice one row short": Bug(
-        "rows = volume_rows + 2 * p.h.radius",
-        "rows = volume_rows + 2 * p.h.radius - 1",
+        "rows = tile_height + 2 * radius",
+        "rows = tile_height + 2 * radius - 1",
         *VOLUME,
         "plain",
         "differs",
     ),
     "maps of slices beyond the volume": Bug(
-        "if (at.z + o >= p.d.size) break;", "", *VOLUME, "plain", "differs"
+        "if (first + o >= p.d.size) break;", "", *VOLUME, "plain", "differs"
     ),
 }
 

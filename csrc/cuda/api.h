@@ -29,32 +29,32 @@ struct Scalars {
 
   template <class T>
   SSIMLOSS_BOTH T of(int64_t image) const {
-    T scalar = given<T>(image);
+    T scalar = 1;
+    if (data) {
+      const int64_t at = image * stride;
+      scalar = dtype == DType::float64 ? T(static_cast<const double*>(data)[at])
+                                       : T(static_cast<const float*>(data)[at]);
+    }
     if (times) scalar *= T(times[image]);
     return scalar;
   }
-
- private:
-  template <class T>
-  SSIMLOSS_BOTH T given(int64_t image) const {
-    if (!data) return T(1);
-    const int64_t at = image * stride;
-    return dtype == DType::float64 ? T(static_cast<const double*>(data)[at])
-                                   : T(static_cast<const float*>(data)[at]);
-  }
 };
 
-// The Gaussian form. `problem` as on the CPU, all of its pointers on the device except `windows`, and
-//   plane_sums, gains, next_m, next_d, luminance, sum_difference   unused (null ..., true, false).
-// With loss_map or grad_map given ("map") `loss` is null.
-struct GaussianCall {
-  Problem problem;
+// The loss of a call, and the gradient's factors.
+struct LossCall {
   void* loss;                 // out: [] or [batch], float64 for float64 images, else float32; or null
   bool per_image;             // loss and incoming are one an image
   double ssim_mean, l1_mean;  // loss = ssim_mean * (sum of ssim terms) + l1_mean * (sum of l1 terms), summed
                               // over the planes of the batch or of the image
   double ssim_gain, l1_gain;  // of the gradient: times incoming (times grad_map at the position)
   Scalars incoming;
+};
+
+// The Gaussian form. `problem` as on the CPU, all of its pointers on the device except `windows`, and
+//   plane_sums, gains, next_m, next_d, luminance, sum_difference   unused (null ..., true, false).
+// With loss_map or grad_map given ("map") `loss` is null.
+struct GaussianCall : LossCall {
+  Problem problem;
 };
 size_t gaussian_workspace(const GaussianCall&);
 void gaussian_cuda(const GaussianCall&, void* workspace, void* stream);
@@ -77,14 +77,9 @@ size_t dyadic_workspace(const DyadicCall&);
 void dyadic_cuda(const DyadicCall&, void* workspace, void* stream);
 
 // Volumes: `problem` as on the CPU, all of its pointers on the device except the windows'; plane_sums and
-// gains null. The rest as in GaussianCall.
-struct VolumeCall {
+// gains null.
+struct VolumeCall : LossCall {
   VolumeProblem problem;
-  void* loss;
-  bool per_image;
-  double ssim_mean, l1_mean;
-  double ssim_gain, l1_gain;
-  Scalars incoming;
 };
 size_t volume_workspace(const VolumeCall&);
 void volume_cuda(const VolumeCall&, void* workspace, void* stream);

@@ -17,13 +17,14 @@ constexpr bool spills_at_two = false;
 #endif
 
 // ---- Sums over a block's threads in a fixed order.
-INLINE double sum_warp(double v) {  // in lane 0
-  for (int step = 16; step > 0; step /= 2) v += __shfl_down_sync(0xffffffffu, v, step);
+template <int lanes>
+INLINE double sum_lanes(double v) {  // over so many threads side by side, in the first of them
+  for (int step = lanes / 2; step > 0; step /= 2) v += __shfl_down_sync(0xffffffffu, v, step, lanes);
   return v;
 }
 // The sums of a and b over all threads of the block, in thread 0. room: 2 doubles for each warp.
 INLINE void sum_block(double& a, double& b, double* room) {
-  a = sum_warp(a), b = sum_warp(b);
+  a = sum_lanes<32>(a), b = sum_lanes<32>(b);
   const int warp = int(threadIdx.x) / 32, warps = int(blockDim.x) / 32;
   __syncthreads();
   if (threadIdx.x % 32 == 0) room[2 * warp] = a, room[2 * warp + 1] = b;
@@ -31,6 +32,15 @@ INLINE void sum_block(double& a, double& b, double* room) {
   if (threadIdx.x != 0) return;
   a = b = 0;
   for (int i = 0; i < warps; ++i) a += room[2 * i], b += room[2 * i + 1];
+}
+
+// Loss `at` of an output, float64 or float32.
+INLINE void put_loss(void* losses, bool as_double, int64_t at, double loss) {
+  if (as_double) {
+    static_cast<double*>(losses)[at] = loss;
+  } else {
+    static_cast<float*>(losses)[at] = float(loss);
+  }
 }
 
 // m = x + y and d = x - y of a pixel, or a base: what is taken off both.
@@ -185,11 +195,10 @@ struct Plane {
   INLINE T incoming_at(int row, int col) const {
     if (p.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
     if (!has_position(row, col)) return T(0);
-    return T(p.grad_map.read_any(image, channel, row - p.crop, col - p.crop));
+    return T(p.grad_map.read_any(p.grad_map.at(image, channel, row - p.crop, col - p.crop)));
   }
   INLINE void write_loss(int row, int col, T loss) const {  // of a position
-    p.loss_map.template plane<T>(
-        image, channel)[(row - p.crop) * p.loss_map.h + (col - p.crop) * p.loss_map.w] = loss;
+    static_cast<T*>(p.loss_map.data)[p.loss_map.at(image, channel, row - p.crop, col - p.crop)] = loss;
   }
 
   // The gradient at those of N pixels of a column, from row `row` on, that lie in rows [first, end): of_x
@@ -289,8 +298,10 @@ INLINE void fill_row(const Plane<float>& plane, E*, int row, int first, int coun
   const bool reflect = p.padding == Padding::reflect;
   if (reflect) row = mirrored(row, p.height);
   const bool exists = row >= 0 && row < p.height;
-  const E* x = p.x.plane<E>(plane.image, plane.channel) + (exists ? row : 0) * p.x.h;
-  const E* y = p.y.plane<E>(plane.image, plane.channel) + (exists ? row : 0) * p.y.h;
+  const auto row_of = [&](const View& v) {
+    return static_cast<const E*>(v.data) + v.at(plane.image, plane.channel, exists ? row : 0, 0);
+  };
+  const E *x = row_of(p.x), *y = row_of(p.y);
   const int step = p.in_fours ? 4 : 1;
 #pragma unroll 1
   for (int k = step * lane; k < count; k += step * lanes) {

@@ -21,12 +21,7 @@ __global__ void finish_kernel(FinishParams p) {
   for (int64_t i = threadIdx.x; i < p.count; i += blockDim.x) ssim += sums[2 * i], l1 += sums[2 * i + 1];
   sum_block(ssim, l1, reinterpret_cast<double*>(ssimloss_shared));
   if (threadIdx.x != 0) return;
-  const double loss = p.ssim_mean * ssim + (p.l1_mean != 0 ? p.l1_mean * l1 : 0);
-  if (p.out_double) {
-    static_cast<double*>(p.out)[blockIdx.x] = loss;
-  } else {
-    static_cast<float*>(p.out)[blockIdx.x] = float(loss);
-  }
+  put_loss(p.out, p.out_double, blockIdx.x, p.ssim_mean * ssim + (p.l1_mean != 0 ? p.l1_mean * l1 : 0));
 }
 
 void finish(const double* sums, int64_t count, int64_t outputs, double ssim_mean, double l1_mean, void* out,

@@ -67,18 +67,29 @@ void set_images(const Similarity& s, int64_t first, int64_t pieces, KernelParams
   params.sums = s.sums ? s.sums + 2 * first * p.channels * pieces : nullptr;
 }
 
-// The kernel for so many gradients: of(a constant 0, 1 or 2).
-template <class Of>
-auto for_gradients(int gradients, Of of) {
-  if (gradients == 0) return of(std::integral_constant<int, 0>{});
-  return gradients == 1 ? of(std::integral_constant<int, 1>{}) : of(std::integral_constant<int, 2>{});
-}
-
 // start(first image, images) for as many images at a time as a launch has blocks for, `blocks` an image.
 template <class Start>
 void for_batches(int64_t batch, int64_t blocks, Start start) {
   const int64_t most = std::max<int64_t>(1, most_blocks / std::max<int64_t>(1, blocks));
   for (int64_t first = 0; first < batch; first += most) start(first, std::min(most, batch - first));
+}
+
+// The blocks of a cut, `pieces` a plane, of the whole batch; params is what set_problem left.
+template <class Params>
+void launch_images(const char* name, void (*kernel)(Params), const Similarity& s, int64_t pieces, int threads,
+                   size_t shared, void* stream, Params& params) {
+  const int64_t in_image = pieces * s.problem.channels;
+  for_batches(s.problem.batch, in_image, [&](int64_t first, int64_t images) {
+    set_images(s, first, pieces, params);
+    launch(name, kernel, images * in_image, threads, shared, stream, params);
+  });
+}
+
+// The kernel for so many gradients: of(a constant 0, 1 or 2).
+template <class Of>
+auto for_gradients(int gradients, Of of) {
+  if (gradients == 0) return of(std::integral_constant<int, 0>{});
+  return gradients == 1 ? of(std::integral_constant<int, 1>{}) : of(std::integral_constant<int, 2>{});
 }
 
 }  // namespace ssimloss

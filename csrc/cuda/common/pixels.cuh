@@ -110,21 +110,18 @@ struct View {
   INLINE int64_t at(int64_t image, int64_t channel, int64_t row, int64_t col) const {
     return image * n + channel * c + row * h + col * w;
   }
-  // A pixel in the arithmetic type T, which is double where the pixels are, and only there.
+  // The pixel at a place in the arithmetic type T, which is double where the pixels are, and only there.
   template <class T>
-  INLINE T read(int64_t image, int64_t channel, int64_t row, int64_t col) const {
-    const int64_t place = at(image, channel, row, col);
+  INLINE T read(int64_t place) const {
     return with_type<T>(dtype, [&](auto* tag) -> T { return wide(static_cast<decltype(tag)>(data)[place]); });
   }
   template <class T>
-  INLINE void write(T v, int64_t image, int64_t channel, int64_t row, int64_t col) const {
-    const int64_t place = at(image, channel, row, col);
+  INLINE void write(T v, int64_t place) const {
     with_type<T>(dtype, [&](auto* tag) { narrow(v, static_cast<decltype(tag)>(data)[place]); });
   }
   // The same of any type, whatever the arithmetic.
-  INLINE double read_any(int64_t image, int64_t channel, int64_t row, int64_t col) const {
-    return dtype == DType::float64 ? read<double>(image, channel, row, col)
-                                   : read<float>(image, channel, row, col);
+  INLINE double read_any(int64_t place) const {
+    return dtype == DType::float64 ? read<double>(place) : read<float>(place);
   }
 };
 

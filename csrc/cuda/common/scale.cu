@@ -32,7 +32,8 @@ __global__ void __launch_bounds__(scale_threads) scale_kernel(const __grid_const
       const int64_t at = piece % p.pieces * scale_pixels + i * scale_threads + threadIdx.x;
       if (at >= pixels) break;
       const int64_t row = at / p.width, col = at % p.width;
-      p.images.write(p.images.read<T>(image, channel, row, col) * T(factor), image, channel, row, col);
+      const int64_t place = p.images.at(image, channel, row, col);
+      p.images.write(p.images.read<T>(place) * T(factor), place);
     }
   }
 }

@@ -98,10 +98,8 @@ void combine(const Pyramid& all, const DyadicCall& call, void* stream) {
   finest.l1_gain = p.l1_weight != 0 ? call.grad_scale * p.l1_weight / all.count[0] : 0;
   set_problem(finest, Cut{}, params);
   params.levels = call.levels;
-  for (int j = 0; j < call.levels; ++j) {
-    params.level_sums[j] = all.levels[j].sums, params.pieces[j] = all.pieces[j];
-    params.count[j] = all.count[j], params.weights[j] = call.weights[j];
-  }
+  for (int j = 0; j < call.levels; ++j)
+    params.level[j] = {all.levels[j].sums, all.pieces[j], all.count[j], call.weights[j]};
   params.odd_side = p.odd_side, params.clamp = call.clamp;
   params.of_ssim = p.ssim_weight, params.of_l1 = p.l1_weight;
   const int64_t averaged = call.per_image ? p.channels : planes;

@@ -36,28 +36,30 @@ __global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolP
   if (!p.pyramid && at == 0) p.plane_offsets[index] = offset;
 
   const int row = int(at / across.size()), col = int(at % across.size());
-  T m[4], d[4];
+  Pair<T> v[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int from = i / 2 ? down.second(row) : down.first(row);
     const int from_col = i % 2 ? across.second(col) : across.first(col);
-    m[i] = 0, d[i] = -offset;
-    if (from < 0 || from_col < 0) continue;
-    const Pair<T> pixel = plane.pixel(from, from_col);
-    m[i] = pixel.m, d[i] = p.pyramid ? pixel.d : pixel.d - offset;
+    v[i] = {T(0), -offset};
+    if (from >= 0 && from_col >= 0)
+      v[i] = plane.pixel(from, from_col) - Pair<T>{T(0), p.pyramid ? T(0) : offset};
   }
-  p.m.write(T(0.25) * ((m[0] + m[1]) + (m[2] + m[3])), plane.image, plane.channel, row, col);
-  p.d.write(T(0.25) * ((d[0] + d[1]) + (d[2] + d[3])), plane.image, plane.channel, row, col);
+  const Pair<T> sum = (v[0] + v[1]) + (v[2] + v[3]);
+  const int64_t to = p.m.at(plane.image, plane.channel, row, col);
+  p.m.write(T(0.25) * sum.m, to), p.d.write(T(0.25) * sum.d, to);
 }
 
 // Of the finest level, whose gradients are in and out.
 template <class T>
 struct CombineParams : KernelParams<T> {
   int levels;
-  const double* level_sums[cuda_max_levels];  // [planes][pieces][2]
-  int64_t pieces[cuda_max_levels];
-  double count[cuda_max_levels];  // positions of a plane
-  double weights[cuda_max_levels];
+  struct {
+    const double* sums;  // [planes][pieces][2]
+    int64_t pieces;
+    double count;  // positions of a plane
+    double weight;
+  } level[cuda_max_levels];
   OddSide odd_side;
   bool clamp;
   double of_ssim, of_l1;  // weights of the two terms
@@ -75,8 +77,8 @@ struct CombineParams : KernelParams<T> {
 };
 
 constexpr int combine_threads = 256;
-constexpr int sum_lanes = 8;  // add up the pieces of one level and plane
-constexpr int sums_at_once = combine_threads / sum_lanes;
+constexpr int lanes_a_sum = 8;  // add up the pieces of one level and plane
+constexpr int sums_at_once = combine_threads / lanes_a_sum;
 static_assert(sums_at_once >= 2 * cuda_max_levels);
 constexpr size_t combine_shared = 2 * sums_at_once * sizeof(double);
 
@@ -85,30 +87,26 @@ constexpr size_t combine_shared = 2 * sums_at_once * sizeof(double);
 template <class T>
 __device__ inline void means_of(const CombineParams<T>& p, int64_t first, int planes, double* ssim,
                                 double* l1) {
-  const int sum = int(threadIdx.x) / sum_lanes, plane = sum / p.levels, level = sum % p.levels;
+  const int sum = int(threadIdx.x) / lanes_a_sum, plane = sum / p.levels, level = sum % p.levels;
   const bool exists = plane < planes;
   double of_ssim = 0, of_l1 = 0;
   if (exists) {
-    const double* sums = p.level_sums[level] + 2 * (first + plane) * p.pieces[level];
+    const double* sums = p.level[level].sums + 2 * (first + plane) * p.level[level].pieces;
 #pragma unroll 4
-    for (int64_t i = threadIdx.x % sum_lanes; i < p.pieces[level]; i += sum_lanes)
+    for (int64_t i = threadIdx.x % lanes_a_sum; i < p.level[level].pieces; i += lanes_a_sum)
       of_ssim += sums[2 * i], of_l1 += sums[2 * i + 1];
   }
-#pragma unroll
-  for (int step = sum_lanes / 2; step > 0; step /= 2) {
-    of_ssim += __shfl_down_sync(0xffffffffu, of_ssim, step, sum_lanes);
-    of_l1 += __shfl_down_sync(0xffffffffu, of_l1, step, sum_lanes);
-  }
-  if (!exists || threadIdx.x % sum_lanes != 0) return;
-  ssim[sum] = of_ssim / p.count[level];
-  if (level == 0) l1[plane] = of_l1 / p.count[0];
+  of_ssim = sum_lanes<lanes_a_sum>(of_ssim), of_l1 = sum_lanes<lanes_a_sum>(of_l1);
+  if (!exists || threadIdx.x % lanes_a_sum != 0) return;
+  ssim[sum] = of_ssim / p.level[level].count;
+  if (level == 0) l1[plane] = of_l1 / p.level[0].count;
 }
 
 template <class T>
 __device__ inline double log_product(const CombineParams<T>& p, const double* ssim) {  // [levels]
   double logs = 0;
   for (int level = 0; level < p.levels; ++level)
-    logs += log_power(ssim[level], p.weights[level], p.clamp).value;
+    logs += log_power(ssim[level], p.level[level].weight, p.clamp).value;
   return logs;
 }
 
@@ -129,12 +127,7 @@ __device__ inline void loss_of(const CombineParams<T>& p, int64_t output, double
   }
   sum_block(loss, nothing, ssim);
   if (threadIdx.x != 0) return;
-  loss /= double(p.planes_an_output);
-  if (p.losses_double) {
-    static_cast<double*>(p.losses)[output * p.loss_stride] = loss;
-  } else {
-    static_cast<float*>(p.losses)[output * p.loss_stride] = float(loss);
-  }
+  put_loss(p.losses, p.losses_double, output * p.loss_stride, loss / double(p.planes_an_output));
 }
 
 template <class T>
@@ -159,7 +152,7 @@ __global__ void __launch_bounds__(combine_threads)
   T* factors = reinterpret_cast<T*>(l1);  // [levels]; the l1 term's mean has no use here
   if (int(threadIdx.x) < p.levels) {
     const int level = int(threadIdx.x);
-    const double slope = log_power(ssim[level], p.weights[level], p.clamp).slope;
+    const double slope = log_power(ssim[level], p.level[level].weight, p.clamp).slope;
     factors[level] = T(incoming * exp(log_product(p, ssim)) * slope / double(int64_t(1) << 2 * level));
   }
   __syncthreads();
@@ -178,7 +171,8 @@ __global__ void __launch_bounds__(combine_threads)
     for (int of_y = 0; of_y < 2; ++of_y) {
       const View fine = of_y ? p.grad_y : p.grad_x;
       if (!fine.data) continue;
-      T gradient = fine.template read<T>(plane.image, plane.channel, row0, col0) * factors[0];
+      const int64_t place = fine.at(plane.image, plane.channel, row0, col0);
+      T gradient = fine.template read<T>(place) * factors[0];
       T share = 1;
       int row = row0, col = col0;
       Halving down{p.height, p.odd_side}, across{p.width, p.odd_side};
@@ -191,7 +185,7 @@ __global__ void __launch_bounds__(combine_threads)
         const T coarse = p.coarse[of_y][level][(int64_t(index) * down.n + row) * across.n + col];
         gradient += factors[level] * share * coarse;
       }
-      fine.write(gradient + (of_y ? -by_l1 : by_l1), plane.image, plane.channel, row0, col0);
+      fine.write(gradient + (of_y ? -by_l1 : by_l1), place);
     }
   }
 }

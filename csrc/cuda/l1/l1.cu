@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(l1_threads) l1_kernel(const __grid_constant__ 
         T by = gain;
         if (u < count && p.loss_map.data) plane.write_loss(row, col + u, weight * magnitude(d[u]));
         if (u < count && p.grad_map.data)
-          by *= T(p.grad_map.read_any(plane.image, plane.channel, row, col + u));
+          by *= T(p.grad_map.read_any(p.grad_map.at(plane.image, plane.channel, row, col + u)));
         by = gradient_of_l1(d[u], by);
         narrow(by, of_x[u]), narrow(-by, of_y[u]);
       }
@@ -83,12 +83,8 @@ void run(const Similarity& given, void* stream) {
   KernelParams<T> params{};
   set_problem(s, cut, params);
   params.in_fours = in_fours(p.x) && in_fours(p.y) && in_fours(p.grad_x) && in_fours(p.grad_y);
-  const int64_t in_image = cut.pieces() * p.channels;
-  for_batches(p.batch, in_image, [&](int64_t first, int64_t images) {
-    set_images(s, first, cut.pieces(), params);
-    launch("l1_kernel", &l1_kernel<T>, images * in_image, l1_threads, 2 * (l1_threads / 32) * sizeof(double),
-           stream, params);
-  });
+  launch_images("l1_kernel", &l1_kernel<T>, s, cut.pieces(), l1_threads,
+                2 * (l1_threads / 32) * sizeof(double), stream, params);
 }
 
 void similarity(const Similarity& s, void* stream) {

@@ -42,12 +42,8 @@ void similarity(const Similarity& s, void* stream) {
   const auto kernel = for_gradients(p.gradients, [&](auto n) {
     return cell_side(p) == 8 ? &ring_kernel<8, n.value> : &ring_kernel<4, n.value>;
   });
-  const int64_t in_image = cut.pieces() * p.channels;
-  for_batches(p.batch, in_image, [&](int64_t first, int64_t images) {
-    set_images(s, first, cut.pieces(), params);
-    launch("ring_kernel", kernel, images * in_image, ring_threads, size_t(params.sizes.bytes()), stream,
-           params);
-  });
+  launch_images("ring_kernel", kernel, s, cut.pieces(), ring_threads, size_t(params.sizes.bytes()), stream,
+                params);
 }
 
 }  // namespace

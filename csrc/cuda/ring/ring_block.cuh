@@ -147,11 +147,8 @@ class RingBlock {
         plane{params, own.image, own.channel},
         row0(own.row + crop),
         col0(own.col + crop) {
-    raw = shared(s.raw), moments = shared(s.moments_at), maps = shared(s.maps_at), ring = shared(s.ring);
-    bases = shared(s.bases), taps = shared(s.taps);
     row1 = row0 + band_rows < p.height - crop ? row0 + band_rows : p.height - crop;
     col1 = col0 + p.own < p.width - crop ? col0 + p.own : p.width - crop;
-    filled = s.reach - s.margin - p.radius + s.columns;
   }
 
  protected:
@@ -160,14 +157,14 @@ class RingBlock {
   const RingParams& p;
   const RingSizes& s;
   const Plane<float> plane;
-  float* raw;                  // [2][capacity][raw_pitch]: x and y; columns from col0 - reach
-  float* moments;              // [quantity][K][moment_pitch]: columns from col0 - margin - radius
-  float* maps;                 // [map][K][map_pitch]: columns from col0 - margin
-  float* ring;                 // [map][capacity][ring_pitch]: columns from col0
-  float* bases;                // [chunks][2][cells]: of m and d
-  float* taps;                 // that of input k at k + 3: those of inputs 1, 5, 9, ... lie on 16 bytes
-  int row0, col0, row1, col1;  // own pixels
-  int filled;                  // columns of `raw` that are needed
+  float* raw = shared(s.raw);             // [2][capacity][raw_pitch]: x and y; columns from col0 - reach
+  float* moments = shared(s.moments_at);  // [quantity][K][moment_pitch]: from col0 - margin - radius
+  float* maps = shared(s.maps_at);        // [map][K][map_pitch]: columns from col0 - margin
+  float* ring = shared(s.ring);           // [map][capacity][ring_pitch]: columns from col0
+  float* bases = shared(s.bases);         // [chunks][2][cells]: of m and d
+  float* taps = shared(s.taps);  // that of input k at k + 3: those of inputs 1, 5, 9, ... lie on 16 bytes
+  int row0, col0, row1, col1;    // own pixels
+  int filled = s.reach - s.margin - p.radius + s.columns;  // columns of `raw` that are needed
 
   // ---- `count` rows of x and y from image row `row`, with what padding adds, into slot `slot` of the ring.
   INLINE void fill(int row, int slot, int count) {

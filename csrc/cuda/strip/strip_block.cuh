@@ -64,11 +64,6 @@ class StripBlock {
   // a constant, so that the kernels keep only what they need.
   INLINE StripBlock(const StripParams& params, const StripParams& common_, bool coarser_, int piece)
       : p(params), common(common_), coarser(coarser_) {
-    here = reinterpret_cast<StripPlane*>(ssimloss_shared);
-    raw = reinterpret_cast<float*>(here + 1);
-    slots = raw + 2 * R * raw_pitch;
-    bases = slots + 4 * R * pitch;
-    covers = bases + 4 * groups;
     const Piece own = piece_of(p, piece, p.bands, p.band_rows);
     row0 = own.row, col0 = own.col;
     if (threadIdx.x == 0) {
@@ -86,11 +81,11 @@ class StripBlock {
 
   const StripParams &p, &common;  // common: for what is the same in all levels, at a constant place
   const bool coarser;
-  StripPlane* here;
-  float* raw;     // [2][R][raw_pitch]: columns from col0 - 12
-  float* slots;   // [4][R][pitch]: columns from col0 - Strip::margin; moments, then maps
-  float* bases;   // [2 chunks][2][groups]: see Strip::bases_of
-  float* covers;  // [strip_threads]: of the columns from col0
+  StripPlane* here = reinterpret_cast<StripPlane*>(ssimloss_shared);
+  float* raw = reinterpret_cast<float*>(here + 1);  // [2][R][raw_pitch]: columns from col0 - 12
+  float* slots = raw + 2 * R * raw_pitch;  // [4][R][pitch]: from col0 - Strip::margin; moments, then maps
+  float* bases = slots + 4 * R * pitch;    // [2 chunks][2][groups]: see Strip::bases_of
+  float* covers = bases + 4 * groups;      // [strip_threads]: of the columns from col0
   int row0, col0;
 
   // Ends of the own rows and columns; worked out each time: registers.

@@ -33,7 +33,7 @@ Cut plan_of(const Problem& p) {
 // Dynamic shared memory: the largest window's quantities.
 template <class T>
 size_t shared_bytes(const TileParams<T>& p) {
-  const int rows = tile_height + 2 * p.radii[p.scales - 1];
+  const int rows = tile_height + 2 * p.windows[p.scales - 1].radius;
   return size_t(p.l1 && p.l1_windowed ? 5 : 4) * size_t(rows) * tile_width<T> * sizeof(T);
 }
 
@@ -46,10 +46,7 @@ void run(const Similarity& s, void* stream) {
   params.gradient = p.gradients > 0, params.both = p.gradients == 2, params.scales = p.scales;
   params.maps_a_scale = params.both ? 4 : 3;
   params.all_maps = p.scales * params.maps_a_scale + (params.l1 && params.l1_windowed);
-  for (int j = 0; j < p.scales; ++j) {
-    params.radii[j] = p.windows[j].radius;
-    for (int t = 0; t <= params.radii[j]; ++t) params.taps[j][t] = T(p.windows[j].weights[t]);
-  }
+  for (int j = 0; j < p.scales; ++j) params.windows[j] = half_window<T>(p.windows[j]);
   const int64_t across = divided(p.width, tile_width<T>), down = divided(p.height, tile_height);
   const int64_t maps = all_maps_bytes(p) / std::max<int64_t>(1, p.batch) / int64_t(sizeof(T));  // of an image
   // Tiles of the gradient, at least as many as of positions.

@@ -1,7 +1,6 @@
 // The launches of volume.cuh's kernels: as many planes at a time as the scratch memory is for.
 #include "volume.cuh"
 
-#include <cstdlib>
 #include <utility>
 
 #include "../route.h"
@@ -16,7 +15,7 @@ struct VolumeSizes {
   int64_t planes, together;            // at a time
   int64_t moments, maps;               // elements of a plane
   int64_t across, down, deep, pieces;  // blocks of depth_kernel for a plane
-  int64_t sums_bytes, moments_bytes, all_bytes;
+  int64_t moments_at, maps_at, bytes;  // of the scratch memory, which the sums begin
 };
 
 int gradients_of(const VolumeProblem& p) {
@@ -35,15 +34,15 @@ VolumeSizes sizes_of(const VolumeProblem& p) {
   s.maps = gradients ? (2 + gradients) * positions[0] * positions[1] * positions[2] : 0;
   const int64_t bytes = (s.moments + s.maps) * int64_t(sizeof(T));
   s.together = std::max<int64_t>(1, std::min(s.planes, scratch_bytes / std::max<int64_t>(1, bytes)));
-  s.across = divided(positions[2], volume_columns<T>);
-  s.down = divided(positions[1], volume_rows / volume_outputs);
-  s.deep = divided(positions[0], volume_outputs);
+  s.across = divided(positions[2], tile_width<T>);
+  s.down = divided(positions[1], volume_rows);
+  s.deep = divided(positions[0], tile_outputs);
   s.pieces = s.across * s.down * s.deep;
   Layout layout;
-  s.sums_bytes = (layout.take(s.planes * s.pieces * 2 * int64_t(sizeof(double)), 256), layout.used());
-  s.moments_bytes =
-      (layout.take(s.together * s.moments * int64_t(sizeof(T)), 256), layout.used()) - s.sums_bytes;
-  s.all_bytes = (layout.take(s.together * s.maps * int64_t(sizeof(T)), 256), layout.used());
+  layout.take(s.planes * s.pieces * 2 * int64_t(sizeof(double)), 256);
+  s.moments_at = layout.take(s.together * s.moments * int64_t(sizeof(T)), 256);
+  s.maps_at = layout.take(s.together * s.maps * int64_t(sizeof(T)), 256);
+  s.bytes = layout.used();
   return s;
 }
 
@@ -58,42 +57,39 @@ void run(const VolumeCall& call, char* workspace, void* stream) {
   params.x = view_of(p.x), params.y = view_of(p.y);
   params.grad_x = view_of(p.grad_x), params.grad_y = view_of(p.grad_y);
   params.loss_map = view_of(p.loss_map), params.grad_map = view_of(p.grad_map);
-  params.reflect = p.padding == Padding::reflect, params.l1 = p.l1_weight != 0;
+  params.padding = p.padding, params.l1 = p.l1_weight != 0;
   params.gradient = gradients_of(p) > 0, params.both = gradients_of(p) == 2;
   params.channels = int(p.channels);
-  VolumeSide* const sides[3] = {&params.d, &params.h, &params.w};
-  for (int i = 0; i < 3; ++i) {
-    const int radius = p.windows[i].radius;
-    *sides[i] = {int(p.size[i]), radius, p.padding == Padding::valid ? radius : 0};
-    for (int t = 0; t <= 2 * radius; ++t) params.taps[i][t] = T(p.windows[i].weights[std::abs(t - radius)]);
-  }
+  VolumeSide<T>* const sides[3] = {&params.d, &params.h, &params.w};
+  for (int i = 0; i < 3; ++i)
+    *sides[i] = {int(p.size[i]), p.padding == Padding::valid ? p.windows[i].radius : 0,
+                 half_window<T>(p.windows[i])};
   params.c1 = T(p.c1), params.c2 = T(p.c2), params.inverse_range = T(p.inverse_range);
   params.ssim_weight = T(p.ssim_weight), params.l1_weight = T(p.l1_weight);
   params.ssim_gain = T(call.ssim_gain), params.l1_gain = T(call.l1_gain);
   params.inverse_ranges = p.inverse_ranges;
   params.incoming = call.incoming;
   params.sums = call.loss ? reinterpret_cast<double*>(workspace) : nullptr;
-  params.moments = reinterpret_cast<T*>(workspace + s.sums_bytes);
-  params.maps = reinterpret_cast<T*>(workspace + s.sums_bytes + s.moments_bytes);
+  params.moments = reinterpret_cast<T*>(workspace + s.moments_at);
+  params.maps = reinterpret_cast<T*>(workspace + s.maps_at);
 
-  const size_t shared = size_t(4 * (volume_rows + 2 * params.h.radius) * volume_columns<T>) * sizeof(T);
-  const size_t sums_shared = 2 * sizeof(double) * size_t(volume_threads<T> / 32);
+  const size_t shared = size_t(4 * (tile_height + 2 * params.h.window.radius) * tile_width<T>) * sizeof(T);
+  const size_t sums_shared = 2 * sizeof(double) * size_t(tile_threads<T> / 32);
   const auto start = [&](const char* name, auto kernel, int64_t planes, int64_t across, int64_t down,
                          int64_t deep, size_t bytes) {
     params.across = int(across), params.down = int(down), params.deep = int(deep);
-    launch(name, kernel, planes * across * down * deep, volume_threads<T>, bytes, stream, params);
+    launch(name, kernel, planes * across * down * deep, tile_threads<T>, bytes, stream, params);
   };
   for (int64_t first = 0; first < s.planes; first += s.together) {
     const int64_t planes = std::min(s.together, s.planes - first);
     params.first_plane = first;
-    start("moments_kernel", &moments_kernel<T>, planes, s.across, divided(params.h.positions(), volume_rows),
+    start("moments_kernel", &moments_kernel<T>, planes, s.across, divided(params.h.positions(), tile_height),
           p.size[0], shared);
     start("depth_kernel", &depth_kernel<T>, planes, s.across, s.down, s.deep, sums_shared);
     if (!params.gradient) continue;
-    start("spread_kernel", &spread_kernel<T>, planes, s.across, s.down, divided(p.size[0], volume_outputs),
-          0);
-    start("voxels_kernel", &voxels_kernel<T>, planes, divided(p.size[2], volume_columns<T>),
-          divided(p.size[1], volume_rows), p.size[0], shared);
+    start("spread_kernel", &spread_kernel<T>, planes, s.across, s.down, divided(p.size[0], tile_outputs), 0);
+    start("voxels_kernel", &voxels_kernel<T>, planes, divided(p.size[2], tile_width<T>),
+          divided(p.size[1], tile_height), p.size[0], shared);
   }
   if (!call.loss) return;
   const int64_t outputs = call.per_image ? p.batch : 1;
@@ -104,8 +100,8 @@ void run(const VolumeCall& call, char* workspace, void* stream) {
 }  // namespace
 
 size_t volume_workspace(const VolumeCall& call) {
-  return size_t(call.problem.x.first.dtype == DType::float64 ? sizes_of<double>(call.problem).all_bytes
-                                                             : sizes_of<float>(call.problem).all_bytes);
+  return size_t(call.problem.x.first.dtype == DType::float64 ? sizes_of<double>(call.problem).bytes
+                                                             : sizes_of<float>(call.problem).bytes);
 }
 
 void volume_cuda(const VolumeCall& call, void* workspace, void* stream) {

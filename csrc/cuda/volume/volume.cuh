@@ -1,16 +1,11 @@
 // The kernels of volumes: windows of up to 65 taps along each of depth, height and width, any dtype, in
 // launches that hand over in global memory:
 //   moments   a block owns 32 x 32 places of one slice (16 x 32 in float64): means and variances along the
-//   rows
-//             (4 columns a thread) into shared memory, then down the columns (4 rows a thread) -> scratch
-//   depth     a thread has 4 positions, one behind the other: means and variances along the depth; the loss,
-//   its
-//             sum, and the coefficients b_m, b_d, a (or a_m, a_d) -> maps
+//             rows and down the columns, by ../common/tile.cuh -> scratch
+//   depth     a thread has 4 positions, one behind the other: means and variances along the depth; the loss
+//             and its sum, and the coefficients b_m, b_d, a (or a_m, a_d) -> maps
 //   spread    the maps blurred along the depth, in the place of the moments -> scratch
 //   voxels    blurred along the rows and down the columns of a slice, as in `moments` -> gradient
-// Digits: a mean is kept relative to the voxel of its own place, a variance goes on from one direction to the
-// next by the law of total variance (the mean of the variances and the variance of the means), and a
-// coefficient a is relative to the voxel of its own place: differences alone, as in ../tiles.
 //
 // For each voxel and radius r, with h = (32 + 2 r) / 32 the halo: FMA, moments (2 r + 1) (4 h + 4), depth
 // (2 r + 1) 4, spread (2 r + 1) 3, voxels (2 r + 1) (3 h + 3); bytes of float32 from and to global memory: 16
@@ -18,17 +13,15 @@
 // y for each input of each window from the caches.
 #pragma once
 
-#include "../common/block.cuh"
+#include "../common/tile.cuh"
 
 namespace ssimloss {
 
-constexpr int volume_outputs = 4;  // a thread makes, side by side
-constexpr int volume_rows = 32;    // of a tile
-
+// Blocks a multiprocessor, as tile_blocks: less is done at once than in the tiles' gradient.
 template <class T>
-constexpr int volume_columns = sizeof(T) == 8 ? 16 : 32;
-template <class T>
-constexpr int volume_threads = volume_columns<T> * volume_rows / volume_outputs;
+constexpr int volume_blocks = sizeof(T) == 4 ? 3 : 1;
+// Places along the depth that a block has, in columns of tile_outputs a thread.
+constexpr int volume_rows = tile_height / tile_outputs;
 
 struct VolumeView {
   View first;  // the slice of depth 0
@@ -37,32 +30,26 @@ struct VolumeView {
   INLINE int64_t at(int64_t n, int64_t c, int64_t z, int64_t row, int64_t col) const {
     return first.at(n, c, row, col) + z * d;
   }
-  template <class T>
-  INLINE T read(int64_t place) const {
-    return with_type<T>(first.dtype,
-                        [&](auto* tag) -> T { return wide(static_cast<decltype(tag)>(first.data)[place]); });
-  }
-  template <class T>
-  INLINE void write(T v, int64_t place) const {
-    with_type<T>(first.dtype, [&](auto* tag) { narrow(v, static_cast<decltype(tag)>(first.data)[place]); });
-  }
 };
 
 // One side of a volume.
+template <class T>
 struct VolumeSide {
-  int size, radius, crop;
+  int size, crop;
+  HalfWindow<T> window;
   __host__ __device__ int positions() const { return size - 2 * crop; }
+  INLINE bool has_position(int i) const { return i >= crop && i < size - crop; }
 };
 
 // T: the arithmetic type.
 template <class T>
 struct VolumeParams {
   VolumeView x, y, grad_x, grad_y, loss_map, grad_map;
-  bool reflect, l1, gradient, both;
+  Padding padding;
+  bool l1, gradient, both;
   int channels;
   int64_t first_plane;  // of this launch
-  VolumeSide d, h, w;
-  T taps[3][2 * 32 + 1];
+  VolumeSide<T> d, h, w;
   T c1, c2, inverse_range, ssim_weight, l1_weight, ssim_gain, l1_gain;
   const double* inverse_ranges;  // one a volume, in the place of inverse_range; or null
   Scalars incoming;
@@ -85,240 +72,122 @@ struct VolumeBlock {
     across = index % p.across, down = index / p.across % p.down, deep = index / p.across / p.down;
     image = (p.first_plane + plane) / p.channels, channel = (p.first_plane + plane) % p.channels;
   }
+  INLINE Tile<T> tile(int first_row, int first_col) const {
+    return {first_row + down * tile_height, first_col + across * tile_width<T>};
+  }
+  // A thread's row and column in the kernels along the depth.
+  INLINE int row() const { return p.h.crop + down * volume_rows + int(threadIdx.x) / tile_width<T>; }
+  INLINE int col() const { return p.w.crop + across * tile_width<T> + int(threadIdx.x) % tile_width<T>; }
 
   // Where along a side what padding adds is found; -1: it is a zero.
-  INLINE int source(const VolumeSide& side, int i) const {
-    if (p.reflect) i = mirrored(i, side.size);
+  INLINE int source(const VolumeSide<T>& side, int i) const {
+    if (p.padding == Padding::reflect) i = mirrored(i, side.size);
     return i >= 0 && i < side.size ? i : -1;
   }
-  INLINE bool has_position(const VolumeSide& side, int i) const {
-    return i >= side.crop && i < side.size - side.crop;
-  }
-  INLINE T edge(const VolumeSide& side, int i) const {
-    return is_edge(i, side.size, p.reflect ? Padding::reflect : Padding::zeros) ? T(2) : T(1);
+  INLINE bool has_position(int row, int col) const { return p.h.has_position(row) && p.w.has_position(col); }
+  // What reflecting at the edges of all sides multiplies a map by.
+  INLINE T edges(int z, int row, int col) const {
+    const auto edge = [&](const VolumeSide<T>& side, int i) {
+      return is_edge(i, side.size, p.padding) ? T(2) : T(1);
+    };
+    return edge(p.d, z) * edge(p.h, row) * edge(p.w, col);
   }
 
   // m and d at any place, also outside.
   INLINE Pair<T> read(int z, int row, int col) const {
     z = source(p.d, z), row = source(p.h, row), col = source(p.w, col);
     if (z < 0 || row < 0 || col < 0) return {T(0), T(0)};
-    const T a = p.x.template read<T>(p.x.at(image, channel, z, row, col));
-    const T b = p.y.template read<T>(p.y.at(image, channel, z, row, col));
+    const T a = p.x.first.template read<T>(p.x.at(image, channel, z, row, col));
+    const T b = p.y.first.template read<T>(p.y.at(image, channel, z, row, col));
     const T scale = p.inverse_ranges ? T(p.inverse_ranges[image]) : p.inverse_range;
     return {(a + b) * scale, (a - b) * scale};
   }
 
-  // Indices of moments and maps; rows and columns are those of the volume.
-  INLINE int64_t moment_at(int q, int z, int row, int col) const {
-    return (((plane * 4 + q) * p.d.size + z) * p.h.positions() + (row - p.h.crop)) * p.w.positions() +
-           (col - p.w.crop);
+  // Moments and maps of a place, whose planes are so far apart; rows and columns are those of the volume.
+  INLINE int64_t moments_apart() const { return p.d.size * slice(); }
+  INLINE int64_t maps_apart() const { return p.d.positions() * slice(); }
+  INLINE T* moments_at(int z, int row, int col) const {
+    return p.moments + plane * 4 * moments_apart() + z * slice() + in_slice(row, col);
   }
-  INLINE int64_t map_at(int q, int z, int row, int col) const {
-    const int maps = p.both ? 4 : 3;
-    return (((plane * maps + q) * p.d.positions() + (z - p.d.crop)) * p.h.positions() + (row - p.h.crop)) *
-               p.w.positions() +
-           (col - p.w.crop);
+  INLINE T* maps_at(int z, int row, int col) const {
+    return p.maps + plane * (3 + p.both) * maps_apart() + (z - p.d.crop) * slice() + in_slice(row, col);
   }
 
-  INLINE T incoming() const { return p.incoming.template of<T>(image); }
-  INLINE T incoming_at(int z, int row, int col) const {
-    if (!has_position(p.d, z) || !has_position(p.h, row) || !has_position(p.w, col)) return T(0);
+  // A term's gain times the incoming gradient: that of the plane's loss, and that of a map at a position,
+  // which is 0 where there is none.
+  INLINE T gain(T of_term, int z, int row, int col) const {
+    of_term *= p.incoming.template of<T>(image);
+    if (!p.grad_map.first.data) return of_term;
+    if (!p.d.has_position(z) || !has_position(row, col)) return T(0);
     const int64_t at = p.grad_map.at(image, channel, z - p.d.crop, row - p.h.crop, col - p.w.crop);
-    return p.grad_map.first.dtype == DType::float64 ? T(p.grad_map.template read<double>(at))
-                                                    : T(p.grad_map.template read<float>(at));
+    return of_term * T(p.grad_map.first.read_any(at));
   }
-};
 
-// f(i, add) for every input i of a thread's windows, where add(v, sums) adds v with its weight to the sums of
-// those windows that hold it and to no others: 0 * NaN would be NaN.
-template <class T, class F>
-INLINE void volume_inputs(const T* taps, int radius, F f) {
-#pragma unroll 1
-  for (int i = 0; i < volume_outputs + 2 * radius; ++i) {
-    f(i, [&](T v, T(&sums)[volume_outputs]) {
-#pragma unroll
-      for (int o = 0; o < volume_outputs; ++o) {
-        if (i >= o && i - o <= 2 * radius) sums[o] += taps[i - o] * v;
-      }
-    });
-  }
-}
-
-// Means relative to a voxel or a base, and variances.
-template <class T>
-struct VolumeMoments {
-  T m, d, mm, dd;
-};
-
-// One direction: of voxels read(i) and what the directions before made of them, from(i).
-template <class T, class Read, class From>
-INLINE Pair<T> volume_moments(const T* taps, int radius, Read read, From from,
-                              VolumeMoments<T> (&out)[volume_outputs]) {
-  const Pair<T> base = base_of_windows<volume_outputs>(radius, read);
-  T sums[4][volume_outputs] = {};
-  volume_inputs(taps, radius, [&](int i, auto add) {
-    const VolumeMoments<T> before = from(i);
-    const Pair<T> v = read(i) - base;
-    const T m = v.m + before.m, d = v.d + before.d;
-    add(m, sums[0]), add(d, sums[1]), add(m * m + before.mm, sums[2]), add(d * d + before.dd, sums[3]);
-  });
-#pragma unroll
-  for (int o = 0; o < volume_outputs; ++o) {
-    const T m = sums[0][o], d = sums[1][o];
-    out[o] = {m, d, not_negative(sums[2][o] - m * m), not_negative(sums[3][o] - d * d)};
-    if (radius == 0) out[o].mm = from(o).mm, out[o].dd = from(o).dd;
-  }
-  return base;
-}
-
-// The same of maps: fetch(i, v) gives b_m, b_d and the a of one place, relative to its voxel; or false where
-// there are none. The results' a is relative to the voxels of their own places.
-template <class T, class Read, class Fetch>
-INLINE void volume_spread(const T* taps, int radius, bool both, Read read, Fetch fetch,
-                          T (&out)[4][volume_outputs]) {
-  const Pair<T> base = base_of_windows<volume_outputs>(radius, read);
-  const auto move = [&](int i, T sign, T b_m, T b_d, T& one, T& two) {
-    const Pair<T> v = read(i) - base;
-    one += sign * (b_m * v.m);
-    (both ? two : one) -= sign * (b_d * v.d);
-  };
-  volume_inputs(taps, radius, [&](int i, auto add) {
-    T v[4] = {};
-    if (!fetch(i, v)) return;
-    move(i, T(1), v[0], v[1], v[2], v[3]);
-#pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      if (q < 3 || both) add(v[q], out[q]);
-    }
-  });
-#pragma unroll
-  for (int o = 0; o < volume_outputs; ++o)
-    move(radius + o, T(-1), out[0][o], out[1][o], out[2][o], out[3][o]);
-}
-
-// A block's tile of a slice, whose first row and column are row0 and col0; a thread has 4 rows from `group`
-// on of column `col` there.
-template <class T>
-struct VolumeTile : VolumeBlock<T> {
-  int row0, col0;
-  int col = int(threadIdx.x) % volume_columns<T>;
-  int group = int(threadIdx.x) / volume_columns<T> * volume_outputs;
-
-  INLINE VolumeTile(const VolumeParams<T>& params, int first_row, int first_col)
-      : VolumeBlock<T>(params),
-        row0(first_row + this->down * volume_rows),
-        col0(first_col + this->across * volume_columns<T>) {}
-
-  // f(line, first column) for every 4 columns of so many rows, which the threads take in turn.
-  template <class F>
-  INLINE void each_line(int rows, F f) const {
-    constexpr int groups = volume_columns<T> / volume_outputs;
-#pragma unroll 1
-    for (int task = int(threadIdx.x); task < rows * groups; task += volume_threads<T>)
-      f(task / groups, task % groups * volume_outputs);
+ private:
+  INLINE int64_t slice() const { return int64_t(p.h.positions()) * p.w.positions(); }
+  INLINE int64_t in_slice(int row, int col) const {
+    return int64_t(row - p.h.crop) * p.w.positions() + (col - p.w.crop);
   }
 };
 
 // ---- Means and variances in one slice, at the positions' rows and columns.
 template <class T>
-__global__ void __launch_bounds__(volume_threads<T>)
+__global__ void __launch_bounds__(tile_threads<T>, volume_blocks<T>)
     moments_kernel(const __grid_constant__ VolumeParams<T> p) {
-  constexpr int width = volume_columns<T>;
-  T* slots = reinterpret_cast<T*>(ssimloss_shared);
-  const VolumeTile<T> tile(p, p.h.crop, p.w.crop);
-  const int rows = volume_rows + 2 * p.h.radius, pitch = rows * width, z = tile.deep;
-  tile.each_line(rows, [&](int line, int first) {
-    const int row = tile.row0 - p.h.radius + line, col = tile.col0 + first - p.w.radius;
-    const auto read = [&](int i) { return tile.read(z, row, col + i); };
-    VolumeMoments<T> out[volume_outputs];
-    const Pair<T> base =
-        volume_moments(p.taps[2], p.w.radius, read, [](int) { return VolumeMoments<T>{}; }, out);
-    T* to = slots + line * width + first;
+  const VolumeBlock<T> block(p);
+  const Tile<T> tile = block.tile(p.h.crop, p.w.crop);
+  const int z = block.deep, row = tile.row0 + tile.group, col = tile.col0 + tile.col;
+  const auto read = [&](int at_row, int at_col) { return block.read(z, at_row, at_col); };
+  Numbers<T> out[tile_outputs];
+  const Pair<T> base = moments_of_tile(tile, p.w.window, p.h.window, false, read, out);
+  make_own(base, [&](int o) { return read(row + o, col); }, out);
 #pragma unroll
-    for (int o = 0; o < volume_outputs; ++o) {
-      const Pair<T> own = read(p.w.radius + o);
-      to[o] = out[o].m + (base.m - own.m), to[pitch + o] = out[o].d + (base.d - own.d);
-      to[2 * pitch + o] = out[o].mm, to[3 * pitch + o] = out[o].dd;
-    }
-  });
-  __syncthreads();
-
-  const int row = tile.row0 + tile.group, col = tile.col0 + tile.col;
-  const auto read = [&](int i) { return tile.read(z, row - p.h.radius + i, col); };
-  const auto from = [&](int i) {
-    const T* at = slots + (tile.group + i) * width + tile.col;
-    return VolumeMoments<T>{at[0], at[pitch], at[2 * pitch], at[3 * pitch]};
-  };
-  VolumeMoments<T> out[volume_outputs];
-  const Pair<T> base = volume_moments(p.taps[1], p.h.radius, read, from, out);
-#pragma unroll 1
-  for (int o = 0; o < volume_outputs; ++o) {
-    if (!tile.has_position(p.h, row + o) || !tile.has_position(p.w, col)) continue;
-    const Pair<T> own = read(p.h.radius + o);
-    p.moments[tile.moment_at(0, z, row + o, col)] = out[o].m + (base.m - own.m);
-    p.moments[tile.moment_at(1, z, row + o, col)] = out[o].d + (base.d - own.d);
-    p.moments[tile.moment_at(2, z, row + o, col)] = out[o].mm;
-    p.moments[tile.moment_at(3, z, row + o, col)] = out[o].dd;
+  for (int o = 0; o < tile_outputs; ++o) {
+    if (!block.has_position(row + o, col)) continue;
+    Planes{true, false}.store(out[o], block.moments_at(z, row + o, col), block.moments_apart());
   }
 }
 
-// Of the kernels along the depth: a thread's row and column, and the first of its 4 places.
-template <class T>
-struct VolumeColumn : VolumeBlock<T> {
-  int z, row, col;
-  bool exists;
-
-  INLINE VolumeColumn(const VolumeParams<T>& params, int first)
-      : VolumeBlock<T>(params),
-        z(first + this->deep * volume_outputs),
-        row(params.h.crop + this->down * (volume_rows / volume_outputs) +
-            int(threadIdx.x) / volume_columns<T>),
-        col(params.w.crop + this->across * volume_columns<T> + int(threadIdx.x) % volume_columns<T>),
-        exists(this->has_position(params.h, row) && this->has_position(params.w, col)) {}
-};
-
 // ---- Losses and coefficients at the positions.
 template <class T>
-__global__ void __launch_bounds__(volume_threads<T>) depth_kernel(const __grid_constant__ VolumeParams<T> p) {
-  const VolumeColumn<T> at(p, p.d.crop);
-  const int row = at.row, col = at.col, radius = p.d.radius;
-  const bool one_voxel = radius + p.h.radius + p.w.radius == 0;
+__global__ void __launch_bounds__(tile_threads<T>) depth_kernel(const __grid_constant__ VolumeParams<T> p) {
+  constexpr Planes planes{true, false};
+  const Planes maps{p.both, false};
+  const VolumeBlock<T> at(p);
+  const int first = p.d.crop + at.deep * tile_outputs, row = at.row(), col = at.col();
+  const int radius = p.d.window.radius;
+  const bool one_voxel = radius + p.h.window.radius + p.w.window.radius == 0;
   double sum_ssim = 0, sum_l1 = 0;
-  if (at.exists) {
-    const auto read = [&](int i) { return at.read(at.z - radius + i, row, col); };
-    const auto from = [&](int i) {
-      const int z = at.source(p.d, at.z - radius + i);
-      if (z < 0) return VolumeMoments<T>{};
-      return VolumeMoments<T>{
-          p.moments[at.moment_at(0, z, row, col)], p.moments[at.moment_at(1, z, row, col)],
-          p.moments[at.moment_at(2, z, row, col)], p.moments[at.moment_at(3, z, row, col)]};
+  if (at.has_position(row, col)) {
+    const auto read = [&](int i) { return at.read(first - radius + i, row, col); };
+    const auto before = [&](int i) {
+      const int z = at.source(p.d, first - radius + i);
+      return z < 0 ? Numbers<T>{} : planes.load(at.moments_at(z, row, col), at.moments_apart());
     };
-    VolumeMoments<T> mu[volume_outputs];
-    const Pair<T> base = volume_moments(p.taps[0], radius, read, from, mu);
+    Numbers<T> mu[tile_outputs];
+    const Pair<T> base = moments_of(p.d.window, false, read, before, mu);
 #pragma unroll 1
-    for (int o = 0; o < volume_outputs; ++o) {
-      const int z = at.z + o;
-      if (!at.has_position(p.d, z)) continue;
+    for (int o = 0; o < tile_outputs; ++o) {
+      const int z = first + o;
+      if (!p.d.has_position(z)) continue;
       const Pair<T> own = read(radius + o);
-      const Moments<T> here{mu[o].m + base.m, mu[o].d + base.d, mu[o].mm, mu[o].dd};
+      const Moments<T> here{mu[o][0] + base.m, mu[o][1] + base.d, mu[o][2], mu[o][3]};
       const Dissimilarity<T> e = dissimilarity<true>(here, p.c1, p.c2);
       const T loss = not_negative(e.e_l + e.e_cs - e.e_l * e.e_cs);
       sum_ssim += double(loss);
       if (p.loss_map.first.data) {
-        p.loss_map.write(p.ssim_weight * loss + (p.l1 ? p.l1_weight * magnitude(own.d) : T(0)),
-                         p.loss_map.at(at.image, at.channel, z - p.d.crop, row - p.h.crop, col - p.w.crop));
+        p.loss_map.first.write(
+            p.ssim_weight * loss + (p.l1 ? p.l1_weight * magnitude(own.d) : T(0)),
+            p.loss_map.at(at.image, at.channel, z - p.d.crop, row - p.h.crop, col - p.w.crop));
       }
       if (!p.gradient) continue;
-      T gain = p.ssim_gain * at.incoming() * at.edge(p.d, z) * at.edge(p.h, row) * at.edge(p.w, col);
-      if (p.grad_map.first.data) gain *= at.incoming_at(z, row, col);
+      const T gain = at.gain(p.ssim_gain, z, row, col) * at.edges(z, row, col);
       // One voxel has no variance, but large terms that would have to cancel.
       const T g_cs = one_voxel ? T(0) : gain * e.l;
-      const Coefficients<T> c = coefficients<true, T>(here, e, (own.m - base.m) - mu[o].m,
-                                                      (own.d - base.d) - mu[o].d, gain * e.cs, g_cs);
-      p.maps[at.map_at(0, z, row, col)] = c.b_m;
-      p.maps[at.map_at(1, z, row, col)] = c.b_d;
-      p.maps[at.map_at(2, z, row, col)] = p.both ? c.a_m : c.a_m + c.a_d;
-      if (p.both) p.maps[at.map_at(3, z, row, col)] = c.a_d;
+      const Coefficients<T> c = coefficients<true, T>(here, e, (own.m - base.m) - mu[o][0],
+                                                      (own.d - base.d) - mu[o][1], gain * e.cs, g_cs);
+      maps.store(Numbers<T>{c.b_m, c.b_d, p.both ? c.a_m : c.a_m + c.a_d, c.a_d}, at.maps_at(z, row, col),
+                 at.maps_apart());
     }
   }
   if (!p.sums) return;
@@ -337,99 +206,60 @@ __global__ void __launch_bounds__(volume_threads<T>) depth_kernel(const __grid_c
 
 // ---- The maps along the depth, at all slices of the volume.
 template <class T>
-__global__ void __launch_bounds__(volume_threads<T>)
-    spread_kernel(const __grid_constant__ VolumeParams<T> p) {
-  const VolumeColumn<T> at(p, 0);
-  if (!at.exists) return;
-  const int row = at.row, col = at.col, radius = p.d.radius;
-  const auto read = [&](int i) { return at.read(at.z - radius + i, row, col); };
-  T out[4][volume_outputs] = {};
-  volume_spread(
-      p.taps[0], radius, p.both, read,
-      [&](int i, T(&v)[4]) {
-        const int z = at.source(p.d, at.z - radius + i);
-        if (z < 0 || !at.has_position(p.d, z)) return false;
-#pragma unroll
-        for (int q = 0; q < 4; ++q) {
-          if (q < 3 || p.both) v[q] = p.maps[at.map_at(q, z, row, col)];
-        }
+__global__ void __launch_bounds__(tile_threads<T>) spread_kernel(const __grid_constant__ VolumeParams<T> p) {
+  const Planes maps{p.both, false};
+  const VolumeBlock<T> at(p);
+  const int first = at.deep * tile_outputs, row = at.row(), col = at.col(), radius = p.d.window.radius;
+  if (!at.has_position(row, col)) return;
+  Numbers<T> out[tile_outputs];
+  maps_of(
+      p.d.window, maps, [&](int i) { return at.read(first - radius + i, row, col); },
+      [&](int i, Numbers<T>& v) {
+        const int z = at.source(p.d, first - radius + i);
+        if (!p.d.has_position(z)) return false;
+        v = maps.load(at.maps_at(z, row, col), at.maps_apart());
         return true;
       },
       out);
 #pragma unroll
-  for (int o = 0; o < volume_outputs; ++o) {
-    if (at.z + o >= p.d.size) break;
-#pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      if (q < 3 || p.both) p.moments[at.moment_at(q, at.z + o, row, col)] = out[q][o];
-    }
+  for (int o = 0; o < tile_outputs; ++o) {
+    if (first + o >= p.d.size) break;
+    maps.store(out[o], at.moments_at(first + o, row, col), at.moments_apart());
   }
 }
 
 // ---- The gradient of each voxel of a slice.
 template <class T>
-__global__ void __launch_bounds__(volume_threads<T>, sizeof(T) == 4 ? 2 : 1)
+__global__ void __launch_bounds__(tile_threads<T>, volume_blocks<T>)
     voxels_kernel(const __grid_constant__ VolumeParams<T> p) {
-  constexpr int width = volume_columns<T>;
-  T* slots = reinterpret_cast<T*>(ssimloss_shared);
-  const VolumeTile<T> tile(p, 0, 0);
-  const int rows = volume_rows + 2 * p.h.radius, pitch = rows * width, z = tile.deep;
-  tile.each_line(rows, [&](int line, int first) {
-    const int row = tile.row0 - p.h.radius + line, col = tile.col0 + first - p.w.radius;
-    T out[4][volume_outputs] = {};
-    volume_spread(
-        p.taps[2], p.w.radius, p.both, [&](int i) { return tile.read(z, row, col + i); },
-        [&](int i, T(&v)[4]) {
-          const int from_row = tile.source(p.h, row), from_col = tile.source(p.w, col + i);
-          if (from_row < 0 || from_col < 0 || !tile.has_position(p.h, from_row) ||
-              !tile.has_position(p.w, from_col))
-            return false;
-#pragma unroll
-          for (int q = 0; q < 4; ++q) {
-            if (q < 3 || p.both) v[q] = p.moments[tile.moment_at(q, z, from_row, from_col)];
-          }
-          return true;
-        },
-        out);
-    T* to = slots + line * width + first;
-#pragma unroll
-    for (int q = 0; q < 4; ++q) {
-#pragma unroll
-      for (int o = 0; o < volume_outputs; ++o) {
-        if (q < 3 || p.both) to[q * pitch + o] = out[q][o];
-      }
-    }
-  });
-  __syncthreads();
-
-  const int first_row = tile.row0 + tile.group, col = tile.col0 + tile.col;
-  T out[4][volume_outputs] = {};
-  volume_spread(
-      p.taps[1], p.h.radius, p.both, [&](int i) { return tile.read(z, first_row - p.h.radius + i, col); },
-      [&](int i, T(&v)[4]) {
-        const T* from = slots + (tile.group + i) * width + tile.col;
-#pragma unroll
-        for (int q = 0; q < 4; ++q) {
-          if (q < 3 || p.both) v[q] = from[q * pitch];
-        }
+  const Planes maps{p.both, false};
+  const VolumeBlock<T> block(p);
+  const Tile<T> tile = block.tile(0, 0);
+  const int z = block.deep, first_row = tile.row0 + tile.group, col = tile.col0 + tile.col;
+  Numbers<T> out[tile_outputs];
+  maps_of_tile(
+      tile, p.w.window, p.h.window, maps,
+      [&](int at_row, int at_col) { return block.read(z, at_row, at_col); },
+      [&](int at_row, int at_col, Numbers<T>& v) {
+        at_row = block.source(p.h, at_row), at_col = block.source(p.w, at_col);
+        if (!block.has_position(at_row, at_col)) return false;
+        v = maps.load(block.moments_at(z, at_row, at_col), block.moments_apart());
         return true;
       },
       out);
   if (col >= p.w.size) return;
 #pragma unroll 1
-  for (int o = 0; o < volume_outputs; ++o) {
+  for (int o = 0; o < tile_outputs; ++o) {
     const int row = first_row + o;
     if (row >= p.h.size) break;
-    const T weight = T(1) / (tile.edge(p.d, z) * tile.edge(p.h, row) * tile.edge(p.w, col));
-    T of_x = weight * (p.both ? out[2][o] + out[3][o] : out[2][o]), of_y = weight * (out[2][o] - out[3][o]);
+    const T weight = T(1) / block.edges(z, row, col);
+    T of_x = weight * (p.both ? out[o][2] + out[o][3] : out[o][2]), of_y = weight * (out[o][2] - out[o][3]);
     if (p.l1) {
-      T gain = p.l1_gain * tile.incoming();
-      if (p.grad_map.first.data) gain *= tile.incoming_at(z, row, col);
-      const T by = gradient_of_l1(tile.read(z, row, col).d, gain);
+      const T by = gradient_of_l1(block.read(z, row, col).d, block.gain(p.l1_gain, z, row, col));
       of_x += by, of_y -= by;
     }
-    p.grad_x.write(of_x, p.grad_x.at(tile.image, tile.channel, z, row, col));
-    if (p.both) p.grad_y.write(of_y, p.grad_y.at(tile.image, tile.channel, z, row, col));
+    p.grad_x.first.write(of_x, p.grad_x.at(block.image, block.channel, z, row, col));
+    if (p.both) p.grad_y.first.write(of_y, p.grad_y.at(block.image, block.channel, z, row, col));
   }
 }
 
