@@ -1,7 +1,7 @@
 """Timings of every loss, forward and forward + backward: `pytest benchmarks/`.
 
 One table a shape and dtype; F.l1_loss is the price that an SSIM loss competes with. For ratios that
-mean something (interleaved in one run, peers beside us) see peers.py.
+mean something (interleaved in one run, peers beside us) see compare.py.
 """
 
 import pytest
