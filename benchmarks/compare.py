@@ -33,7 +33,7 @@ from typing import Any
 import compare_page as page
 import torch
 from compare_measure import Rounds, check, digits, launches, memory, peaks, times
-from compare_rows import COPY, DTYPES, FASTMRI, L1, OURS, PEERS, ROWS, Row, contenders, installed
+from compare_rows import CLAIM_NOTHING, COPY, DTYPES, FASTMRI, L1, OURS, PEERS, ROWS, Row, installed
 from gpu_setup import ROOT, ask
 
 import ssimloss
@@ -157,6 +157,11 @@ class Processes:
         )
         self.timed = [ProcessPoolExecutor(1, spawn, ignore_interrupts) for _ in "ab"]
         self.fresh = ProcessPoolExecutor(1, fork, ignore_interrupts, max_tasks_per_child=1)
+        # An interrupt waits until they are there: a process whose parent leaves it half begun complains.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        for begun in [pool.submit(int) for pool in self.timed]:
+            begun.result()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def __enter__(self) -> "Processes":
         return self
@@ -195,9 +200,10 @@ def measure(
         if not answer["same"]:
             why = answer.get("raised") or f"computes something else, {answer['value']:.6g}"
             progress(f"{name} left out: {why}")
-    names = [n for n in contenders(row, device) if n in (L1, COPY) or answers.get(n, {}).get("same")]
+    names = [name for name, answer in answers.items() if answer["same"]]
     if OURS not in names:
         return
+    names += CLAIM_NOTHING.get(row.kind, [L1])
     for name, errors in processes.first(digits, row, names, device).items():
         write({"what": "digits", **where, "contender": name, "errors": errors})
     for threads in all_threads if device == "cpu" else all_threads[-1:]:
@@ -229,6 +235,7 @@ def everything(options: argparse.Namespace, rows: list[Row], write: Write) -> It
     with Processes() as processes:
         for device in options.devices:
             for threads in options.threads if device == "cpu" else options.threads[-1:]:
+                progress(f"{device}, {threads} threads: the machine's best")
                 best = processes.in_turn(peaks, device, threads)
                 write({"what": "peaks", "device": device, "threads": threads, "processes": best})
         for row in rows:

@@ -5,6 +5,7 @@ shape of a trade. Every contender of a row claims to compute the row's definitio
 """
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
@@ -153,7 +154,7 @@ PEERS: dict[str, tuple[str, dict[str, Callable[[Any], Loss]]]] = {
             SSIM: lambda m: kornia_ssim(m, "valid"),
             REFLECT: lambda m: kornia_ssim(m, "same"),
             MIX_33: lambda m: of_its_dtype(m.MS_SSIMLoss(compensation=1.0)),
-            VOLUMES: lambda m: lambda x, y: m.ssim3d_loss(x, y, 11, padding="valid"),
+            VOLUMES: lambda m: lambda x, y: 2 * m.ssim3d_loss(x, y, 11, padding="valid"),
         },
     ),
     TORCHMETRICS: (
@@ -176,21 +177,35 @@ PEERS: dict[str, tuple[str, dict[str, Callable[[Any], Loss]]]] = {
     ),
 }
 ONLY_CUDA_FLOAT32 = (FUSED_SSIM,)
+# By kind, those that stand in a row for their speed alone; of other kinds F.l1_loss.
+CLAIM_NOTHING: dict[str, list[str]] = {"L1": [COPY], DTYPES: []}
 
 
 @functools.cache
 def installed() -> dict[str, str]:
-    """The peers that can be imported: their versions."""
+    """The peers that are here: their versions. Nothing is imported."""
     found = {}
     for name, (module, _) in PEERS.items():
-        try:
-            imported(module)
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-        except Exception:  # a library inside that does not load, say
-            continue
+        if importlib.util.find_spec(module.partition(".")[0]):
+            try:
+                found[name] = version(name)
+            except PackageNotFoundError:
+                found[name] = "unknown"
     return found
+
+
+def loss_of(name: str, kind: str) -> Loss:
+    """A peer's loss; if its package cannot be imported, one that says why."""
+    module, losses = PEERS[name]
+    try:
+        return losses[kind](imported(module))
+    except Exception as error:  # a library inside that does not load, say
+        problem = error
+
+    def raises(x: Tensor, y: Tensor) -> Tensor:
+        raise problem
+
+    return raises
 
 
 def copy_of_as_many_bytes(x: Tensor, y: Tensor) -> Tensor:
@@ -230,12 +245,10 @@ def contenders(row: Row, device: str) -> dict[str, Contender]:
         }
         return made
     losses: dict[str, Loss] = {OURS: ours, L1: F.l1_loss}
-    if row.kind == "L1":
-        losses[COPY] = copy_of_as_many_bytes
+    losses |= {COPY: copy_of_as_many_bytes} if row.kind == "L1" else {}
     for name in installed():
-        module, made_by = PEERS[name]
-        if row.kind in made_by and (device == "cuda" or name not in ONLY_CUDA_FLOAT32):
-            losses[name] = made_by[row.kind](imported(module))
+        if row.kind in PEERS[name][1] and (device == "cuda" or name not in ONLY_CUDA_FLOAT32):
+            losses[name] = loss_of(name, row.kind)
     laid = RENDERED if row.trade == "splatting" else (as_it_is, as_it_is)
     return {name: Contender(loss, *laid) for name, loss in losses.items()}
 

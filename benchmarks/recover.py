@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from accuracy import imported, photograph
+from accuracy import photograph
 from compare import progress
 from compare_page import markdown
-from compare_rows import DYADIC, PEERS, REFLECT, SSIM, installed
+from compare_rows import DYADIC, PEERS, REFLECT, SSIM, installed, loss_of
 from gpu_tables import Loss
 from torch import Tensor
 
@@ -36,6 +36,10 @@ OURS: dict[str, Loss] = {
     "MS-SSIM, Gaussian": MSSSIMLoss(),
     "MS-SSIM": MSSSIMLoss("dyadic"),
     "Mix": MixLoss(),
+    # With a border every pixel has as many windows as the others.
+    "SSIM, mirrored": SSIMLoss(padding="reflect"),
+    "MS-SSIM, Gaussian, zeros": MSSSIMLoss(padding="zeros"),
+    "Mix, zeros": MixLoss(padding="zeros"),
 }
 # Of curves: one loss has one colour, one package one kind of line.
 COLOURS = {kind: f"C{index}" for index, kind in enumerate(OURS)}
@@ -55,16 +59,16 @@ def losses() -> dict[str, Loss]:
     """Ours, and every package's SSIM and MS-SSIM by its name."""
     found = dict(OURS)
     for name in installed():
-        module, kinds = PEERS[name]
+        kinds = PEERS[name][1]
         for kind in (SSIM, REFLECT, DYADIC):
             if kind in kinds and not (kind == REFLECT and SSIM in kinds):
-                found[f"{name}: {kind.partition(',')[0]}"] = kinds[kind](imported(module))
+                found[f"{name}: {kind.partition(',')[0]}"] = loss_of(name, kind)
     return found
 
 
 def psnr(x: Tensor, y: Tensor) -> float:
     error = (x - y).double().square().mean().item()
-    return -10 * math.log10(error) if error > 0 else math.inf
+    return math.inf if error == 0 else -10 * math.log10(error)  # NaN stays NaN
 
 
 def descend(loss: Loss, start: Tensor, truth: Tensor, shown: int, steps: int = STEPS) -> Descent:
@@ -123,7 +127,7 @@ def draw(found: dict[str, dict[str, Descent]], starts: dict[str, Tensor], truth:
         for axes, (name, picture) in zip(grid, pictures.items(), strict=False):
             axes.imshow(picture[0].permute(1, 2, 0).nan_to_num().clamp(0, 1).numpy())
             axes.set_title(name, fontsize=8)
-    figure.savefig(out, dpi=100, pil_kwargs={"quality": 88} if out.suffix == ".jpg" else {})
+    figure.savefig(out, dpi=100, **({"pil_kwargs": {"quality": 88}} if out.suffix == ".jpg" else {}))
 
 
 def main(arguments: list[str] | None = None) -> int:
