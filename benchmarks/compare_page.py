@@ -48,6 +48,15 @@ def threads_of(found: Found) -> list[int]:
     return sorted(int(what.split()[1]) for what in times)
 
 
+def compared(run: Run, device: str) -> dict[str, Found]:
+    """The rows in which others stand beside us, with times."""
+    return {
+        row: found
+        for (row, of), found in run.rows.items()
+        if of == device and threads_of(found) and found[OURS]["answer"]["kind"] != DTYPES
+    }
+
+
 # ---- Tables
 
 
@@ -80,14 +89,18 @@ def shares(run: Run, name: str, records: dict[str, Record], threads: int) -> lis
     return [f"{100 * rate / seconds:.0f} %" if rate else "" for rate in rates]
 
 
+def where(device: str, threads: int) -> str:
+    return device if device != "cpu" else f"{threads} thread{'s' * (threads > 1)}"
+
+
 def table_of_row(run: Run, row: str, device: str) -> list[str]:
     found = run.rows.get((row, device), {})
     lines = [f"### {row}, {device}", ""]
     all_threads = threads_of(found)
     head = [""]
     for threads in all_threads:
-        on = f", {threads} thread{'s' * (threads > 1)}" if device == "cpu" else ""
-        head += [f"value + gradient{on}, ms", "to ours", f"value alone{on}, ms"]
+        on = where(device, threads)
+        head += [f"value + gradient, {on}, ms", "to ours", f"value alone, {on}, ms"]
     head += ["of a copy's rate", "of matmul's FMA", "memory", *(f"error at {d:g}" for d in DISTANCES)]
     head += ["launches"] if device == "cuda" else []
     rows = []
@@ -129,16 +142,11 @@ def left_out(run: Run, row: str, device: str, found: Found) -> list[str]:
 
 def in_short(run: Run, device: str) -> list[str]:
     """The medians of value + gradient at the most threads: ours in ms, the others' as ratios."""
-    names = [name for name in (OURS, L1, *PEERS) if any(name in found for found in run.rows.values())]
+    timed = compared(run, device)
+    names = [name for name in (OURS, L1, *PEERS) if any(name in found for found in timed.values())]
     rows = []
-    for (row, of), found in run.rows.items():
+    for row, found in timed.items():
         threads = threads_of(found)
-        if (
-            of != device
-            or not threads
-            or any(r["kind"] == DTYPES for f in found.values() for r in f.values())
-        ):
-            continue
         cells = []
         for name in names:
             time = found.get(name, {}).get(f"time {threads[-1]}")
@@ -147,7 +155,7 @@ def in_short(run: Run, device: str) -> list[str]:
         rows.append([row, *cells])
     heads = [f"{name} {run.machine['peers'].get(name, '')}".strip() for name in names]
     heads[0] += ", ms"
-    return [*markdown(["value + gradient, in times ours", *heads[:]], rows), ""] if rows else []
+    return [*markdown(["value + gradient, in times ours", *heads], rows), ""] if rows else []
 
 
 def described(run: Run) -> list[str]:
@@ -165,7 +173,7 @@ def described(run: Run) -> list[str]:
     ]
     for (device, threads), best in run.peaks.items():
         lines.append(
-            f"- {device}{f', {threads} threads' if device == 'cpu' else ''}: Tensor.copy_ reads and writes "
+            f"- {where(device, threads)}: Tensor.copy_ reads and writes "
             f"{best['bytes'] / 1e9:.0f} GB/s, torch.matmul does {best['fma'] / 1e9:.0f} G FMA/s."
         )
     return [*lines, "", NOTES.replace("SAME", f"{TOLERANCE[torch.float64]:g}"), ""]
@@ -187,11 +195,7 @@ def figure(run: Run, device: str) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    rows = {
-        row: found
-        for (row, of), found in run.rows.items()
-        if of == device and threads_of(found) and not any(r["kind"] == DTYPES for r in found[OURS].values())
-    }
+    rows = compared(run, device)
     timed = {name for found in rows.values() for name, records in found.items() if len(records) > 1}
     names = [name for name in (*PEERS, L1, COPY, OURS) if name in timed]
     style = {"svg.hashsalt": "ssimloss", "svg.fonttype": "none", "font.size": 9}
@@ -252,10 +256,11 @@ def write(records: Iterable[Record], out: Path) -> None:
         text += described(run)
         for device in dict.fromkeys(device for _, device in run.rows):
             plot = f"{out.stem}-{device}{f'-{index}' if index else ''}.svg"
-            plots[plot] = figure(run, device)
-            text += [f"![Time, memory and digits of every row]({plot})", ""]
+            if compared(run, device):
+                plots[plot] = figure(run, device)
+                text += [f"![Time, memory and digits of every row]({plot})", ""]
             text += [*in_short(run, device), *tables(run, device)]
-    html = MarkdownIt().enable("table").render("\n".join(text))
+    html = MarkdownIt("js-default").render("\n".join(text))  # no HTML of a file that somebody sent
     for plot, svg in plots.items():
         out.with_name(plot).write_text(svg, encoding="utf-8")
         html = re.sub(rf'<img src="{re.escape(plot)}"[^>]*>', lambda _, s=svg: s[s.index("<svg") :], html)

@@ -229,10 +229,15 @@ def test_what_was_stopped_keeps_its_rows(
 ) -> None:
     out, count, times = tmp_path / "out.jsonl", itertools.count(), compare.times
 
-    def stopped(*arguments):
-        if next(count) == 2 * done:  # in two processes
+    def stopped(row, *arguments):
+        call = next(count)  # two a row, one for each process
+        # What is before it is in the file already.
+        assert {r["row"] for r in records_of(out) if r["what"] == "time"} == {
+            r.name for r in SMALL[: call // 2]
+        }
+        if call == 2 * done:
             raise KeyboardInterrupt
-        return times(*arguments)
+        return times(row, *arguments)
 
     monkeypatch.setattr(compare, "times", stopped)
     with pytest.raises(KeyboardInterrupt):
@@ -279,6 +284,7 @@ def test_page_and_what_is_contributed(small, tmp_path: Path) -> None:
     out, page, sent = (tmp_path / name for name in ("out.jsonl", "page.html", "sent.jsonl"))
     common = ["--page", str(page), "--contribute", str(sent)]
     compare.main(["--seconds", "0", "--out", str(out), "--threads", "1", "2", *common])
+    assert records_of(sent) == records_of(out)  # there was nothing to leave out
     text, html = page.with_suffix(".md").read_text(), page.read_text()
     for row in SMALL:
         assert f"### {row.name}, cpu" in text and f"<h3>{row.name}, cpu</h3>" in html
@@ -287,10 +293,10 @@ def test_page_and_what_is_contributed(small, tmp_path: Path) -> None:
     assert html.count("<svg") == 1 and "<img" not in html and "<script" not in html
     assert not [link for link in ('href="http', "src=", "url(http") if link in html]
     assert (tmp_path / "page-cpu.svg").read_text().startswith("<?xml")
-    # Of two machines: the file that was sent, twice.
+    # Of two machines: the file that was sent, twice; and what somebody wrote into it stays text.
+    sent.write_text(sent.read_text().replace("a processor", "a <b>processor"))
     compare.main(["--read", str(sent), str(sent), "--page", str(page)])
-    assert page.read_text().count("<svg") == 2 and page.read_text().count("a processor") == 2
-    assert records_of(sent) == records_of(out)  # there was nothing to leave out
+    assert page.read_text().count("<svg") == 2 and page.read_text().count("a &lt;b&gt;processor") == 2
 
 
 def test_contributed_without_names_and_paths() -> None:
