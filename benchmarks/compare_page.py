@@ -57,6 +57,10 @@ def compared(run: Run, device: str) -> dict[str, Found]:
     }
 
 
+def timed_in(rows: dict[str, Found]) -> set[str]:
+    return {name for found in rows.values() for name in found if threads_of({name: found[name]})}
+
+
 # ---- Tables
 
 
@@ -142,10 +146,10 @@ def left_out(run: Run, row: str, device: str, found: Found) -> list[str]:
 
 def in_short(run: Run, device: str) -> list[str]:
     """The medians of value + gradient at the most threads: ours in ms, the others' as ratios."""
-    timed = compared(run, device)
-    names = [name for name in (OURS, L1, *PEERS) if any(name in found for found in timed.values())]
+    timed = timed_in(compared(run, device))
+    names = [name for name in (OURS, L1, *PEERS) if name in timed]
     rows = []
-    for row, found in timed.items():
+    for row, found in compared(run, device).items():
         threads = threads_of(found)
         cells = []
         for name in names:
@@ -196,7 +200,7 @@ def figure(run: Run, device: str) -> str:
     from matplotlib.figure import Figure
 
     rows = compared(run, device)
-    timed = {name for found in rows.values() for name, records in found.items() if len(records) > 1}
+    timed = timed_in(rows)
     names = [name for name in (*PEERS, L1, COPY, OURS) if name in timed]
     style = {"svg.hashsalt": "ssimloss", "svg.fonttype": "none", "font.size": 9}
     with matplotlib.rc_context(style):
@@ -272,7 +276,7 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>ssimloss beside its peers</title>
 <style>
-body { font: 15px/1.5 sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em }
+body { font: 15px/1.5 sans-serif; max-width: 100em; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto }
 td, th { border-bottom: 1px solid #ddd; padding: 2px 9px }
 td { white-space: nowrap }
