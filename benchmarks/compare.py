@@ -32,7 +32,7 @@ from typing import Any
 
 import compare_page as page
 import torch
-from compare_measure import Rounds, check, digits, launches, memory, peaks, times
+from compare_measure import SLOW, Rounds, check, digits, launches, memory, peaks, times
 from compare_rows import CLAIM_NOTHING, COPY, DTYPES, FASTMRI, L1, OURS, PEERS, ROWS, Row, installed
 from gpu_setup import ROOT, ask
 
@@ -206,13 +206,15 @@ def measure(
     names += CLAIM_NOTHING.get(row.kind, [L1])
     for name, errors in processes.first(digits, row, names, device).items():
         write({"what": "digits", **where, "contender": name, "errors": errors})
-    for threads in all_threads if device == "cpu" else all_threads[-1:]:
-        progress(f"{row.name}, {device}, {threads} threads: {', '.join(names)}")
-        found = processes.in_turn(times, row, names, device, threads, seconds)
-        for name in names:
+    timed = names
+    for threads in all_threads[::-1] if device == "cpu" else all_threads[-1:]:
+        progress(f"{row.name}, {page.where(device, threads)}: {', '.join(timed)}")
+        found = processes.in_turn(times, row, timed, device, threads, seconds)
+        for name in timed:
             both, forward = ([one[key] for one in found] for key in ("both", "forward"))
             record = {"what": "time", **where, "threads": threads, "contender": name}
             write(record | {"both": summary(both, name), "forward": summary(forward, name)})
+        timed = [name for name in timed if summary([one["both"] for one in found], name)["ms"][1] < 4 * SLOW]
     run = processes.alone if device == "cpu" else processes.first
     for name in names if row.kind != DTYPES else ():
         if name != COPY:
@@ -235,7 +237,7 @@ def everything(options: argparse.Namespace, rows: list[Row], write: Write) -> It
     with Processes() as processes:
         for device in options.devices:
             for threads in options.threads if device == "cpu" else options.threads[-1:]:
-                progress(f"{device}, {threads} threads: the machine's best")
+                progress(f"{page.where(device, threads)}: the machine's best")
                 best = processes.in_turn(peaks, device, threads)
                 write({"what": "peaks", "device": device, "threads": threads, "processes": best})
         for row in rows:

@@ -216,6 +216,21 @@ def test_only(rows: list[str], small, tmp_path: Path, capsys: pytest.CaptureFixt
     assert all((f"### {row.name}, cpu" in printed) == (row.name in measured) for row in SMALL)
 
 
+def test_what_is_very_slow_is_not_timed_with_fewer_threads(
+    small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_seconds(row, names, device, threads, *_):
+        return {"both": [{name: 1e3 + 4e3 * (name == "F.l1_loss") for name in names}]} | {
+            "forward": [dict.fromkeys(names, 1.0)]
+        }
+
+    monkeypatch.setattr(compare, "times", of_seconds)
+    out = tmp_path / "out.jsonl"
+    compare.main(["--only", "two", "--threads", "1", "2", "--out", str(out)])
+    timed = [(r["threads"], r["contender"]) for r in records_of(out) if r["what"] == "time"]
+    assert timed == [(2, "ssimloss"), (2, "F.l1_loss"), (1, "ssimloss")]
+
+
 def test_unknown_row(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stopped:
         compare.main(["--only", "PSNR"])
