@@ -214,7 +214,7 @@ def measure(
             both, forward = ([one[key] for one in found] for key in ("both", "forward"))
             record = {"what": "time", **where, "threads": threads, "contender": name}
             write(record | {"both": summary(both, name), "forward": summary(forward, name)})
-        timed = [name for name in timed if summary([one["both"] for one in found], name)["ms"][1] < 4 * SLOW]
+        timed = [name for name in timed if summary([one["both"] for one in found], name)["ms"][1] < SLOW]
     run = processes.alone if device == "cpu" else processes.first
     for name in names if row.kind != DTYPES else ():
         if name != COPY:

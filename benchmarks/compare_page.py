@@ -184,12 +184,12 @@ def described(run: Run) -> list[str]:
 
 
 NOTES = """float32. Medians of interleaved rounds in two processes, and quartiles; a ratio is the median of
-the ratios within rounds. What takes 4 s with all threads is not timed with fewer. Memory: the peak of two
-steps beyond the images, in sizes of the gradient. Errors: of the float32 gradient against the same in
-float64, for images so far apart. The shares: the time that a copy of 12 bytes an element takes (both images
-read, the gradient written), and the FMA of separable windows at torch.matmul's rate, which stands for the
-peak, of the time that was taken. Each answer was first held against the definition in float64; value and
-gradient within SAME of it are the same."""
+the ratios within rounds. What takes 1 s with all threads is not timed with fewer. Memory: the peak of two
+steps (of one that takes 1 s) beyond the images, in sizes of the gradient. Errors: of the float32 gradient
+against the same in float64, for images so far apart. The shares: the time that a copy of 12 bytes an
+element takes (both images read, the gradient written), and the FMA of separable windows at torch.matmul's
+rate, which stands for the peak, of the time that was taken. Each answer was first held against the
+definition in float64; value and gradient within SAME of it are the same."""
 
 
 # ---- Plots and the page
