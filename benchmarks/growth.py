@@ -120,11 +120,14 @@ def draw(points: list[Record], out: Path) -> None:
                 axes.set_xscale("log", base=2)
                 axes.set_xticks(values, values)
             axes.set_yscale("linear" if name in ("threads", "window") else "log")
-            axes.set_ylim(bottom=0 if name in ("threads", "window") else None)
+            if name in ("threads", "window"):
+                axes.set_ylim(bottom=0)
+            else:
+                axes.set_ylim(top=5 * axes.get_ylim()[1])  # room for the legend
             axes.set_xlabel(CURVES[name].along)
             axes.set_ylabel("times as fast as one thread" if name == "threads" else "ns an element")
             axes.grid(alpha=0.3)
-            axes.legend(frameon=False, fontsize=7.5)
+            axes.legend(frameon=False, fontsize=7.5, ncols=2)
         for axes in grid:
             axes.set_visible(False)
         figure.savefig(out, metadata={"Date": None})
