@@ -312,8 +312,10 @@ def multiscale_options(
 
 
 def window_of(sigma: float, window_size: int | None) -> int:
-    if window_size is None:
+    if window_size is None and sigma <= MAX_TAPS:
         window_size = 2 * radius_of(sigma, None) + 1
+    elif window_size is None:
+        raise ValueError(f"sigma: expected a window of at most {MAX_TAPS} taps, got {sigma:g}")
     integral = isinstance(window_size, Integral) and not isinstance(window_size, bool)
     if not integral or window_size < 1 or window_size % 2 == 0:
         raise ValueError(f"window_size: expected an odd positive integer or None, got {window_size!r}")

@@ -27,6 +27,9 @@ def missing(what: str) -> NotImplementedError:
 def channel_means(x: Tensor, y: Tensor, **options: Any) -> Tensor:
     """SSIM of each image (or volume) and channel, [N, C]: the channels are taken for images."""
     planes = (image.reshape(-1, 1, *image.shape[2:]) for image in (x, y))
+    data_range = options.get("data_range")
+    if isinstance(data_range, Tensor) and data_range.dim() == 1:  # one for each image
+        options["data_range"] = data_range.repeat_interleave(x.shape[1])
     return functional.ssim(*planes, reduction="none", **options).unflatten(0, x.shape[:2])
 
 
@@ -61,24 +64,3 @@ def window_of(kernel: Tensor) -> dict[str, Any]:
         return {"window": "uniform", "window_size": size}
     sigma = float(f"{math.sqrt(0.5 / falls):.6g}")  # weights in float32 do not tell more digits
     return {"sigma": sigma, "window_size": size}
-
-
-def one_number(name: str, value: float | Tensor) -> float:
-    """A number, or the one that a tensor holds."""
-    if isinstance(value, Tensor) and value.numel() != 1:
-        raise missing(f"{name} of {value.numel()} numbers, one for each image,")
-    return float(value)
-
-
-def one_for_all(name: str, value: Any) -> Any:
-    """A number, or what all of a sequence's are: one for each dimension."""
-    if not isinstance(value, Sequence):
-        return value
-    if len(set(value)) != 1:
-        raise missing(f"{name}={value!r}, which differs from one dimension to the other,")
-    return value[0]
-
-
-def no_volumes(image: Tensor) -> None:
-    if image.dim() == 5:
-        raise missing(f"volumes, {list(image.shape)}")

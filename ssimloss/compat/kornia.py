@@ -1,7 +1,7 @@
-"""kornia 0.9.0: SSIM and its loss, and Mix, which it calls MS_SSIMLoss; by a flag that of before 0.9.
+"""kornia 0.9.0: SSIM and its loss, and Mix, which it calls MS_SSIMLoss; by a flag those of before.
 
 Its `eps` is not added to the denominator: at the default and a data range of 1 that is at most 1.1e-5 of
-SSIM, where both images are black. Where it is more than 1e-4, NotImplementedError. Not served: complex
+SSIM, where both images are black. Where it is more than 2e-4, NotImplementedError. Not served: complex
 images, and sigmas of which the last is not the largest.
 """
 
@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import functional
 from ..modules import MixLoss
 from ..modules import SSIMLoss as _SSIMLoss
+from ..options import MAX_TAPS
 from ._glue import NO_CONTRAST, NO_LUMINANCE, Module, missing
 
 __all__ = [
@@ -62,9 +64,9 @@ def _ssim_arguments(
         )
     if str(padding).lower() not in PADDINGS:
         raise ValueError(f"Invalid padding mode: expected 'same' or 'valid', got {padding!r}")
-    if eps > 1e-4 * (0.01 * max_val) ** 2 * (0.03 * max_val) ** 2:
+    if eps > 2e-4 * (0.01 * max_val) ** 2 * (0.03 * max_val) ** 2:
         raise missing(
-            f"eps={eps:g} at max_val={max_val:g}, more than 1e-4 of SSIM where it is dark, (eps=0 is served)"
+            f"eps={eps:g} at max_val={max_val:g}, more than 2e-4 of SSIM where it is dark, (eps=0 is served)"
         )
     options = dict(sigma=1.5, window_size=window_size, data_range=max_val)
     return *_in_one_dtype(img1, img2), options | dict(padding=PADDINGS[str(padding).lower()])
@@ -102,9 +104,13 @@ def ssim3d(
     max_val: float = 1.0,
     eps: float = 1e-12,
     padding: str = "same",
+    before_0_9: bool = False,
 ) -> Tensor:
-    """The map of SSIM of volumes img1, img2 [B, C, D, H, W], as `ssim`."""
-    return _map(*_ssim_arguments(img1, img2, window_size, max_val, eps, padding, VOLUMES))
+    """The map of SSIM of volumes img1, img2 [B, C, D, H, W], as `ssim`.
+
+    before_0_9: as kornia before 0.9, whose "same" repeats the voxels at the border.
+    """
+    return _map(*_volumes(img1, img2, window_size, max_val, eps, padding, before_0_9))
 
 
 def ssim3d_loss(
@@ -115,21 +121,42 @@ def ssim3d_loss(
     eps: float = 1e-12,
     reduction: str = "mean",
     padding: str = "same",
+    before_0_9: bool = False,
 ) -> Tensor:
-    """(1 - SSIM) / 2 of volumes img1, img2 [B, C, D, H, W], as `ssim_loss`."""
-    return _loss(*_ssim_arguments(img1, img2, window_size, max_val, eps, padding, VOLUMES), reduction)
+    """(1 - SSIM) / 2 of volumes img1, img2 [B, C, D, H, W], as `ssim_loss`.
+
+    before_0_9: 1 - SSIM as kornia before 0.9, see `ssim3d`.
+    """
+    volumes = _volumes(img1, img2, window_size, max_val, eps, padding, before_0_9)
+    return _loss(*volumes, reduction, 1.0 if before_0_9 else 0.5)
+
+
+def _volumes(
+    img1: Tensor,
+    img2: Tensor,
+    window_size: int,
+    max_val: float,
+    eps: float,
+    padding: str,
+    before_0_9: bool,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    x, y, options = _ssim_arguments(img1, img2, window_size, max_val, eps, padding, VOLUMES)
+    if before_0_9 and options["padding"] == "reflect":
+        x, y = (F.pad(t, [window_size // 2] * 6, mode="replicate") for t in (x, y))
+        options["padding"] = "valid"
+    return x, y, options
 
 
 def _map(x: Tensor, y: Tensor, options: dict[str, Any]) -> Tensor:
     return functional.ssim(x, y, reduction="map", **options).to(x.dtype)
 
 
-def _loss(x: Tensor, y: Tensor, options: dict[str, Any], reduction: str) -> Tensor:
+def _loss(x: Tensor, y: Tensor, options: dict[str, Any], reduction: str, weight: float = 0.5) -> Tensor:
     if reduction == "mean":
-        return (_SSIMLoss(**options)(x, y) / 2).to(x.dtype)
+        return (weight * _SSIMLoss(**options)(x, y)).to(x.dtype)
     if reduction not in ("sum", "none"):
         raise NotImplementedError(f"Invalid reduction: expected 'mean', 'sum' or 'none', got {reduction!r}")
-    loss = _SSIMLoss(reduction="map", **options)(x, y) / 2
+    loss = weight * _SSIMLoss(reduction="map", **options)(x, y)
     return (loss.sum() if reduction == "sum" else loss).to(x.dtype)
 
 
@@ -169,16 +196,40 @@ class SSIMLoss(Module):
 class SSIM3D(SSIM):
     """The module of `ssim3d`: a map of similarities of volumes."""
 
+    def __init__(
+        self,
+        window_size: int,
+        max_val: float = 1.0,
+        eps: float = 1e-12,
+        padding: str = "same",
+        before_0_9: bool = False,
+    ) -> None:
+        super().__init__(window_size, max_val, eps, padding)
+        self.before_0_9 = before_0_9
+
     def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
-        return ssim3d(img1, img2, self.window_size, self.max_val, self.eps, self.padding)
+        options = (self.window_size, self.max_val, self.eps, self.padding, self.before_0_9)
+        return ssim3d(img1, img2, *options)
 
 
 class SSIM3DLoss(SSIMLoss):
     """The module of `ssim3d_loss`."""
 
+    def __init__(
+        self,
+        window_size: int,
+        max_val: float = 1.0,
+        eps: float = 1e-12,
+        reduction: str = "mean",
+        padding: str = "same",
+        before_0_9: bool = False,
+    ) -> None:
+        super().__init__(window_size, max_val, eps, reduction, padding)
+        self.before_0_9 = before_0_9
+
     def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
         options = (self.window_size, self.max_val, self.eps, self.reduction, self.padding)
-        return ssim3d_loss(img1, img2, *options)
+        return ssim3d_loss(img1, img2, *options, self.before_0_9)
 
 
 class MS_SSIMLoss(Module):
@@ -205,6 +256,10 @@ class MS_SSIMLoss(Module):
         super().__init__()
         if sigmas[-1] != max(sigmas):
             raise missing(f"sigmas={sigmas!r}, of which the last is not the largest,")
+        if not 4 * sigmas[-1] + 1 <= MAX_TAPS:
+            raise ValueError(
+                f"sigmas: expected a window, of 4 sigma + 1, of at most {MAX_TAPS} taps, got {sigmas!r}"
+            )
         if int(4 * sigmas[-1] + 1) % 2 == 0:
             raise missing(f"sigmas={sigmas!r}, whose window has an even number of taps,")
         self.alpha, self.compensation, self.reduction = alpha, compensation, reduction

@@ -1,7 +1,7 @@
 """piqa 1.3.2: its SSIM and MS-SSIM, whose odd sides are halved as Wang's msssim.m and TensorFlow do.
 
 Values outside [0, value_range] and another number of channels are an AssertionError, for which a device is
-waited, unless Python runs with -O. Not served: one and three spatial dimensions.
+waited, unless Python runs with -O. `ssim` takes signals [N, C, L] and volumes [N, C, D, H, W], too.
 """
 
 from typing import Any
@@ -10,14 +10,12 @@ import torch
 from torch import Tensor
 
 from . import _glue
-from ._glue import NO_LUMINANCE, Module, channel_means, missing, window_of
+from ._glue import NO_LUMINANCE, Module, channel_means, window_of
 
 __all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
 
 
-def _options(x: Tensor, window: dict, padding: bool, value_range: float, k1: float, k2: float) -> dict:
-    if x.dim() != 4:
-        raise missing(f"{x.dim() - 2} spatial dimensions, {list(x.shape)}")
+def _options(window: dict, padding: bool, value_range: float, k1: float, k2: float) -> dict:
     return window | dict(padding="zeros" if padding else "valid", data_range=value_range, k1=k1, k2=k2)
 
 
@@ -32,11 +30,18 @@ def ssim(
     k2: float = 0.03,
 ) -> tuple[Tensor, Tensor]:
     """SSIM and mean cs of x, y [N, C, H, W], [N] or [N, C] each; kernel [C, 1, K] is Gaussian or uniform."""
-    options = _options(x, window_of(kernel), padding, value_range, k1, k2)
-    x, y = torch.broadcast_tensors(x, y)
-    values = (channel_means(x, y, **options | only).to(x.dtype) for only in ({}, NO_LUMINANCE))
+    options = _options(window_of(kernel), padding, value_range, k1, k2)
+    values = (_channel_means(x, y, **options | only) for only in ({}, NO_LUMINANCE))
     similarity, cs = (value.mean(1) if channel_avg else value for value in values)
     return similarity, cs
+
+
+def _channel_means(x: Tensor, y: Tensor, **options: Any) -> Tensor:
+    x, y = torch.broadcast_tensors(x, y)
+    if x.dim() == 3:  # signals: volumes of one row
+        x, y = x[:, :, None, None], y[:, :, None, None]
+        options["window_size"] = (1, 1, options["window_size"])
+    return channel_means(x, y, **options).to(x.dtype)
 
 
 def ms_ssim(
@@ -50,7 +55,7 @@ def ms_ssim(
     k2: float = 0.03,
 ) -> Tensor:
     """MS-SSIM of x, y [N, C, H, W], clamped at 0 level by level, [N]."""
-    return _ms_ssim(x, y, weights, _options(x, window_of(kernel), padding, value_range, k1, k2))
+    return _ms_ssim(x, y, weights, _options(window_of(kernel), padding, value_range, k1, k2))
 
 
 def _ms_ssim(x: Tensor, y: Tensor, weights: Tensor, options: dict) -> Tensor:
@@ -71,13 +76,13 @@ class _Module(Module):
         self._window: dict[str, Any] = dict(sigma=sigma, window_size=window_size)
         self.register_load_state_dict_post_hook(_take_window)
 
-    def _checked(self, x: Tensor, y: Tensor) -> tuple[dict, bool]:
+    def _checked(self, x: Tensor, y: Tensor, ranks: tuple[int, ...]) -> tuple[dict, bool]:
         """The options, and whether channels are averaged."""
         named = dict(padding=False, value_range=1.0, k1=0.01, k2=0.03, channel_avg=True) | self.kwargs
         if __debug__:
-            _check(x, y, self.kernel, named["value_range"])
+            _check(x, y, self.kernel, named["value_range"], ranks)
         channel_avg = named.pop("channel_avg")
-        return _options(x, self._window, **named), channel_avg
+        return _options(self._window, **named), channel_avg
 
     def _reduced(self, values: Tensor) -> Tensor:
         return getattr(values, self.reduction)() if self.reduction in ("mean", "sum") else values
@@ -87,11 +92,11 @@ def _take_window(module: _Module, _: Any) -> None:
     module._window = window_of(module.kernel)
 
 
-def _check(x: Tensor, y: Tensor, kernel: Tensor, value_range: float) -> None:
+def _check(x: Tensor, y: Tensor, kernel: Tensor, value_range: float, ranks: tuple[int, ...]) -> None:
     for name, image in (("x", x), ("y", y)):
         if image.device != kernel.device:
             raise AssertionError(f"{name}: expected the module's device, {kernel.device}, got {image.device}")
-        if not 3 <= image.dim() <= 5 or image.shape[1] != len(kernel):
+        if image.dim() not in ranks or image.shape[1] != len(kernel):
             raise AssertionError(f"{name}: expected [N, {len(kernel)}, H, W], got {list(image.shape)}")
         low, high = image.detach().aminmax()
         if not (low >= 0 and high <= value_range):
@@ -112,9 +117,8 @@ class SSIM(_Module):
         super().__init__(window_size, sigma, n_channels, reduction, kwargs)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        options, channel_avg = self._checked(x, y)
-        x, y = torch.broadcast_tensors(x, y)
-        values = channel_means(x, y, **options).to(x.dtype)
+        options, channel_avg = self._checked(x, y, (3, 4, 5))
+        values = _channel_means(x, y, **options)
         return self._reduced(values.mean(1) if channel_avg else values)
 
 
@@ -137,5 +141,5 @@ class MS_SSIM(_Module):
         self.register_buffer("weights", self.WEIGHTS if weights is None else weights)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        options, _ = self._checked(x, y)
+        options, _ = self._checked(x, y, (4,))
         return self._reduced(_ms_ssim(x, y, self.weights, options))

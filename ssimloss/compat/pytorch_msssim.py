@@ -6,11 +6,12 @@ direction. Windows given as `win` are Gaussian or uniform. The window is not rou
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from .. import functional, reference
 from . import _glue
-from ._glue import Module, channel_means, missing, one_number, window_of
+from ._glue import Module, channel_means, missing, window_of
 
 __all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
 
@@ -35,7 +36,20 @@ def _options(X: Tensor, data_range, win_size, win_sigma, win, K) -> dict:
     if min(X.shape[2:]) < window["window_size"]:
         sides = "x".join(map(str, X.shape[2:]))
         raise missing(f"images of {sides} under a window of {window['window_size']}")
-    return window | dict(data_range=one_number("data_range", data_range), k1=K[0], k2=K[1])
+    return window | dict(data_range=_range(data_range, X), k1=K[0], k2=K[1])
+
+
+def _range(data_range: float | Tensor, X: Tensor) -> float | Tensor:
+    """A number, a tensor that holds one, or one for each image, which theirs takes as [N, 1, 1, 1]."""
+    if not isinstance(data_range, Tensor):
+        return data_range
+    data_range = data_range.detach().to(X.device)
+    if data_range.numel() == 1:
+        return data_range.reshape(())
+    if data_range.shape != torch.Size([len(X)] + [1] * (X.dim() - 1)):
+        shape = [len(X)] + [1] * (X.dim() - 1)
+        raise ValueError(f"data_range: expected one number, or shape {shape}, got {list(data_range.shape)}")
+    return data_range.flatten()
 
 
 def ssim(
