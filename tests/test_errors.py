@@ -120,6 +120,12 @@ FRACTION = r": expected a number in \[0, 1\], got "
 SPECIAL = {
     "sigma 0": (SSIMLoss, dict(sigma=0), r"sigma: expected a finite number > 0, got 0\.0"),
     "sigma < 0": (L1SSIMLoss, dict(sigma=-1.5), r"sigma: expected .*> 0, got -1\.5"),
+    "sigma beyond": (
+        SSIMLoss,
+        dict(sigma=1e308),
+        r"sigma: expected a window of at most 1023 taps, got 1e\+308",
+    ),
+    "sigmas beyond": (MixLoss, dict(sigmas=(1.0, 1e308)), r"sigma: .* at most 1023 taps, got 1e\+308"),
     "dyadic sigma": (MSSSIMLoss, dict(multiscale="dyadic", sigma=0), r"sigma: .*> 0, got 0\.0"),
     "a sigma 0": (MSSSIMLoss, dict(sigmas=(1, 0)), r"sigmas: expected .*> 0, got 0\.0"),
     "no sigmas": (MixLoss, dict(sigmas=()), r"sigmas: expected 1 to 16 values, got 0"),
