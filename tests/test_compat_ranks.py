@@ -14,7 +14,8 @@ from test_compat import assert_same, images, reduced
 from test_compat_peers import assert_peer, installed
 from torch import Tensor
 
-from ssimloss.compat import kornia, piqa, pytorch_msssim, skimage, torchmetrics
+from ssimloss import reference
+from ssimloss.compat import kornia, piq, piqa, pytorch_msssim, skimage, torchmetrics
 
 # ---- torchmetrics
 
@@ -166,6 +167,65 @@ def test_piqa(shape: tuple[int, ...]) -> None:
         )
     with pytest.raises(AssertionError, match=r"expected \[N, 3, H, W\]"):
         piqa.MS_SSIM()(x, y)
+
+
+# ---- piq
+
+
+def complex_means(x: Tensor, y: Tensor) -> list[Tensor]:
+    """[N, C, 2] of its "SSIM" and "cs" of complex images: of plain parts, without complex numbers."""
+
+    def blurred(image: Tensor) -> Tensor:
+        return reference.blur(image, 1.5, 5, "valid", 5)
+
+    a, b, c, d = (part for image in (x, y) for part in image.unbind(-1))
+    mu_a, mu_b, mu_c, mu_d = (blurred(part) for part in (a, b, c, d))
+    means = mu_a**2 + mu_b**2 + mu_c**2 + mu_d**2
+    variances = blurred(a**2 + b**2 + c**2 + d**2) - means
+    real = blurred(a * c - b * d) - (mu_a * mu_c - mu_b * mu_d)
+    imaginary = blurred(a * d + b * c) - (mu_a * mu_d + mu_b * mu_c)
+    cs = [(2 * part + 9e-4) / (variances + 9e-4) for part in (imaginary, real)]
+    luminance = [
+        (2 * part + 1e-4) / (means + 1e-4) for part in (mu_a * mu_c - mu_b * mu_d, mu_a * mu_d + mu_b * mu_c)
+    ]
+    maps = [torch.stack([p * q for p, q in zip(cs, luminance, strict=True)], -1), torch.stack(cs, -1)]
+    return [m.mean((2, 3)) for m in maps]
+
+
+def complex_images(*shape: int) -> tuple[Tensor, Tensor]:
+    """Alike, with parts that are alike, too, so that all means are positive."""
+    base, x, y = (torch.rand(*shape, parts, dtype=torch.float64) for parts in (1, 2, 2))
+    return base * 0.8 + 0.2 * x, base * 0.8 + 0.2 * y
+
+
+def test_piq_complex_images() -> None:
+    x, y = complex_images(2, 3, 20, 300)  # real images of this size were not reduced either
+    for i in range(2):
+        assert_same(
+            lambda x, y, i=i: piq.ssim(x, y, reduction="none", full=True)[i],
+            lambda x, y, i=i: complex_means(x, y)[i].mean(1),
+            x,
+            y,
+        )
+    assert_same(piq.SSIMLoss(), lambda x, y: 1 - complex_means(x, y)[0].mean((0, 1)), x, y)
+    theirs = installed("piq.ssim")
+    assert_peer(lambda x, y: piq.ssim(255 * x, 255 * y, data_range=255), theirs.ssim, x, y, 1e-9)
+    assert (piq.ssim(x, x) - 1).abs().min() > 0.01  # it is no similarity
+
+
+def test_piq_complex_images_multiscale() -> None:
+    x, y = complex_images(2, 2, 171, 164)
+    theirs = installed("piq.ms_ssim")
+    assert_peer(piq.multi_scale_ssim, theirs.multi_scale_ssim, x, y, 1e-8)
+    options = dict(reduction="none", scale_weights=torch.tensor([0.3, 0.7], dtype=torch.float64))
+
+    def expected(x: Tensor, y: Tensor) -> Tensor:
+        first = torch.view_as_complex(complex_means(x, y)[1].relu()) ** 0.3
+        x, y = (torch.stack([conventions.first_repeated(p) for p in t.unbind(-1)], -1) for t in (x, y))
+        last = torch.view_as_complex(complex_means(x, y)[0].relu()) ** 0.7
+        return torch.view_as_real(first * last).mean(1)
+
+    assert_same(lambda x, y: piq.multi_scale_ssim(x, y, **options), expected, x, y)
 
 
 # ---- kornia

@@ -17,6 +17,6 @@ holds their buffers loads strictly. Theirs are also the traps: a data range of 2
 first, a gradient that is 0 where a similarity is clamped. New code takes ssimloss itself. Each module says
 where it differs.
 
-What is not served yet raises NotImplementedError: complex images, arrays with four spatial dimensions, MS-SSIM
-of volumes but torchmetrics', windows that are neither Gaussian nor uniform.
+What is not served yet raises NotImplementedError: arrays with four spatial dimensions, MS-SSIM of volumes but
+torchmetrics', windows that are neither Gaussian nor uniform.
 """
