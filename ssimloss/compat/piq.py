@@ -2,9 +2,9 @@
 
 Values outside [0, data_range] are an AssertionError, for which a device is waited.
 
-Complex images, [N, C, H, W, 2], are computed by its formulas in plain torch. They are never reduced first, and
-the result has two parts, [2] or [N, 2]. It is no similarity: where l has the real part of the product of the
-means, cs has the imaginary part of the covariance, and the reverse. Identical images do not give 1.
+Complex images, [N, C, H, W, 2], are computed by its formulas in plain torch. They are never reduced first,
+and the result has two parts, [2] or [N, 2]. It is no similarity: where l has the real part of the product of
+the means, cs has the imaginary part of the covariance, and the reverse. Identical images do not give 1.
 """
 
 from typing import Any
