@@ -142,24 +142,21 @@ void write_row(const Images& images, int64_t n, int64_t c, int64_t h, int64_t fi
   });
 }
 
-// Rows of an image to be fetched in small doses while others work: machines do not foresee the start of a
-// strip's next row, and all of it at once would stall them.
+// Rows that will be read or written soon, fetched in small doses while others work: machines do not foresee
+// the start of a strip's next row, and all of it at once would stall them.
 struct Ahead {
-  const char* data;
-  int64_t row_bytes, vector_bytes;
+  const char* const* vectors;  // where each vector of the images' first rows lies
+  int64_t offset, row_bytes;   // from there to the first of `rows` rows, and to the next
   int rows;
 };
-template <class T>
-Ahead ahead(const Images& images, int64_t n, int64_t c, int64_t row, int64_t rows, int64_t col) {
-  const int64_t size = size_of(images.dtype);
-  const int64_t start = n * images.stride_n + c * images.stride_c + row * images.stride_h + col;
-  return {static_cast<const char*>(images.data) + size * start, size * images.stride_h, size * lanes<T>,
-          images.stride_w == 1 && rows > 0 ? int(rows) : 0};
-}
 
 // Fetch the k-th vector of each row, into the L2 cache: the L1 cache is too small to hold it until it is
 // used.
 INLINE void fetch(const Ahead& ahead, int64_t k) {
-  const char* at = ahead.data + k * ahead.vector_bytes;
+  const char* at = ahead.vectors[k] + ahead.offset;
   for (int i = 0; i < ahead.rows; ++i, at += ahead.row_bytes) __builtin_prefetch(at, 0, 2);
+}
+INLINE Ahead ahead(const Images& images, const char* const* vectors, int64_t row, int rows) {
+  const int64_t row_bytes = size_of(images.dtype) * images.stride_h;
+  return {vectors, row * row_bytes, row_bytes, rows};
 }

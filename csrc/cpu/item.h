@@ -26,6 +26,7 @@ class Item {
   V* gains;           // of a row's positions: the incoming gradient, twice at reflected edges
   double* row_cover;  // how often the rows' l1 counts: by how much of all windows; cover: the columns'
   T* linear;
+  const char** vectors;  // of grad_x: Tile::find_vectors
 
   Item(const Problem& problem, const Items& items, int64_t item, int64_t source_rows)
       : p(problem),
@@ -43,6 +44,7 @@ class Item {
   void layout(Take take, int incoming_rows) {
     source.layout(take);
     take(linear, L * s + L);
+    take(vectors, gradient ? s : 0);
     take(edge_weight, pitch), take(exists, pitch), take(own, pitch);
     take(losses, p.loss_map.data ? pitch : 0);
     take(gains, pitch);
@@ -60,6 +62,7 @@ class Item {
       }
     }
     mark_columns();
+    if (gradient) tile.find_vectors(p.grad_x, vectors);
     for (int64_t k = 0; k < s; ++k) gains[k] = splat<T>(1);
     ssim_gain = l1_gain = V{};
     for (int64_t lane = 0; gradient && lane < tile.planes * tile.across; ++lane) {

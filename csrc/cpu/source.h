@@ -99,6 +99,17 @@ struct Tile {
   int64_t c(int64_t i) const { return (first_plane + i) % channels; }
   int64_t start(int64_t i) const { return i * across * s; }
   int64_t column_of(int64_t lane) const { return t0 + lane % across * s; }  // where its segment starts
+
+  // Where each of the s vectors of a row lies in the first rows of images: of several planes, too.
+  void find_vectors(const Images& images, const char** vectors) const {
+    for (int64_t k = 0; k < s; ++k) {
+      const int64_t i = smaller(k * L / (across * s), planes - 1);
+      const int64_t col = larger(0, smaller(t0 + k * L - start(i), w - 1));
+      vectors[k] =
+          static_cast<const char*>(images.data) +
+          size_of(images.dtype) * (n(i) * images.stride_n + c(i) * images.stride_c + col * images.stride_w);
+    }
+  }
 };
 
 // ByColumns: the rows of a column lie next to each other, m and d in turn, as wide.h wants them; else the
@@ -116,6 +127,7 @@ class Source {
   T *linear_m[2], *linear_d[2];            // the second of a pair of rows for the next level lies in [1]
   const T *segments_x[L], *segments_y[L];  // direct: where the segments start in the images' first rows
   V scale{};                               // direct: the inverse of their range
+  const char **vectors_x, **vectors_y;
   int64_t filled;
 
  public:
@@ -137,12 +149,14 @@ class Source {
       take(linear_m[i], L * tile.s + L);
       take(linear_d[i], L * tile.s + L);
     }
+    take(vectors_x, tile.s), take(vectors_y, tile.s);
     take(ring, (capacity + 1) * 2 * (ByColumns ? larger(tile.s, L) : tile.pitch));
   }
 
   void start() {
     offset_m = offset_d = V{};
     for (int64_t i = 0; i < tile.planes; ++i) find_offsets(i);
+    tile.find_vectors(p.x, vectors_x), tile.find_vectors(p.y, vectors_y);
     V* const pad = slot(capacity);
     for (int64_t k = 0; k < tile.s; ++k) pad[k * step] = -offset_m, pad[k * step + to_d] = -offset_d;
     for (int i = 0; !direct && i < (p.next_m.data ? 2 : 1); ++i) {
@@ -175,11 +189,9 @@ class Source {
     for (end = smaller(tile.h, end); filled < end; ++filled) read(filled), then(filled);
   }
 
-  // The i-th of the rows of x or y to be read next.
-  Ahead next(const Images& images, int i) const {
-    const bool any = tile.planes == 1 && filled + i < tile.h;
-    return ahead<T>(images, tile.n(0), tile.c(0), filled + i, any, larger(0, tile.t0));
-  }
+  // The i-th of the rows of x and y to be read next; the last once more where there is none.
+  INLINE Ahead next_x(int i) const { return ahead(p.x, vectors_x, smaller(filled + i, tile.h - 1), 1); }
+  INLINE Ahead next_y(int i) const { return ahead(p.y, vectors_y, smaller(filled + i, tile.h - 1), 1); }
 
  private:
   V* slot(int64_t i) const { return ring + i * 2 * (ByColumns ? 1 : tile.pitch); }

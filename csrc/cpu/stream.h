@@ -129,7 +129,7 @@ class Stream : LocalMoments<T> {
     const V *const gains = this->gains, *const d_row = source.row(row) + pitch;
     V* const losses = p.loss_map.data ? this->losses : nullptr;
     V *out = map_rows + radius, sum{};
-    const Ahead next_x = source.next(p.x, i), next_y = source.next(p.y, i);
+    const Ahead next_x = source.next_x(i), next_y = source.next_y(i);
     for (int64_t k = 0; k < s; ++k, ++moments, ++out) {
       fetch(next_x, k), fetch(next_y, k);
       const V sum_m = moments[0], sum_d = moments[2 * halo_pitch];
@@ -198,7 +198,7 @@ class Stream : LocalMoments<T> {
     const V base_d = base_d_of(smaller(larger(group_of(row) + R / 2, tile.first), tile.end - 1));
     const int64_t pitch = this->pitch;
     gather_maps(row, count, base_d);
-    const Ahead own = ahead<T>(p.grad_x, tile.n(0), tile.c(0), row, tile.planes == 1 ? count : 0, tile.col0);
+    const Ahead own = ahead(p.grad_x, this->vectors, row, count);
     for (int64_t k = 0; k < s; ++k) {
       fetch(own, k);
       V b_m[R], b_d[R], a_m[R], a_d[R];  // a_d is the sum of both for one gradient

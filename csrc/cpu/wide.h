@@ -104,7 +104,7 @@ class Wide : WideMoments<T> {
   void positions_of(int64_t row, int i) {
     if (gradient && (reflected || p.grad_map.data)) this->find_gains(row, i);
     V sum{};
-    const Ahead next_x = source.next(p.x, i), next_y = source.next(p.y, i);
+    const Ahead next_x = source.next_x(i), next_y = source.next_y(i);
     this->for_tiles([&](int64_t k, auto tile) INLINE_LAMBDA {
       for (int u = 0; u < tile; ++u) fetch(next_x, k + u), fetch(next_y, k + u);
       this->template blur_tile<tile>(i, k);
@@ -244,8 +244,7 @@ class Wide : WideMoments<T> {
     const bool with_l1 = j == last && p.l1_weight != 0,
                pixel_incoming = with_l1 && !l1_map && p.grad_map.data;
     if (pixel_incoming) this->read_incoming(row, count);
-    const Ahead own =
-        ahead<T>(p.grad_x, tile.n(0), tile.c(0), row, j == last && tile.planes == 1 ? count : 0, tile.col0);
+    const Ahead own = ahead(p.grad_x, this->vectors, row, j == last ? count : 0);
     for (int64_t k = 0; k < s; ++k) {
       fetch(own, k);
       V blurred[most_maps][block_rows];  // b_m, b_d, a (or a_m and a_d), l1
