@@ -28,7 +28,7 @@ class Stream : LocalMoments<T> {
 
  public:
   Stream(const Problem& problem, const Items& items, int64_t item)
-      : Base(problem, items, item), ring_rows(R + 2 * radius) {
+      : Base(problem, items, item), ring_rows(block_rows + 2 * radius) {
     const size_t bytes = layout(nullptr);
     layout(static_cast<char*>(scratch(bytes)));
     this->start();
@@ -51,13 +51,14 @@ class Stream : LocalMoments<T> {
       }
       if (!gradient) continue;
       const int64_t ready = row + count == end ? row1 : smaller(row1, row + count - r);
+      // A block at a time: the map rows around it are fetched from the L2 cache once.
       for (int64_t next; done < ready; done = next) {
-        next = smaller(ready, group_of(done) + R);
-        const int step = int(next - done);
+        next = smaller(ready, group_of(done) + block_rows);
+        if (next < group_of(done) + block_rows && next < row1) break;
         if (both) {
-          write_gradients<true, true>(done, step);
+          write_gradients<true, true>(done, next);
         } else {
-          plain() ? write_gradients<false, false>(done, step) : write_gradients<true, false>(done, step);
+          plain() ? write_gradients<false, false>(done, next) : write_gradients<true, false>(done, next);
         }
       }
     }
@@ -75,13 +76,13 @@ class Stream : LocalMoments<T> {
       used += size_t(ceil_div(count * int64_t(sizeof *pointer), 64) * 64);
     };
     Base::layout(take, base != nullptr);
-    take(rows, R + 2 * radius);
+    take(rows, groups * (R + 2 * radius));
     if (gradient) {
       take(map_ring, ring_rows * maps * pitch);
       take(base_ring, ring_rows);
-      take(shifts, R + 2 * radius);
+      take(shifts, groups * (R + 2 * radius));
       map_rows = this->moment_row() - radius;
-      take(gradients, 2 * R * pitch);
+      take(gradients, 2 * (block_rows + R) * pitch);
     }
     take(zeros, maps * pitch);
     for (int64_t k = 0; base && k < maps * pitch; ++k) zeros[k] = V{};
@@ -94,6 +95,8 @@ class Stream : LocalMoments<T> {
     const int64_t before_first = radius - tile.top;
     return (row + before_first) / R * R - before_first;
   }
+
+  static constexpr int groups = block_rows / R;  // of a block
 
   V* map_row(int64_t row) const { return map_ring + row % ring_rows * maps * pitch; }
   V& base_d_of(int64_t row) const { return base_ring[row % ring_rows]; }
@@ -185,51 +188,67 @@ class Stream : LocalMoments<T> {
     blur(apart ? last : 0, s);
   }
 
-  // Rows [row, row + count) of the gradients. General: with every option, else as plain() says, and with an
-  // l1.
+  // Rows [row, end) of the gradients, up to a block. General: with every option, else as plain() says, and
+  // with an l1.
   template <bool General, bool Both>
-  void write_gradients(int64_t row, int count) {
+  void write_gradients(int64_t row, int64_t end) {
     const bool with_l1 = p.l1_weight != 0;
+    const int count = int(end - row);
     if (General && with_l1 && p.grad_map.data) this->read_incoming(row, count);
     const V* const incoming = General && with_l1 && p.grad_map.data ? this->incoming : nullptr;
     const V l1_gain = this->l1_gain, offset_d = source.offset_d;
-    T row_weight[R];
-    for (int i = 0; i < R; ++i) row_weight[i] = edge(row + i, tile.h);
-    const V base_d = base_d_of(smaller(larger(group_of(row) + R / 2, tile.first), tile.end - 1));
     const int64_t pitch = this->pitch;
-    gather_maps(row, count, base_d);
+    T row_weight[block_rows + R];
+    for (int i = 0; i < block_rows + R; ++i) row_weight[i] = edge(row + i, tile.h);
+    int begin[groups + 1] = {};  // of each group, in rows from `row`
+    V bases[groups];
+    int parts = 0;
+    for (int64_t at = row; at < end; ++parts) {
+      const int64_t next = smaller(end, group_of(at) + R);
+      bases[parts] = base_d_of(smaller(larger(group_of(at) + R / 2, tile.first), tile.end - 1));
+      gather_maps(parts, at, next - at, bases[parts]);
+      begin[parts + 1] = int(next - row), at = next;
+    }
     const Ahead own = ahead(p.grad_x, this->vectors, row, count);
+    for (int64_t i = 0; i < block_rows + R; ++i) raws[i] = source.row(smaller(row + i, end - 1));
     for (int64_t k = 0; k < s; ++k) {
       fetch(own, k);
-      V b_m[R], b_d[R], a_m[R], a_d[R];  // a_d is the sum of both for one gradient
-      const auto map_in = [&](int q, int i) INLINE_LAMBDA { return rows[i][q * pitch + k]; };
-      with_taps(weights, radius, [&](const auto& w) INLINE_LAMBDA {
-        const auto blur = [&](int q, V* to) INLINE_LAMBDA {
-          fir<R>([&](int i) INLINE_LAMBDA { return map_in(q, i); }, w,
-                 [&](int i, V sum) INLINE_LAMBDA { to[i] = sum; });
-        };
-        blur(0, b_m), blur(1, b_d);
-        if (Both) blur(2, a_m);
-        fir_computed<R>([&](int i)
-                            INLINE_LAMBDA { return map_in(Both ? 3 : 2, i) - map_in(1, i) * shifts[i]; },
-                        w, [&](int i, V sum) INLINE_LAMBDA { a_d[i] = sum; }, work);
-      });
-      V* out = gradients + k;
-#pragma GCC unroll 2
-      for (int i = 0; i < R; ++i, out += 2 * pitch) {
-        const V weight = General ? edge_weight[k] * row_weight[i] : splat<T>(1);
-        const V d = raws[i][pitch + k];
-        const V by_m = b_m[i] * raws[i][k], by_d = a_d[i] + b_d[i] * (d - base_d);
-        // dx and dy from dm and dd; x's alone comes as their sum.
-        V one = weight * (Both ? (a_m[i] - by_m) + by_d : by_d - by_m);
-        V two = Both ? weight * ((a_m[i] - by_m) - by_d) : V{};
-        if (with_l1) {
-          const V by_l1 =
-              this->l1_slope(d + offset_d, incoming ? l1_gain * incoming[i * pitch + k] : l1_gain);
-          one += by_l1, two -= by_l1;
+      for (int part = 0; part < parts; ++part) {
+        const V** const rows = this->rows + part * (R + 2 * radius);
+        const V* const shifts = this->shifts + part * (R + 2 * radius);
+        const V** const raws = this->raws + begin[part];
+        const V base_d = bases[part];
+        V b_m[R], b_d[R], a_m[R], a_d[R];  // a_d is the sum of both for one gradient
+        const auto map_in = [&](int q, int i) INLINE_LAMBDA { return rows[i][q * pitch + k]; };
+        with_taps(weights, radius, [&](const auto& w) INLINE_LAMBDA {
+          const auto blur = [&](int q, V* to) INLINE_LAMBDA {
+            fir<R>([&](int i) INLINE_LAMBDA { return map_in(q, i); }, w,
+                   [&](int i, V sum) INLINE_LAMBDA { to[i] = sum; });
+          };
+          blur(0, b_m), blur(1, b_d);
+          if (Both) blur(2, a_m);
+          fir_computed<R>([&](int i)
+                              INLINE_LAMBDA { return map_in(Both ? 3 : 2, i) - map_in(1, i) * shifts[i]; },
+                          w, [&](int i, V sum) INLINE_LAMBDA { a_d[i] = sum; }, work);
+        });
+        // Rows past the group's are overwritten by the next one, or never used.
+        V* out = gradients + 2 * begin[part] * pitch + k;
+#pragma GCC unroll 8
+        for (int i = 0; i < R; ++i, out += 2 * pitch) {
+          const V weight = General ? edge_weight[k] * row_weight[begin[part] + i] : splat<T>(1);
+          const V d = raws[i][pitch + k];
+          const V by_m = b_m[i] * raws[i][k], by_d = a_d[i] + b_d[i] * (d - base_d);
+          // dx and dy from dm and dd; x's alone comes as their sum.
+          V one = weight * (Both ? (a_m[i] - by_m) + by_d : by_d - by_m);
+          V two = Both ? weight * ((a_m[i] - by_m) - by_d) : V{};
+          if (with_l1) {
+            const V by_l1 = this->l1_slope(
+                d + offset_d, incoming ? l1_gain * incoming[(begin[part] + i) * pitch + k] : l1_gain);
+            one += by_l1, two -= by_l1;
+          }
+          out[0] = one;
+          if (Both) out[pitch] = two;
         }
-        out[0] = one;
-        if (Both) out[pitch] = two;
       }
     }
     for (int i = 0; i < count; ++i) {
@@ -238,16 +257,15 @@ class Stream : LocalMoments<T> {
     }
   }
 
-  // Pointers to the map rows around rows [row, row + R) of the gradient, with their bases less base_d, and to
-  // the raw rows; those past count are never used.
-  void gather_maps(int64_t row, int64_t count, V base_d) {
+  // Pointers to the map rows around rows [row, row + count) of the gradient, up to a group, with their bases
+  // less base_d; those past count are never used.
+  void gather_maps(int part, int64_t row, int64_t count, V base_d) {
     for (int64_t i = 0; i < R + 2 * radius; ++i) {
       int64_t at = smaller(row - radius + i, row + count - 1 + radius);
       bool outside = at < tile.top || at >= tile.bottom;
       if (outside && reflected) at = mirrored(at, tile.h), outside = false;
-      rows[i] = outside ? zeros : map_row(at);
-      shifts[i] = outside ? V{} : base_d_of(at) - base_d;
+      rows[part * (R + 2 * radius) + i] = outside ? zeros : map_row(at);
+      shifts[part * (R + 2 * radius) + i] = outside ? V{} : base_d_of(at) - base_d;
     }
-    for (int64_t i = 0; i < R; ++i) raws[i] = source.row(smaller(row + i, row + count - 1));
   }
 };
