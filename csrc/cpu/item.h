@@ -56,7 +56,7 @@ class Item {
   void start() {
     source.start();
     for (int64_t i = 0; i < tile.planes; ++i) {
-      for (int64_t row = tile.row0; row < tile.row1; row = tile.block_end(row, block_rows)) {
+      for (int64_t row = tile.row0; row < tile.row1; row = tile.block_end(row)) {
         double* const sums = p.plane_sums + tile.sums_of(i, row);
         sums[0] = sums[1] = 0;
       }

@@ -67,7 +67,9 @@ struct Tile {
     col0 = part(along, strip, items.strips), col1 = part(along, strip + 1, items.strips);
     const int64_t crop = p.padding == Padding::valid ? r : 0;
     top = left = crop, bottom = h - crop, right = w - crop;
-    first = larger(top, row0 - margin), end = smaller(bottom, row1 + margin);
+    // From the middle on of the block that the first own row is in, whose base wide.h takes.
+    first = larger(top, row0 - (p.gains ? larger(r, block_rows / 2) : 0)),
+    end = smaller(bottom, row1 + margin);
     t0 = larger(left, col0 - margin) - r, t1 = smaller(right, col1 + margin) + r;
     first -= (first - top) % batch_rows;
     end = smaller(bottom, top + ceil_div(end - top, batch_rows) * batch_rows);
@@ -85,8 +87,8 @@ struct Tile {
 
   // Where a block of rows begins: pairs stay together, as in part().
   int64_t block_begin(int64_t block) const { return larger(0, smaller(h, block * block_rows - before)); }
-  int64_t block_end(int64_t row, int64_t size) const {
-    return smaller(h, ((row + before) / size + 1) * size - before);
+  int64_t block_end(int64_t row) const {
+    return smaller(h, ((row + before) / block_rows + 1) * block_rows - before);
   }
 
   // Where the sums of the i-th plane's own row go.

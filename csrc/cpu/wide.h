@@ -30,8 +30,13 @@ class Wide : WideMoments<T> {
   int maps_of(int j) const { return maps + (l1_map && j == last); }
   // Rows of a scale's gradient at a time: smaller windows take half as much room for half as many.
   int block_of(int j) const { return radius[j] == r ? block_rows : R; }
-  int64_t ring_rows(int j) const { return R + block_of(j) + 2 * radius[j]; }
-  int64_t sum_rows() const { return R + block_rows + r - radius[0]; }
+  int64_t ring_rows(int j) const { return block_of(j) + 2 * radius[j]; }
+  int64_t sum_rows() const { return block_rows + r - radius[0]; }
+  // Where the block of a row of the gradient ends: as soon as a batch of positions makes it ready.
+  int64_t block_end(int j, int64_t row) const {
+    const int64_t size = block_of(j), before = (radius[j] - tile.top + r) % size + size - r % size;
+    return ((row + before) / size + 1) * size - before;
+  }
   V* sum_at(int64_t row) const { return sums + row % sum_rows() * (both ? 2 : 1); }
   int64_t sum_step() const { return sum_rows() * (both ? 2 : 1); }
   int64_t ring_step(int j) const { return (ring_rows(j) + 1) * maps_of(j); }  // the last row is zeros
@@ -71,8 +76,9 @@ class Wide : WideMoments<T> {
       for (int64_t reached = row + count; gradient; reached += R) {
         for (int j = 0; j < scales; ++j) {
           for (int64_t next; done[j] < row1; done[j] = next) {
-            next = smaller(row1, tile.block_end(done[j], block_of(j)));
+            next = block_end(j, done[j]);
             if (next > reached - radius[j]) break;
+            next = smaller(row1, next);
             both ? add_gradients<true>(j, done[j], int(next - done[j]))
                  : add_gradients<false>(j, done[j], int(next - done[j]));
             if (j == last) write_gradients(done[j], next);
@@ -236,7 +242,8 @@ class Wide : WideMoments<T> {
   // Add what a scale gives to rows [row, row + count) of the gradients, up to a block.
   template <bool Both>
   void add_gradients(int j, int64_t row, int count) {
-    const V base_d = base_d_of(smaller(larger(row + count / 2, tile.first), tile.end - 1));
+    const int64_t middle = block_end(j, row) - block_of(j) / 2;
+    const V base_d = base_d_of(smaller(larger(middle, tile.first), tile.end - 1));
     const int64_t step = source.step, to_sums = sum_step(), sums_row = row % sum_rows();
     const V** const map_rows_at = rows + this->window_rows();
     find_map_rows(j, row, count, base_d, map_rows_at);
@@ -313,7 +320,7 @@ class Wide : WideMoments<T> {
     for (int i = 0; i < ceil_div(count, R) * R + 2 * radius[j]; ++i, ++to) {
       const V* const at = from[i] + k * step;
       for (int64_t line = 0; line < (Both ? 4 : 3) * VECTOR_BYTES; line += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(at + step) + line, 0, 2);
+        __builtin_prefetch(reinterpret_cast<const char*>(at + step) + line, 0, 3);
       to[0] = at[0], to[size] = at[1];
       if (Both) to[2 * size] = at[2];
       to[(Both ? 3 : 2) * size] = at[Both ? 3 : 2] - at[1] * shifts[i];
@@ -326,13 +333,12 @@ class Wide : WideMoments<T> {
 int64_t wide_columns(const Problem& p, int64_t size) {
   const int64_t r = p.windows[p.scales - 1].radius, maps = p.grad_x.data && p.grad_y.data ? 4 : 3;
   // Vectors for each of a segment, and for halos.
-  int64_t rows = 2 * (batch_rows + block_rows + 2 * r + 1) + 16, halos = 0;
+  int64_t rows = 2 * (block_rows + 2 * r + 1) + 16, halos = 0;
   for (int j = 0; j < p.scales; ++j) {
     rows += 4 * batch_rows, halos += (4 * batch_rows + maps) * 2 * p.windows[j].radius;
     if (p.gains)
-      rows += maps * (batch_rows + (p.windows[j].radius < r ? batch_rows : block_rows) +
-                      2 * p.windows[j].radius + 2);
+      rows += maps * ((p.windows[j].radius < r ? batch_rows : block_rows) + 2 * p.windows[j].radius + 2);
   }
-  if (p.gains) rows += (maps - 2) * (batch_rows + block_rows + r - p.windows[0].radius);
+  if (p.gains) rows += (maps - 2) * (block_rows + r - p.windows[0].radius);
   return ((int64_t(4) << 20) / VECTOR_BYTES - halos) / rows / 4 * 4 * (VECTOR_BYTES / size);
 }

@@ -41,7 +41,7 @@ class WideMoments : protected Item<T, true> {
 
   WideMoments(const Problem& problem, const Items& items, int64_t item)
       : Base(problem, items, item,
-             R + 2 * problem.windows[problem.scales - 1].radius + (problem.gains ? block_rows : 0)),
+             (problem.gains ? block_rows : R) + 2 * problem.windows[problem.scales - 1].radius),
         scales(p.scales),
         last(scales - 1),
         r(tile.r),
@@ -198,7 +198,7 @@ class WideMoments : protected Item<T, true> {
     for (int i = 0; i < count; ++i, ++to) {
       const V* const from = rows[i] + k * step;
       for (int64_t line = 0; line < 2 * VECTOR_BYTES; line += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(from + step) + line, 0, 2);
+        __builtin_prefetch(reinterpret_cast<const char*>(from + step) + line, 0, 3);
       const V m = from[0] - base_m, d = from[1] - base_d;
       to[0] = m, to[size] = m * m, to[2 * size] = d, to[3 * size] = d * d;
     }
