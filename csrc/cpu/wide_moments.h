@@ -223,10 +223,12 @@ class WideMoments : protected Item<T, true> {
     for (int i = 0; i < R; ++i) {
       V *const sums = column_row(j, 2 * q, i), *const squares = column_row(j, 2 * q + 1, i);
       for (int64_t k = 1; k <= radius[j]; ++k) {
-        sums[-k] = from_left(sums[s - k]), squares[-k] = from_left(squares[s - k]);
-        move(sums[-k], squares[-k], left, total);
-        sums[s - 1 + k] = from_right(sums[k - 1]), squares[s - 1 + k] = from_right(squares[k - 1]);
-        move(sums[s - 1 + k], squares[s - 1 + k], right, total);
+        V sum = from_left(sums[s - k]), square = from_left(squares[s - k]);
+        move(sum, square, left, total);
+        sums[-k] = sum, squares[-k] = square;
+        sum = from_right(sums[k - 1]), square = from_right(squares[k - 1]);
+        move(sum, square, right, total);
+        sums[s - 1 + k] = sum, squares[s - 1 + k] = square;
       }
     }
   }
@@ -249,14 +251,16 @@ class WideMoments : protected Item<T, true> {
   template <int B>
   INLINE void blur_cell(int j, int i, int64_t k, int half, V* out) {
     const int halo = radius[j];
+    const T total = total_weight[j];
     V *const moved = window, *const moved_squares = window + window_rows();
     for (int q = 0; q < 2; ++q, out += 2 * R) {
       const V *const base = cell(grid[j], half, q) + k - halo, common = base[halo];
       const V* const sums = column_row(j, 2 * q, i) + k - halo;
       const V* const squares = column_row(j, 2 * q + 1, i) + k - halo;
       for (int t = 0; t < B + 2 * halo; ++t) {
-        moved[t] = sums[t], moved_squares[t] = squares[t];
-        move(moved[t], moved_squares[t], base[t] - common, total_weight[j]);
+        V sum = sums[t], square = squares[t];
+        move(sum, square, base[t] - common, total);
+        moved[t] = sum, moved_squares[t] = square;
       }
       fir_wide<B>(moved, weights[j], halo, [&](int u, V sum) INLINE_LAMBDA { out[u] = sum; });
       fir_wide<B>(moved_squares, weights[j], halo, [&](int u, V sum) INLINE_LAMBDA { out[R + u] = sum; });
