@@ -27,16 +27,16 @@ class LocalMoments : protected Item<T, false> {
   const V** raws;
 
   LocalMoments(const Problem& problem, const Items& items, int64_t item)
-      : Base(problem, items, item, block_rows + 3 * problem.windows[0].radius),
+      : Base(problem, items, item, gradient_rows + 3 * problem.windows[0].radius),
         radius(tile.r),
         centre(T(p.windows[0].weights[0] * p.windows[0].weights[0])),
         total_weight(T(1 / p.windows[0].weights[0])) {}
 
   template <class Take>
   void layout(Take take, bool fill) {
-    Base::layout(take, block_rows + R);
+    Base::layout(take, gradient_rows + R);
     take(work, 2 * (R + 2 * radius));
-    take(raws, block_rows + R + 2 * radius);
+    take(raws, gradient_rows + R + 2 * radius);
     take(columns, halo_pitch * column_step);
     take(moments, 4 * halo_pitch);
     T* relative = nullptr;

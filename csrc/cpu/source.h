@@ -8,7 +8,8 @@
 INLINE int64_t mirrored(int64_t i, int64_t size) { return i < 0 ? -i : (i >= size ? 2 * (size - 1) - i : i); }
 
 constexpr int rows_at_a_time = VECTOR_BYTES / 8;  // what the registers hold: in stream.h
-constexpr int batch_rows = 8, block_rows = 16;    // of positions and of the gradient: see Tile
+constexpr int gradient_rows = VECTOR_BYTES == 64 ? 16 : rows_at_a_time;  // a block of its gradient: measured
+constexpr int batch_rows = 8, block_rows = 16;  // of positions and of the gradient: see Tile
 
 // Whether wide.h's flow takes a problem: several windows, one of more than 11 taps (15 where registers are
 // many: measured), one much narrower than sigma 1.5, a blurred l1, or a c2 too large for stream.h's units.

@@ -28,7 +28,7 @@ class Stream : LocalMoments<T> {
 
  public:
   Stream(const Problem& problem, const Items& items, int64_t item)
-      : Base(problem, items, item), ring_rows(block_rows + 2 * radius) {
+      : Base(problem, items, item), ring_rows(gradient_rows + 2 * radius) {
     const size_t bytes = layout(nullptr);
     layout(static_cast<char*>(scratch(bytes)));
     this->start();
@@ -53,8 +53,8 @@ class Stream : LocalMoments<T> {
       const int64_t ready = row + count == end ? row1 : smaller(row1, row + count - r);
       // A block at a time: the map rows around it are fetched from the L2 cache once.
       for (int64_t next; done < ready; done = next) {
-        next = smaller(ready, group_of(done) + block_rows);
-        if (next < group_of(done) + block_rows && next < row1) break;
+        next = smaller(ready, group_of(done) + gradient_rows);
+        if (next < group_of(done) + gradient_rows && next < row1) break;
         if (both) {
           write_gradients<true, true>(done, next);
         } else {
@@ -82,7 +82,7 @@ class Stream : LocalMoments<T> {
       take(base_ring, ring_rows);
       take(shifts, groups * (R + 2 * radius));
       map_rows = this->moment_row() - radius;
-      take(gradients, 2 * (block_rows + R) * pitch);
+      take(gradients, 2 * (gradient_rows + R) * pitch);
     }
     take(zeros, maps * pitch);
     for (int64_t k = 0; base && k < maps * pitch; ++k) zeros[k] = V{};
@@ -96,7 +96,7 @@ class Stream : LocalMoments<T> {
     return (row + before_first) / R * R - before_first;
   }
 
-  static constexpr int groups = block_rows / R;  // of a block
+  static constexpr int groups = gradient_rows / R;  // of a block
 
   V* map_row(int64_t row) const { return map_ring + row % ring_rows * maps * pitch; }
   V& base_d_of(int64_t row) const { return base_ring[row % ring_rows]; }
@@ -198,8 +198,9 @@ class Stream : LocalMoments<T> {
     const V* const incoming = General && with_l1 && p.grad_map.data ? this->incoming : nullptr;
     const V l1_gain = this->l1_gain, offset_d = source.offset_d;
     const int64_t pitch = this->pitch;
-    T row_weight[block_rows + R];
-    for (int i = 0; i < block_rows + R; ++i) row_weight[i] = edge(row + i, tile.h);
+    constexpr int unrolled = VECTOR_BYTES == 64 ? 8 : 2;  // what the registers hold
+    T row_weight[gradient_rows + R];
+    for (int i = 0; i < gradient_rows + R; ++i) row_weight[i] = edge(row + i, tile.h);
     int begin[groups + 1] = {};  // of each group, in rows from `row`
     V bases[groups];
     int parts = 0;
@@ -210,7 +211,7 @@ class Stream : LocalMoments<T> {
       begin[parts + 1] = int(next - row), at = next;
     }
     const Ahead own = ahead(p.grad_x, this->vectors, row, count);
-    for (int64_t i = 0; i < block_rows + R; ++i) raws[i] = source.row(smaller(row + i, end - 1));
+    for (int64_t i = 0; i < gradient_rows + R; ++i) raws[i] = source.row(smaller(row + i, end - 1));
     for (int64_t k = 0; k < s; ++k) {
       fetch(own, k);
       for (int part = 0; part < parts; ++part) {
@@ -233,7 +234,7 @@ class Stream : LocalMoments<T> {
         });
         // Rows past the group's are overwritten by the next one, or never used.
         V* out = gradients + 2 * begin[part] * pitch + k;
-#pragma GCC unroll 8
+#pragma GCC unroll unrolled
         for (int i = 0; i < R; ++i, out += 2 * pitch) {
           const V weight = General ? edge_weight[k] * row_weight[begin[part] + i] : splat<T>(1);
           const V d = raws[i][pitch + k];
