@@ -13,6 +13,8 @@
 #error "include variant.h, inside a namespace"
 #endif
 
+constexpr int unrolled_rows = VECTOR_BYTES == 64 ? 8 : 2;  // of the gradient: what the registers hold
+
 template <class T>
 class Stream : LocalMoments<T> {
   using Base = LocalMoments<T>;
@@ -198,7 +200,6 @@ class Stream : LocalMoments<T> {
     const V* const incoming = General && with_l1 && p.grad_map.data ? this->incoming : nullptr;
     const V l1_gain = this->l1_gain, offset_d = source.offset_d;
     const int64_t pitch = this->pitch;
-    constexpr int unrolled = VECTOR_BYTES == 64 ? 8 : 2;  // what the registers hold
     T row_weight[gradient_rows + R];
     for (int i = 0; i < gradient_rows + R; ++i) row_weight[i] = edge(row + i, tile.h);
     int begin[groups + 1] = {};  // of each group, in rows from `row`
@@ -234,7 +235,7 @@ class Stream : LocalMoments<T> {
         });
         // Rows past the group's are overwritten by the next one, or never used.
         V* out = gradients + 2 * begin[part] * pitch + k;
-#pragma GCC unroll unrolled
+#pragma GCC unroll unrolled_rows
         for (int i = 0; i < R; ++i, out += 2 * pitch) {
           const V weight = General ? edge_weight[k] * row_weight[begin[part] + i] : splat<T>(1);
           const V d = raws[i][pitch + k];
