@@ -105,12 +105,14 @@ struct Tile {
 
   // Where each of the s vectors of a row lies in the first rows of images: of several planes, too.
   void find_vectors(const Images& images, const char** vectors) const {
-    for (int64_t k = 0; k < s; ++k) {
-      const int64_t i = smaller(k * L / (across * s), planes - 1);
-      const int64_t col = larger(0, smaller(t0 + k * L - start(i), w - 1));
-      vectors[k] =
-          static_cast<const char*>(images.data) +
-          size_of(images.dtype) * (n(i) * images.stride_n + c(i) * images.stride_c + col * images.stride_w);
+    const int64_t size = size_of(images.dtype);
+    for (int64_t i = 0, k = 0; i < planes; ++i) {
+      const char* const plane =
+          static_cast<const char*>(images.data) + size * (n(i) * images.stride_n + c(i) * images.stride_c);
+      for (; k < s && (i == planes - 1 || k * L < start(i + 1)); ++k) {
+        const int64_t col = larger(0, smaller(t0 + k * L - start(i), w - 1));
+        vectors[k] = plane + size * col * images.stride_w;
+      }
     }
   }
 };
