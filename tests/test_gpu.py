@@ -382,6 +382,39 @@ def test_memory_is_the_gradient() -> None:
 
 
 @on_gpu
+def test_several_scales_in_bounded_memory() -> None:
+    """64 MiB or three gradients beside the gradient; value and gradient as on the CPU; in a graph, too."""
+    loss = ssimloss.MixLoss()
+    for shape in ((1, 3, 1080, 1920), (16, 3, 256, 256)):
+        x, y = cuda_pair(*shape)
+        leaf = x.requires_grad_()
+        loss(leaf, y).backward()
+        leaf.grad = None
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        loss(leaf, y).backward()
+        gradient = 4 * x.numel()
+        assert torch.cuda.max_memory_allocated() - before <= gradient + max(64 << 20, 3 * gradient) + (
+            1 << 20
+        )
+        on_cpu = x.detach().cpu().requires_grad_()
+        loss(on_cpu, y.cpu()).backward()
+        assert relative_error(leaf.grad.cpu(), on_cpu.grad) < TOLERANCE[torch.float32]
+
+        expected, leaf.grad = leaf.grad, None
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            torch.autograd.grad(loss(leaf, y), leaf)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            (grad,) = torch.autograd.grad(loss(leaf, y), leaf)
+        graph.replay()
+        assert torch.equal(grad, expected)
+
+
+@on_gpu
 def test_compiled() -> None:
     x, y = cuda_pair(2, 3, 80, 90)
     for case in CASES.values():

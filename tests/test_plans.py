@@ -7,6 +7,7 @@ no test without a GPU sees; so it shows here, and plans.txt changes in the same 
 import difflib
 import platform
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -70,6 +71,9 @@ def table(kernels: ModuleType, device: str, trace: Path) -> list[str]:
         size = getattr(kernels, launcher)(x, x, *windows, padding, **outputs, **given)
         said = re.findall(r"([a-z]+)_kernel\S* (\d+) (\d+) (\d+)$", trace.read_text(), re.M)
         launches = [f"{kernel} {blocks}x{threads} {shared}" for kernel, threads, shared, blocks in said]
+        times = Counter(launches)
+        if times.total() > 12:  # portions
+            launches = [f"{times[launch]} times {launch}" for launch in times]
         sizes, kind = "x".join(map(str, shape)), str(dtype).removeprefix("torch.")
         lines.append(f"{name:16} {sizes:15} {kind:8} {want:2} | {', '.join(launches)} | {size}")
     return lines

@@ -19,12 +19,7 @@ const Family& route(const Problem& p) {
   return scales_fit(p) ? scales_family : tiles_family;
 }
 
-int64_t all_maps_bytes(const Problem& p) {
-  if (p.gradients == 0) return 0;
-  const int64_t crop = crop_of(p), size = element_size(arithmetic(p.x.dtype));
-  const int64_t maps = p.scales * (2 + p.gradients) + has_windowed_l1(p);
-  return p.batch * p.channels * maps * (p.height - 2 * crop) * (p.width - 2 * crop) * size;
-}
+int64_t scratch_bytes = int64_t(64) << 20;
 
 void set_cuda_device(int device) { check_cuda(cudaSetDevice(device), "cudaSetDevice"); }
 

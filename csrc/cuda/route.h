@@ -2,6 +2,8 @@
 // answers: route.cu. The table is in ../README.md. Host side, no CUDA headers.
 #pragma once
 
+#include <algorithm>
+
 #include "api.h"
 
 namespace ssimloss {
@@ -17,6 +19,12 @@ struct Similarity {
   void* maps;           // scratch of Family::maps_bytes
 };
 
+// Of scratch memory: at most so many bytes, or three gradients.
+extern int64_t scratch_bytes;  // 64 MiB; tests make it less
+inline int64_t scratch_bound(const Problem& p) {
+  return std::max(scratch_bytes, 3 * p.batch * p.channels * p.height * p.width * element_size(p.x.dtype));
+}
+
 // out[i] = ssim_mean * (sum of sums[.][0]) + l1_mean * (sum of sums[.][1]) over `count` pairs each.
 void finish(const double* sums, int64_t count, int64_t outputs, double ssim_mean, double l1_mean, void* out,
             DType dtype, void* stream);
@@ -25,10 +33,10 @@ inline int64_t crop_of(const Problem& p) { return p.padding == Padding::valid ? 
 inline bool has_windowed_l1(const Problem& p) { return p.l1_weight != 0 && p.l1_windowed; }
 inline DType arithmetic(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
 
-// Image [first, ...) of a batch.
-inline Images from_image(Images images, int64_t first) {
-  if (images.data)
-    images.data = static_cast<char*>(images.data) + first * images.stride_n * element_size(images.dtype);
+// Image [first, ...) of a batch, from that channel on.
+inline Images from_image(Images images, int64_t first, int64_t channel = 0) {
+  const int64_t at = first * images.stride_n + channel * images.stride_c;
+  if (images.data) images.data = static_cast<char*>(images.data) + at * element_size(images.dtype);
   return images;
 }
 inline Scalars from_image(Scalars scalars, int64_t first) {
@@ -51,13 +59,20 @@ inline void want_first(Problem& p) {
 inline int64_t divided(int64_t v, int64_t by) { return (v + by - 1) / by; }  // rounded up
 inline int64_t rounded(int64_t v, int64_t to) { return divided(v, to) * to; }
 
+// What lies in scratch memory at a time: see common/portions.h.
+struct Portions {
+  int64_t images, channels;  // all channels, or some of one image
+  int64_t rows, map_rows;    // of the gradient; of positions
+};
+
 // Which blocks do a plane: each owns a strip of columns and a band of rows.
 struct Cut {
   int own = 0;  // columns of a strip, a multiple of 8; 0: no block fits into the device's shared memory
   int strips = 0, bands = 0, band_rows = 0;
-  int threads = 0;                   // of a block
-  double cycles = 0;                 // predicted
-  int scale_bands[max_scales] = {};  // adjoint_kernel's, one number a scale, in the place of `bands`
+  int threads = 0;                  // of a block
+  double cycles = 0;                // predicted
+  int scale_rows[max_scales] = {};  // adjoint_kernel's, of each scale, in the place of band_rows
+  Portions portions{};
   int64_t pieces() const { return int64_t(strips) * bands; }
 };
 inline Cut cut_into(int64_t height, int64_t width, int64_t own, int64_t band_rows) {
@@ -100,8 +115,5 @@ bool scales_fit(const Problem&);
 void strip_level_pieces(const Similarity* levels, int count, int64_t* pieces);
 int strip_finest(const Similarity* levels, int count, void* offsets, void* stream);
 void strip_coarser(const Similarity* levels, int count, void* stream);
-
-// Of tiles_family, and of scales_family without its parts: [map][height - 2 crop][width - 2 crop] a plane.
-int64_t all_maps_bytes(const Problem&);
 
 }  // namespace ssimloss

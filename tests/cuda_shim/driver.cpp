@@ -9,9 +9,10 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "../../csrc/cuda/api.h"
+#include "../../csrc/cuda/route.h"
 #include "../../csrc/windows.h"
 
 using namespace ssimloss;
@@ -298,6 +299,14 @@ void run_all() {
     o.shape = {1, 1, 59, 61}, o.what = "x";
     o.sigmas = {0.5, 1, 2, 4, 8}, o.sizes = {5, 9, 15, 29, 57};
     run("mix " + border + " default", o);
+    if (padding == Padding::zeros) {
+      const int64_t bytes = std::exchange(scratch_bytes, 1);
+      o.sigmas = {0.5, 1, 3}, o.sizes = {3, 7, 19}, o.shape = {1, 1, 75, 24};
+      run("mix in portions", o);
+      o.dtype = DType::float64, o.shape = {1, 1, 100, 24};
+      run("mix in portions dtype1", o);
+      o.dtype = DType::float32, scratch_bytes = bytes;
+    }
     o.sigmas = {1.5}, o.sizes = {11}, o.weights = {0.3, 0.3, 0.4}, o.shape = {1, 2, 47, 50};
     for (const std::string what : {"", "x", "xy"}) {
       o.what = what;

@@ -63,6 +63,10 @@ constexpr Pace ring_pace = {4, 1.5}, scales_pace = {2.3, 4}, adjoint_pace = {2.5
 // Cycles between two barriers in which tasks of a queue run out at different times (same source).
 constexpr double queue_idle = 1000;
 
+// A portion's launches: between the last block of one and the first of the next (three times 1 us; assumed,
+// 2026-11-30).
+constexpr double portion_cycles = 6000;
+
 // combine_kernel: blocks that run at once on a multiprocessor (48 registers a thread; ptxas, 2026-11-25).
 constexpr int combine_resident = 5;
 

@@ -1,6 +1,8 @@
 // What plans are remembered, and said aloud.
 #include "plan.h"
 
+#include "../common/portions.h"
+
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -22,6 +24,12 @@ void report(const Family& family, const char* kernel, const Problem& p, const Cu
   }
   std::fprintf(stderr, "%d strips of %d columns, %d bands of %d rows, %d threads a block, ", cut.strips,
                cut.own, cut.bands, cut.band_rows, cut.threads);
+  const Portions& at = cut.portions;
+  if (at.rows > 0) {
+    const long long count = count_of(p, at), planes_of = at.images * at.channels, rows = at.rows;
+    std::fprintf(stderr, "%lld portions of %lld planes and %lld rows with %.1f MiB of maps, ", count,
+                 planes_of, rows, double(family.maps_bytes(p)) / (1 << 20));
+  }
   std::fprintf(stderr, "%.0f us predicted at %g GHz\n", cut.cycles / clock_ghz / 1e3, clock_ghz);
 }
 
@@ -31,7 +39,7 @@ Cut plan_for(const Family& family, const char* kernel, const Problem& p, int lev
              const std::function<Cut()>& find) {
   // All that a plan depends on. A kernel's name lies at one place.
   const Device device = current_device();
-  std::array<int64_t, 13 + max_scales> question{int64_t(reinterpret_cast<intptr_t>(kernel)),
+  std::array<int64_t, 15 + max_scales> question{int64_t(reinterpret_cast<intptr_t>(kernel)),
                                                 levels,
                                                 p.batch * p.channels,
                                                 p.height,
@@ -43,8 +51,10 @@ Cut plan_for(const Family& family, const char* kernel, const Problem& p, int lev
                                                 p.scales,
                                                 int64_t(arithmetic(p.x.dtype)),
                                                 device.multiprocessors,
-                                                device.shared_per_block};
-  for (int j = 0; j < p.scales; ++j) question[size_t(13 + j)] = p.windows[j].radius;
+                                                device.shared_per_block,
+                                                p.channels,
+                                                scratch_bound(p)};
+  for (int j = 0; j < p.scales; ++j) question[size_t(15 + j)] = p.windows[j].radius;
   thread_local std::map<decltype(question), Cut> answers;
   if (answers.size() >= 64) answers.clear();  // a dyadic call of 16 levels asks 32 questions
   auto answer = answers.find(question);

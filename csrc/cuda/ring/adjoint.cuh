@@ -41,7 +41,7 @@ constexpr int gather_threads = 256, gather_rows = 4;
 // Of a plane, scale j, gradient q: the part of the gradient.
 template <int Gradients>
 INLINE float* part_of(const ScalesParams& all, int64_t plane, int j, int q) {
-  return all.parts + ((plane * all.scales + j) * Gradients + q) * all.height * all.width;
+  return all.parts + ((plane * all.scales + j) * Gradients + q) * all.rows.part_rows * all.width;
 }
 
 struct AdjointPlane {
@@ -92,6 +92,7 @@ class Adjoint : RingBlock {
         all(params),
         j(scale),
         r(params.radii[scale]) {
+    set_rows(all.rows, row0, all.cut[j].band_rows);
     load_taps(all.scale_taps[j], r, taps);
     if (threadIdx.x != 0) return;
     here().maps = (plane.index() * (all.scales * M + p.l1_windowed) + j * M) * p.map_size;
@@ -150,7 +151,7 @@ class Adjoint : RingBlock {
     int row = row0 - r + R * k + line;
     const bool reflect = p.padding == Padding::reflect, with_l1 = has_l1();
     if (reflect) row = mirrored(row, p.height);
-    const bool exists = row >= p.crop && row < p.height - p.crop;
+    const bool exists = row >= p.crop && row < all.rows.maps_end;
     float* to = maps_of(k, line);
     // Places [begin, end) have maps, all others 0.
     const int begin = reflect ? 0 : clamped(p.crop - first, 0, count);
@@ -165,7 +166,7 @@ class Adjoint : RingBlock {
     };
     clear(0, begin), clear(end, count);
     if (begin >= end) return;
-    const float* source = all.maps + here().maps + (row - p.crop) * p.map_width + (first - p.crop);
+    const float* source = all.maps + here().maps + all.rows.in_ring(row) * p.map_width + (first - p.crop);
     const Cells bases_here = row_of_cells(cell_row, line / K);
     const auto value = values({0, 0});
     constexpr int together = 3;  // places of a lane, whose reads wait side by side
@@ -234,12 +235,12 @@ class Adjoint : RingBlock {
         [&](int i) { return next(cell_row, i / K, cell_rows()) * 2 * s.cells; }, has_l1(), out);
     if (!Parts)
       return plane.write_gradient(Gradients == 2, row, 0, row1, col, out[2], out[M - 1], difference);
-    float* to = all.parts + here().part + int64_t(row) * p.width + col;
+    float* to = all.parts + here().part + int64_t(row - all.rows.first) * p.width + col;
 #pragma unroll
     for (int o = 0; o < K; ++o) {
       if (row + o >= row1) break;
       to[o * int64_t(p.width)] = out[2][o];
-      if (Gradients == 2) to[(p.height + o) * int64_t(p.width)] = out[M - 1][o];
+      if (Gradients == 2) to[(all.rows.part_rows + o) * int64_t(p.width)] = out[M - 1][o];
     }
   }
 };
@@ -254,14 +255,14 @@ __global__ void __launch_bounds__(adjoint_threads(Gradients, Parts), 1)
 template <int Gradients>
 __global__ void __launch_bounds__(gather_threads) gather_kernel(const __grid_constant__ ScalesParams p) {
   constexpr int across = gather_threads / gather_rows;
-  const int64_t size = int64_t(p.height) * p.width;
-  const Piece own = piece_of(p, int(blockIdx.x), p.bands, p.band_rows);
+  const int64_t size = int64_t(p.rows.part_rows) * p.width;
+  const Piece own = piece_of(p, int(blockIdx.x), p.rows.bands, p.band_rows);
   const Plane<float> plane{p, own.image, own.channel};
-  const int row = own.row + int(threadIdx.x) / across;
-  if (row >= p.height) return;
+  const int part_row = own.row + int(threadIdx.x) / across, row = p.rows.first + part_row;
+  if (row >= p.rows.end) return;
 #pragma unroll 1
   for (int col = int(threadIdx.x) % across; col < p.width; col += across) {
-    const float* from = part_of<Gradients>(p, plane.index(), 0, 0) + int64_t(row) * p.width + col;
+    const float* from = part_of<Gradients>(p, plane.index(), 0, 0) + int64_t(part_row) * p.width + col;
     Some<1> of_x{}, of_y{};
 #pragma unroll 5
     for (int j = 0; j < p.scales; ++j) {

@@ -12,6 +12,7 @@
 // end up to K - 1 pixels before it.
 #pragma once
 
+#include "../common/portions.h"
 #include "ring_filters.cuh"
 
 namespace ssimloss {
@@ -136,11 +137,11 @@ struct RowMoments {
 
 class RingBlock {
  public:
-  // The own pixels, or positions, begin `crop` further down and to the right than those of the piece.
-  INLINE RingBlock(const RingParams& params, int crop = 0)
-      : RingBlock(params, piece_of(params, int(blockIdx.x), params.bands, params.band_rows), params.band_rows,
-                  crop) {}
+  INLINE RingBlock(const RingParams& params)
+      : RingBlock(params, piece_of(params, int(blockIdx.x), params.bands, params.band_rows),
+                  params.band_rows) {}
 
+  // The own pixels, or positions, begin `crop` further down and to the right than those of the piece.
   INLINE RingBlock(const RingParams& params, const Piece& own, int band_rows, int crop = 0)
       : p(params),
         s(params.sizes),
@@ -152,6 +153,11 @@ class RingBlock {
   }
 
  protected:
+  // The own rows, of a launch that has some of the image: from its `row` on.
+  INLINE void set_rows(const LaunchRows& launch, int row, int band_rows) {
+    row0 = launch.first + row, row1 = row0 + band_rows < launch.end ? row0 + band_rows : launch.end;
+  }
+
   INLINE static float* shared(int at) { return reinterpret_cast<float*>(ssimloss_shared) + at; }
 
   const RingParams& p;

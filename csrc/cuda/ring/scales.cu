@@ -47,12 +47,10 @@ Work scales_work(const Problem& p, int own) {
   return work;
 }
 
-Cut scales_plan(const Problem& p) {
-  const int64_t crop = 2 * crop_of(p);
-  return plan_for(scales_family, "scales_kernel", p, 1, [&] {
-    return cut_for_blocks(p.batch * p.channels, p.height - crop, p.width - crop, ring_max_own, [&](int own) {
-      return EqualBlocks{scales_sizes(p, own).bytes(), 1, scales_work(p, own)};
-    });
+// For so many planes and rows of positions at a time.
+Cut scales_cut(const Problem& p, int64_t planes, int64_t rows) {
+  return cut_for_blocks(planes, rows, p.width - 2 * crop_of(p), ring_max_own, [&](int own) {
+    return EqualBlocks{scales_sizes(p, own).bytes(), 1, scales_work(p, own)};
   });
 }
 
@@ -84,34 +82,35 @@ struct AdjointBlocks {
   int scales, most_resident = 2;
   Work of_scale[max_scales] = {};
 
-  // Sets each scale's bands: the cut's, or one more where that ends sooner. A few long blocks that start
-  // last would have most multiprocessors wait for them. Not tried far above `least`, to save time.
+  // Sets each scale's rows of a band: the cut's bands, or one more where that ends sooner. A few long blocks
+  // that start last would have most multiprocessors wait for them. Not tried far above `least`, to save time.
   double cycles(Cut& cut, int64_t strips, int64_t resident, int64_t at_once, double least) const {
     cut.threads = 32 * of_scale[0].warps;
-    int64_t blocks[max_scales];
+    int64_t bands[max_scales], blocks[max_scales];
     double each[max_scales];
     const auto time = [&] {
       for (int j = 0; j < scales; ++j) {
-        const int64_t rows = divided(height, cut.scale_bands[j]);
+        const int64_t rows = cut.scale_rows[j] = int(divided(height, bands[j]));
         blocks[j] = strips / scales * divided(height, rows), each[j] = of_scale[j].block(rows, resident);
       }
       return makespan(at_once, blocks, each, scales);
     };
-    std::fill_n(cut.scale_bands, scales, cut.bands);
+    std::fill_n(bands, scales, cut.bands);
     double best = time();
     for (int j = scales - 1; j >= 0 && best < 1.25 * least; --j) {
-      ++cut.scale_bands[j];
+      ++bands[j];
       const double now = time();
-      if (now >= best) --cut.scale_bands[j];
+      if (now >= best) --bands[j];
       best = std::min(best, now);
     }
+    time();
     return best;
   }
 };
 
-AdjointBlocks adjoint_blocks(const Problem& p, int own) {
+AdjointBlocks adjoint_blocks(const Problem& p, int own, int64_t rows) {
   const RingSizes s = adjoint_sizes(p, own);
-  AdjointBlocks all{s.bytes(), p.height, p.scales};
+  AdjointBlocks all{s.bytes(), rows, p.scales};
   const int warps = adjoint_threads_of(p, s) / 32, tasks = adjoint_rows / 4 * warps_of(own);
   for (int j = 0; j < p.scales; ++j) {
     const int r = p.windows[j].radius;
@@ -124,46 +123,81 @@ AdjointBlocks adjoint_blocks(const Problem& p, int own) {
   return all;
 }
 
-Cut adjoint_plan(const Problem& p) {
-  return plan_for(scales_family, "adjoint_kernel", p, 1, [&] {
-    return cut_for_blocks(p.batch * p.channels * p.scales, p.height, p.width, ring_max_own,
-                          [&](int own) { return adjoint_blocks(p, own); });
+// For so many planes and rows of the gradient at a time.
+Cut adjoint_cut(const Problem& p, int64_t planes, int64_t rows) {
+  return cut_for_blocks(planes * p.scales, rows, p.width, ring_max_own,
+                        [&](int own) { return adjoint_blocks(p, own, rows); });
+}
+
+// ---- Both, and the third, which adds the scales' parts of the gradient up, portion by portion.
+
+Kept kept_of(const Problem& p) {
+  if (p.gradients == 0) return {0, 0, 8};
+  return {p.scales * (2 + p.gradients) + has_windowed_l1(p), p.scales > 1 ? p.scales * p.gradients : 0, 8};
+}
+Problem upright(const Problem& p) { return upright(p, kept_of(p)); }
+
+// In portions, bands begin at cells (ring_block.cuh): the bits of maps and gradients do not depend on the
+// cut.
+int cells_of(int rows) { return int(rounded(rows, 8)); }
+
+// The portions that take the least time, and the first launch's cut of one.
+Cut scales_plan(const Problem& p) {
+  return plan_for(scales_family, "scales_kernel", p, 1, [&] {
+    Cut best;
+    double least = HUGE_VAL;
+    each_of_planes(p, kept_of(p), [&](const Portions& at) {
+      const int64_t planes = at.images * at.channels;
+      const double count = double(count_of(p, at));
+      Cut cut = scales_cut(p, planes, at.rows < p.height ? at.rows : positions_down(p));
+      double cycles = count * (cut.cycles + portion_cycles);
+      if (p.gradients) cycles += count * adjoint_cut(p, planes, at.rows).cycles;
+      if (cycles >= least) return;
+      least = cycles, cut.cycles *= count, cut.portions = at;
+      best = cut;
+    });
+    if (best.own == 0 || count_of(p, best.portions) <= 1) return best;
+    best.band_rows = cells_of(best.band_rows), best.bands = 0;
+    each_of_rows(p, kept_of(p), best.portions, best.band_rows,
+                 [&](const LaunchRows& rows, const LaunchRows&) { best.bands += rows.bands; });
+    return best;
   });
 }
 
-// ---- Both, and the third, which adds the scales' parts of the gradient up.
-
-int64_t parts_of_image(const Problem& p) {  // in elements
-  return p.scales == 1 ? 0 : p.channels * p.scales * p.gradients * p.height * p.width;
-}
-
-int64_t maps_bytes(const Problem& p) {
-  return all_maps_bytes(p) + p.batch * parts_of_image(p) * int64_t(sizeof(float));
+Cut adjoint_plan(const Problem& p) {
+  return plan_for(scales_family, "adjoint_kernel", p, 1, [&] {
+    const Portions at = scales_plan(p).portions;
+    const int64_t count = count_of(p, at);
+    Cut cut = adjoint_cut(p, at.images * at.channels, at.rows);
+    cut.cycles *= double(count), cut.portions = at;
+    for (int j = 0; count > 1 && j < p.scales; ++j) cut.scale_rows[j] = cells_of(cut.scale_rows[j]);
+    return cut;
+  });
 }
 
 // One of the launches. A cut may have bands for each scale.
-void queue(const Similarity& s, const char* name, const Cut& cut, const RingSizes& sizes, int threads,
-           void (*kernel)(ScalesParams), void* stream) {
+void queue(const Similarity& s, const char* name, const Cut& cut, const LaunchRows& rows,
+           const RingSizes& sizes, int threads, void (*kernel)(ScalesParams), void* stream) {
   const Problem& p = s.problem;
   ScalesParams params{};
   set_problem(s, cut, params);
   params.sizes = sizes;
+  params.rows = rows;
+  params.map_size = params.map_width * rows.ring_rows;
   params.in_fours = params.in_fours && (params.crop - sizes.reach) % 4 == 0;
   params.scales = p.scales;
-  const bool each_scale = cut.scale_bands[0] > 0;
-  int64_t bands = each_scale ? 0 : cut.bands;
+  const bool each_scale = cut.scale_rows[0] > 0;
+  int64_t bands = each_scale ? 0 : rows.bands;
   Layout taps;
   for (int j = 0; j < p.scales; ++j) {
     params.radii[j] = p.windows[j].radius;
     params.taps_at[j] = int(taps.take(2 * params.radii[j] + 4, 4));
     for (int t = 0; t <= params.radii[j]; ++t) params.scale_taps[j][t] = float(p.windows[j].weights[t]);
     if (!each_scale) continue;
-    params.cut[j].band_rows = int(divided(p.height, cut.scale_bands[j]));
-    bands += params.cut[j].bands = int(divided(p.height, params.cut[j].band_rows));
+    params.cut[j].band_rows = cut.scale_rows[j];
+    bands += params.cut[j].bands = int(divided(rows.end - rows.first, params.cut[j].band_rows));
   }
   const int64_t of_band = cut.strips * p.channels;
-  float* const maps = static_cast<float*>(s.maps);
-  const int64_t all_maps = all_maps_bytes(p) / int64_t(sizeof(float));
   for_batches(p.batch, of_band * bands, [&](int64_t first, int64_t images) {
     set_images(s, first, cut.pieces(), params);
     int64_t before = 0;
@@ -171,36 +205,53 @@ void queue(const Similarity& s, const char* name, const Cut& cut, const RingSize
       params.cut[j].first_block = int(before);
       before += images * of_band * params.cut[j].bands;
     }
-    params.maps = maps + first * (all_maps / p.batch);
-    params.parts = maps + all_maps + first * parts_of_image(p);
+    const Kept kept = kept_of(p);
+    const int64_t planes = p.batch * p.channels, plane = first * p.channels;
+    params.maps = static_cast<float*>(s.maps) + plane * kept.maps * params.map_size;
+    params.parts = static_cast<float*>(s.maps) + planes * kept.maps * params.map_size +
+                   plane * kept.parts * rows.part_rows * p.width;
     launch(name, kernel, images * of_band * bands, threads, size_t(sizes.bytes()), stream, params);
   });
 }
 
-void similarity(const Similarity& s, void* stream) {
+void run_portion(const Similarity& s, const Cut& positions, const Cut& gradient, void* stream) {
   const Problem& p = s.problem;
-  const Cut positions = scales_plan(p);
-  queue(s, "scales_kernel", positions, scales_sizes(p, positions.own), positions.threads,
-        for_gradients(p.gradients, [](auto n) { return &scales_kernel<n.value>; }), stream);
-  if (p.gradients == 0) return;
-  const Cut gradient = adjoint_plan(p);
   const bool parts = p.scales > 1, both = p.gradients == 2;
-  queue(s, "adjoint_kernel", gradient, adjoint_sizes(p, gradient.own), gradient.threads,
-        both ? (parts ? &adjoint_kernel<2, true> : &adjoint_kernel<2, false>)
-             : (parts ? &adjoint_kernel<1, true> : &adjoint_kernel<1, false>),
-        stream);
-  if (!parts) return;
-  queue(s, "gather_kernel", cut_into(p.height, p.width, p.width, gather_rows), RingSizes{}, gather_threads,
-        both ? &gather_kernel<2> : &gather_kernel<1>, stream);
+  const auto run = [&](const LaunchRows& rows, const LaunchRows& pixels) {
+    queue(s, "scales_kernel", positions, rows, scales_sizes(p, positions.own), positions.threads,
+          for_gradients(p.gradients, [](auto n) { return &scales_kernel<n.value>; }), stream);
+    if (p.gradients == 0) return;
+    queue(s, "adjoint_kernel", gradient, pixels, adjoint_sizes(p, gradient.own), gradient.threads,
+          both ? (parts ? &adjoint_kernel<2, true> : &adjoint_kernel<2, false>)
+               : (parts ? &adjoint_kernel<1, true> : &adjoint_kernel<1, false>),
+          stream);
+    if (!parts) return;
+    queue(s, "gather_kernel", cut_into(p.height, p.width, p.width, gather_rows),
+          in_bands(pixels, gather_rows), RingSizes{}, gather_threads,
+          both ? &gather_kernel<2> : &gather_kernel<1>, stream);
+  };
+  each_of_rows(p, kept_of(p), positions.portions, positions.band_rows, run);
+}
+
+void similarity(const Similarity& whole, void* stream) {
+  Similarity s = whole;
+  s.problem = upright(s.problem);
+  const Cut positions = scales_plan(s.problem);
+  const Cut gradient = s.problem.gradients ? adjoint_plan(s.problem) : Cut{};
+  each_portion(s, positions.portions, positions.pieces(),
+               [&](const Similarity& part) { run_portion(part, positions, gradient, stream); });
 }
 
 }  // namespace
 
-bool scales_fit(const Problem& p) {
+bool scales_fit(const Problem& given) {
+  const Problem p = upright(given);
   return scales_plan(p).own > 0 && (p.gradients == 0 || adjoint_plan(p).own > 0);
 }
 
-const Family scales_family = {"scales", [](const Problem& p) { return scales_plan(p).pieces(); }, &maps_bytes,
-                              &similarity};
+const Family scales_family = {
+    "scales", [](const Problem& p) { return scales_plan(upright(p)).pieces(); },
+    [](const Problem& p) { return bytes_of(upright(p), kept_of(p), scales_plan(upright(p)).portions); },
+    &similarity};
 
 }  // namespace ssimloss

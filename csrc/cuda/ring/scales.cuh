@@ -38,8 +38,10 @@ struct ScalesParams : RingParams {  // whose radius is the largest, and whose ta
   int radii[max_scales], taps_at[max_scales];  // in shared memory
   float scale_taps[max_scales][33];
   ScaleCut cut[max_scales];  // of adjoint_kernel
-  float* maps;               // [planes][map][height - 2 crop][width - 2 crop]
-  float* parts;  // [planes][scale][gradient][height][width]: of the gradient, where there are several scales
+  LaunchRows rows;
+  float* maps;   // [planes][map][rows.ring_rows][width - 2 crop]
+  float* parts;  // [planes][scale][gradient][rows.part_rows][width]: of the gradient, where there are several
+                 // scales
 };
 
 // A block has as many threads as registers allow, because warps hide each other's waiting.
@@ -52,7 +54,13 @@ class Scales : RingBlock {
 
  public:
   INLINE Scales(const ScalesParams& params)
-      : RingBlock(params, params.crop), all(params), running(ring), partial(shared(s.partial)) {
+      : RingBlock(params, piece_of(params, int(blockIdx.x), params.rows.bands, params.band_rows),
+                  params.band_rows, params.crop),
+        all(params),
+        running(ring),
+        partial(shared(s.partial)),
+        piece_row(row0 - params.crop + params.rows.first_band * params.band_rows) {
+    set_rows(all.rows, row0 - p.crop, p.band_rows);
 #pragma unroll 1
     for (int j = 0; j < all.scales; ++j) load_taps(all.scale_taps[j], all.radii[j], taps + all.taps_at[j]);
   }
@@ -91,13 +99,14 @@ class Scales : RingBlock {
     float sum_ssim = 0, sum_l1 = 0;
     for (int i = int(threadIdx.x); i < 32 * tasks(own_columns()); i += threads)
       sum_ssim += partial[2 * i], sum_l1 += partial[2 * i + 1];
-    plane.write_sums<true>(row0 - p.crop, col0 - p.crop, sum_ssim, sum_l1, raw);
+    plane.write_sums<true>(piece_row, col0 - p.crop, sum_ssim, sum_l1, raw);
   }
 
  private:
   const ScalesParams& all;
   float* running;  // [3][R][map_pitch]: the product of what came before, at last l; the loss; the gain
   float* partial;  // [lane of a task along rows][2]: sums of ssim and l1 terms, whoever takes the task
+  const int piece_row;
 
   INLINE RingWindow window_of(int j) const {
     const float* own = taps + all.taps_at[j];
@@ -279,7 +288,7 @@ class Scales : RingBlock {
     const int count = all.scales * M + p.l1_windowed;
     const bool together = p.map_width % K == 0;  // then all lie on 16 bytes
     float* to = all.maps + (plane.index() * count + (all.scales - 1) * M) * p.map_size +
-                (row - p.crop) * p.map_width + (col - p.crop);
+                all.rows.in_ring(row) * p.map_width + (col - p.crop);
     const auto write_map = [&](float* at, float gain, const Some<K>& by, const Some<K>& values) {
       Some<K> out;
 #pragma unroll

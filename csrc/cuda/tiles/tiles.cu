@@ -1,10 +1,25 @@
 // The launches of tiles.cuh's kernels.
 #include "tiles.cuh"
 
+#include "../common/portions.h"
 #include "../plan/plan.h"
 
 namespace ssimloss {
 namespace {
+
+Kept kept_of(const Problem& p) {
+  return {p.gradients ? p.scales * (2 + p.gradients) + has_windowed_l1(p) : 0, 0, tile_height};
+}
+Problem upright(const Problem& p) { return upright(p, kept_of(p)); }
+
+// The fewest portions: no block costs more for being in one.
+Portions portions_of(const Problem& p) {
+  Portions best{};
+  each_of_planes(p, kept_of(p), [&](const Portions& at) {
+    if (best.rows == 0 || count_of(p, at) < count_of(p, best)) best = at;
+  });
+  return best;
+}
 
 // Nothing to choose: every block has a tile. Predicted from instructions for 4 results of a thread, counted
 // for float32 where all pixels lie inside (2026-11-25, cuda-estimate-2026-11-25.md), at one a cycle and
@@ -14,6 +29,7 @@ Cut plan_of(const Problem& p) {
     const int64_t height = p.height - 2 * crop_of(p), width = p.width - 2 * crop_of(p);
     const int own = p.x.dtype == DType::float64 ? tile_width<double> : tile_width<float>;
     Cut cut = cut_into(height, width, own, tile_height);
+    cut.portions = portions_of(p);
     cut.threads = p.x.dtype == DType::float64 ? tile_threads<double> : tile_threads<float>;
     double instructions = 0;
     for (int j = 0; j < p.scales; ++j) {
@@ -37,10 +53,11 @@ size_t shared_bytes(const TileParams<T>& p) {
   return size_t(p.l1 && p.l1_windowed ? 5 : 4) * size_t(rows) * tile_width<T> * sizeof(T);
 }
 
+// One portion of planes.
 template <class T>
-void run(const Similarity& s, void* stream) {
+void run(const Similarity& s, const Cut& cut, void* stream) {
   const Problem& p = s.problem;
-  const Cut cut = plan_of(p);
+  const Portions& at = cut.portions;
   TileParams<T> params{};
   set_problem(s, cut, params);
   params.gradient = p.gradients > 0, params.both = p.gradients == 2, params.scales = p.scales;
@@ -48,29 +65,39 @@ void run(const Similarity& s, void* stream) {
   params.all_maps = p.scales * params.maps_a_scale + (params.l1 && params.l1_windowed);
   for (int j = 0; j < p.scales; ++j) params.windows[j] = half_window<T>(p.windows[j]);
   const int64_t across = divided(p.width, tile_width<T>), down = divided(p.height, tile_height);
-  const int64_t maps = all_maps_bytes(p) / std::max<int64_t>(1, p.batch) / int64_t(sizeof(T));  // of an image
+  params.map_size = params.map_width * at.map_rows;
   // Tiles of the gradient, at least as many as of positions.
   for_batches(p.batch, across * down * p.channels, [&](int64_t first, int64_t images) {
     const int64_t planes = images * p.channels;
     set_images(s, first, cut.pieces(), params);
-    params.maps = static_cast<T*>(s.maps) + first * maps;
-    params.strips = cut.strips, params.bands = cut.bands;
-    launch("positions_kernel", &positions_kernel<T>, planes * cut.pieces(), tile_threads<T>,
-           shared_bytes(params), stream, params);
-    if (!params.gradient) return;
-    params.strips = int(across), params.bands = int(down);
-    launch("gradient_kernel", &gradient_kernel<T>, planes * across * down, tile_threads<T>,
-           shared_bytes(params), stream, params);
+    params.maps = static_cast<T*>(s.maps) + first * p.channels * params.all_maps * params.map_size;
+    const auto start = [&](const char* name, auto kernel, const LaunchRows& rows, int64_t strips) {
+      params.rows = rows, params.strips = int(strips);
+      launch(name, kernel, planes * strips * rows.bands, tile_threads<T>, shared_bytes(params), stream,
+             params);
+    };
+    each_of_rows(p, kept_of(p), at, tile_height, [&](const LaunchRows& rows, const LaunchRows& pixels) {
+      start("positions_kernel", &positions_kernel<T>, rows, cut.strips);
+      if (params.gradient)
+        start("gradient_kernel", &gradient_kernel<T>, in_bands(pixels, tile_height), across);
+    });
   });
 }
 
-void similarity(const Similarity& s, void* stream) {
-  s.problem.x.dtype == DType::float64 ? run<double>(s, stream) : run<float>(s, stream);
+void similarity(const Similarity& whole, void* stream) {
+  Similarity s = whole;
+  s.problem = upright(s.problem);
+  const Cut cut = plan_of(s.problem);
+  each_portion(s, cut.portions, cut.pieces(), [&](const Similarity& part) {
+    part.problem.x.dtype == DType::float64 ? run<double>(part, cut, stream) : run<float>(part, cut, stream);
+  });
 }
 
 }  // namespace
 
-const Family tiles_family = {"tiles", [](const Problem& p) { return plan_of(p).pieces(); }, &all_maps_bytes,
-                             &similarity};
+const Family tiles_family = {
+    "tiles", [](const Problem& p) { return plan_of(upright(p)).pieces(); },
+    [](const Problem& p) { return bytes_of(upright(p), kept_of(p), plan_of(upright(p)).portions); },
+    &similarity};
 
 }  // namespace ssimloss

@@ -14,6 +14,7 @@
 //   bytes: 8 read, 12 of maps written and read; from L1 8 (4 + 2 r) (h + 1) / 4 and as many for the gradient
 #pragma once
 
+#include "../common/portions.h"
 #include "../common/tile.cuh"
 
 namespace ssimloss {
@@ -25,7 +26,8 @@ struct TileParams : KernelParams<T> {
   bool both;      // gradients
   int scales;
   HalfWindow<T> windows[max_scales];
-  T* maps;                     // [planes][map][height - 2 crop][width - 2 crop]
+  LaunchRows rows;
+  T* maps;                     // [planes][map][rows.ring_rows][width - 2 crop]
   int maps_a_scale, all_maps;  // of a plane; the last one of all is l1's gain, where l1 is windowed
 };
 
@@ -56,8 +58,8 @@ struct TilePixels {
 template <class T>
 __global__ void __launch_bounds__(tile_threads<T>, tile_blocks<T>)
     positions_kernel(const __grid_constant__ TileParams<T> p) {
-  const Piece own = piece_of(p, int(blockIdx.x), p.bands, p.band_rows);
-  const Tile<T> tile{p.crop + own.row, p.crop + own.col};
+  const Piece own = piece_of(p, int(blockIdx.x), p.rows.bands, p.band_rows);
+  const Tile<T> tile{p.rows.first + own.row, p.crop + own.col};
   TilePixels<T> pixels{{p, own.image, own.channel}};
   const Plane<T>& plane = pixels.plane;
 
@@ -108,7 +110,8 @@ __global__ void __launch_bounds__(tile_threads<T>, tile_blocks<T>)
     if (p.loss_map.data) plane.write_loss(row, col, p.ssim_weight * loss + (p.l1 ? p.l1_weight * l1 : T(0)));
     if (!p.gradient) continue;
 
-    T* map = p.maps + plane.index() * p.all_maps * p.map_size + (row - p.crop) * p.map_width + (col - p.crop);
+    T* map =
+        p.maps + plane.index() * p.all_maps * p.map_size + p.rows.in_ring(row) * p.map_width + (col - p.crop);
     T gain = p.grad_map.data ? plane.incoming_at(row, col) : T(1);
     if (is_edge(row, p.height, p.padding)) gain *= T(2);
     if (is_edge(col, p.width, p.padding)) gain *= T(2);
@@ -138,8 +141,8 @@ template <class T>
 __global__ void __launch_bounds__(tile_threads<T>, tile_blocks<T>)
     gradient_kernel(const __grid_constant__ TileParams<T> p) {
   constexpr int outputs = tile_outputs;
-  const Piece own = piece_of(p, int(blockIdx.x), p.bands, p.band_rows);
-  const Tile<T> tile{own.row, own.col};
+  const Piece own = piece_of(p, int(blockIdx.x), p.rows.bands, p.band_rows);
+  const Tile<T> tile{p.rows.first + own.row, own.col};
   TilePixels<T> pixels{{p, own.image, own.channel}};
   const Plane<T>& plane = pixels.plane;
   const T* maps = p.maps + plane.index() * p.all_maps * p.map_size;
@@ -155,7 +158,7 @@ __global__ void __launch_bounds__(tile_threads<T>, tile_blocks<T>)
         if (p.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
         if (!plane.has_position(row, col)) return false;
       }
-      v = planes.load(maps + ((row - p.crop) * p.map_width + (col - p.crop)), p.map_size);
+      v = planes.load(maps + (p.rows.in_ring(row) * p.map_width + (col - p.crop)), p.map_size);
       return true;
     };
     pixels.inside = pixels.holds(tile, window.radius);
