@@ -10,6 +10,7 @@ import platform
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import exact
 import pytest
@@ -355,6 +356,23 @@ test_one_range_for_all = test_ranges.test_one_for_all
 @pytest.mark.parametrize("name", WINDOWED)
 def test_ranges_equal_to_a_loop(name: str, padding: str, dtype: torch.dtype) -> None:
     test_ranges.test_equal_to_a_loop(WINDOWED[name], padding, dtype, torch.channels_last)
+
+
+@every_padding
+@pytest.mark.parametrize("name", ["mix", "ms_ssim_gaussian"])
+def test_ranges_in_portions(
+    name: str, padding: str, kernels: ModuleType, launched: Callable[..., list[str]]
+) -> None:
+    """Each image's range, incoming gradient and channels, where an image goes through the maps alone."""
+    before = kernels.set_scratch_bytes(1)
+    layout = torch.channels_last
+    try:
+        names = launched(
+            lambda: test_ranges.test_equal_to_a_loop(WINDOWED[name], padding, torch.float32, layout)
+        )
+    finally:
+        kernels.set_scratch_bytes(before)
+    assert names[:6] == 2 * ["scales", "adjoint", "gather"]
 
 
 @pytest.mark.parametrize("name", ["ms_ssim", "mix_dyadic"])

@@ -56,7 +56,7 @@ struct LossCall {
 struct GaussianCall : LossCall {
   Problem problem;
 };
-size_t gaussian_workspace(const GaussianCall&);
+size_t gaussian_workspace(const GaussianCall&);  // at most 64 MiB, or three gradients
 void gaussian_cuda(const GaussianCall&, void* workspace, void* stream);
 
 // The dyadic form: `finest` is the problem at full resolution (one scale; no maps; plane_sums and gains

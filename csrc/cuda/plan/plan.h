@@ -16,7 +16,7 @@ namespace ssimloss {
 //   height, width   of what is cut
 //   gain            what part of the time a narrower strip may take at most, to be taken
 //   of_width(own, consider)   calls consider(bands, cycles) for all numbers of bands of such strips that are
-//                   worth a try; cycles(Cut&, least) of that cut, whose threads and scale_bands it sets;
+//                   worth a try; cycles(Cut&, least) of that cut, whose threads and scale_rows it sets;
 //                   least: the best cut's so far
 template <class OfWidth>
 Cut least_time(int64_t height, int64_t width, int widest, double gain, OfWidth of_width) {
