@@ -141,7 +141,7 @@ def test_planted_bug_is_seen(name: str, shim_build: Build, tmp_path: Path) -> No
     csrc = shutil.copytree(shim.CUDA.parent, tmp_path / "csrc")
     objects = shutil.copytree(good.parent, tmp_path / "objects")
     (objects / f"{bug.source}.o").unlink()
-    headers = sorted(csrc.rglob("*h"), key=lambda path: (not path.name.startswith(bug.source), path))
+    headers = sorted(csrc.rglob("*.*h"), key=lambda path: (not path.name.startswith(bug.source), path))
     holding = [path for path in headers if bug.old in path.read_text()]
     assert holding, f"{bug.old!r} is no longer there: plant the bug elsewhere"
     holding[0].write_text(holding[0].read_text().replace(bug.old, bug.new, 1))
