@@ -8,10 +8,10 @@ namespace ssimloss {
 
 constexpr int max_scales = 16;  // of a problem
 
-enum class DType { float32, float64, float16, bfloat16 };
+enum class DType { float32, float64, float16, bfloat16, uint8 };  // uint8: of a y alone
 // Bytes of an element.
 inline int64_t element_size(DType dtype) {
-  return dtype == DType::float64 ? 8 : (dtype == DType::float32 ? 4 : 2);
+  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : dtype == DType::uint8 ? 1 : 2;
 }
 
 enum class Padding { valid, zeros, reflect };
@@ -45,7 +45,10 @@ struct Problem {
   const double* inverse_ranges;  // [batch], in its place; or null
   bool sum_difference;           // the inputs are not x and y but m = x + y and d = x - y, in units of 1
 
-  Images x, y;       // same dtype; d is float64 where they are m and d (on CUDA: less an offset)
+  // y may be of fewer bits than x (on the CPU alone), and where it is uint8 a value counts as value * data
+  // range / 255. Else they are of one dtype; but d is float64 where they are m and d (on CUDA: less an
+  // offset).
+  Images x, y;
   OddSide odd_side;  // of the dyadic form
   // Out, on the CPU alone (CUDA's pyramid is its own): 2x2 means of m and d in units of 1, dense, [batch,
   // channels, Halving's size of the height, of the width]; or absent. d is float64: a uniform difference, up

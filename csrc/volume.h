@@ -19,7 +19,8 @@ struct Volumes {
 
  private:
   __attribute__((always_inline)) inline int64_t bytes() const {
-    return first.dtype == DType::float64 ? 8 : (first.dtype == DType::float32 ? 4 : 2);
+    const DType dtype = first.dtype;
+    return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : dtype == DType::uint8 ? 1 : 2;
   }
 };
 
@@ -36,7 +37,7 @@ struct VolumeProblem {
   double inverse_range;
   const double* inverse_ranges;  // [batch], in its place; or null
 
-  Volumes x, y;
+  Volumes x, y;  // dtypes as in Problem
   Volumes loss_map;
   double* plane_sums;  // out: [planes][pieces][2]; or null
 

@@ -101,11 +101,12 @@ class _Loss(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple:
         *images, ranges = ctx.saved_tensors
         options = ctx.leaf.of(ranges)
+        images = recompute.differentiable(tuple(images), options)
 
         def loss(x: Tensor, y: Tensor) -> tuple[Tensor]:
             return (recompute.widened(x, y, options),)
 
-        return *recompute.push_forward(loss, tuple(images), _all(images, tangents)), None, None
+        return *recompute.push_forward(loss, images, _all(images, tangents)), None, None
 
 
 def _all(primals: Sequence[Tensor], tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
@@ -149,9 +150,10 @@ class _Gradient(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple:
         *inputs, ranges = ctx.saved_tensors
         options, wants = ctx.leaf.of(ranges), ctx.wants
+        inputs = recompute.differentiable(tuple(inputs), options)
 
         def gradient(*inputs: Tensor) -> tuple[Tensor, ...]:
             return recompute.gradient(inputs, options, wants)
 
-        pushed = iter(recompute.push_forward(gradient, tuple(inputs), _all(inputs, tangents)))
+        pushed = iter(recompute.push_forward(gradient, inputs, _all(inputs, tangents)))
         return tuple(next(pushed) if want else inputs[1].new_empty(0) for want in wants)

@@ -69,6 +69,7 @@ def _of_batch(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> Te
     own_l1 = isinstance(options, Volume) or (isinstance(options, Gaussian) and not options.l1_windowed)
     if own_l1 and options.l1_weight != 0 and options.inverse_ranges is not None:
         # L1SSIMLoss: its l1 is in units of the images, not in those that the kernels measure both terms in.
+        x, y = one_dtype(x, y, options)
         ssim = _of_batch(x, y, options._replace(l1_weight=0.0), mask)
         # The slices of a volume one below the other.
         rows = None if mask is None else mask.flatten(2, -2)
@@ -77,8 +78,18 @@ def _of_batch(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> Te
             l1 = at_positions(l1.reshape(x.shape), options.padding, [taps // 2 for taps in options.windows])
         return ssim + (1 - options.ssim_weight) * l1
     if mask is None and options.padding != "normalized" and has_kernels(x.device):
+        if x.device.type == "cuda":  # where they read one dtype
+            x, y = one_dtype(x, y, options)
         return fused_loss(x, y, options)
     return plain_loss(x, y, options, mask)
+
+
+def one_dtype(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+    """x, y of two dtypes as the kernels of the CPU read them."""
+    if x.dtype == y.dtype:
+        return x, y
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return x.to(dtype), recompute.target(y, options, dtype)
 
 
 def check_images(x: Tensor, y: Tensor, options: Options | OneWindow) -> tuple[Tensor, Tensor, Options]:
@@ -101,9 +112,12 @@ def check_images(x: Tensor, y: Tensor, options: Options | OneWindow) -> tuple[Te
         if image.dim() not in ranks:
             hint = "; ssim, SSIMLoss and L1SSIMLoss alone take volumes" if image.dim() == 5 else ""
             raise ValueError(f"{name}: expected shape {shapes}, got {list(image.shape)}{hint}")
-        if image.dtype not in DTYPES:
-            names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-            hint = f" ({name}.float() with data_range=255 takes it)" if image.dtype == torch.uint8 else ""
+        allowed = DTYPES if name == "x" else (*DTYPES, torch.uint8)
+        if image.dtype not in allowed:
+            names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
+            hint = ""
+            if image.dtype == torch.uint8:
+                hint = " (x.float() with data_range=255 takes it; y may be uint8 beside an x that is not)"
             raise TypeError(f"{name}: expected dtype {names}, got {image.dtype}{hint}")
     if x.shape != y.shape:
         raise ValueError(f"y: expected the shape of x, {list(x.shape)}, got {list(y.shape)}")
@@ -111,16 +125,29 @@ def check_images(x: Tensor, y: Tensor, options: Options | OneWindow) -> tuple[Te
         raise ValueError(f"y: expected the device of x, {x.device}, got {y.device}")
     check_device(x.device)
     if x.dtype != y.dtype:
-        if not under_autocast(x.device.type):
-            raise TypeError(f"y: expected the dtype of x, {x.dtype}, got {y.dtype}")
-        dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-        x, y = x.to(dtype), y.to(dtype)
+        x, y = check_dtypes(x, y)
     if isinstance(options, OneWindow):
         options = options.volumes if x.dim() == 5 else options.shown
     if x.device.type == "cuda" and has_kernels(x.device):
         check_cuda_limits(options)
     check_size(x, options)
     return x, y, options
+
+
+def check_dtypes(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Of two dtypes: y may be uint8, or of 16 bits beside float32 and float64, and then has no gradient."""
+    narrower = y.dtype.itemsize < min(x.dtype.itemsize, 4)
+    if narrower and not wants_derivative(y):
+        return x, y
+    if under_autocast(x.device.type):
+        dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+        return x.to(dtype), y.to(dtype)
+    if narrower:
+        raise ValueError(
+            f"y: expected one that requires no gradient, as {y.dtype} beside {x.dtype} has none, got "
+            f"one that does; y.detach(), or y.to({x.dtype})"
+        )
+    raise TypeError(f"y: expected the dtype of x, {x.dtype}, got {y.dtype}")
 
 
 def inverse_ranges(data_range: Tensor, x: Tensor) -> Tensor:
@@ -158,7 +185,7 @@ def plain_loss(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> T
             )
     # Autocast would convolve squares in 16 bits.
     with torch.autocast(kind, enabled=False) if under_autocast(kind) else nullcontext():
-        return recompute.loss(x.to(dtype), y.to(dtype), options, mask).to(loss_dtype(x))
+        return recompute.loss(x.to(dtype), y, options, mask).to(loss_dtype(x))
 
 
 def under_autocast(kind: str) -> bool:

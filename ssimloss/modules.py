@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from .functional import NO_SCRIPT
@@ -57,21 +58,26 @@ class L1Loss(_Loss):
 
     reduction  "mean": a scalar; "none": one value an image, [N], a scalar for [C, H, W]; "map": one value a
                pixel, [N, C, H, W].
+    data_range what 255 of a uint8 y is worth, as in the other losses; such a y needs it, nothing else does.
 
     Shapes and errors: see ssimloss.functional. x and y must have the same shape. Where they are equal the
     gradient is 0, where one is NaN it is NaN (torch's is 0).
     """
 
-    def __init__(self, *, reduction: str = "mean"):
-        super().__init__(l1_options(reduction))
+    def __init__(self, *, reduction: str = "mean", data_range: float | None = None):
+        super().__init__(l1_options(reduction, 1.0 if data_range is None else data_range))
+        self.data_range = data_range
 
     def forward(  # type: ignore[override]  # it has no range
         self, x: Tensor, y: Tensor, *, mask: Tensor | None = None
     ) -> Tensor:
+        if self.data_range is None and isinstance(y, Tensor) and y.dtype == torch.uint8:
+            raise TypeError("y: expected the dtype of x, got torch.uint8, which takes L1Loss(data_range=...)")
         return loss_of(x, y, self.options, mask)
 
     def extra_repr(self) -> str:
-        return f"reduction={self.options.reduction!r}"
+        ranged = "" if self.data_range is None else f", data_range={self.data_range!r}"
+        return f"reduction={self.options.reduction!r}{ranged}"
 
 
 def _uniform(window: str, sample_covariance: bool, k2: float) -> dict[str, float | str]:

@@ -50,7 +50,7 @@ def _fake_loss(x: Tensor, options: Options) -> Tensor:
 def _fake_gradients(x: Tensor, y: Tensor, want_x: bool, want_y: bool) -> Pair:
     return (
         torch.empty_like(x) if want_x else x.new_empty(0),
-        torch.empty_like(y) if want_y else y.new_empty(0),
+        torch.empty_like(y) if want_y else x.new_empty(0),
     )
 
 

@@ -223,11 +223,11 @@ def for_each_side(name: str, value: Any) -> tuple:
     return tuple(value)
 
 
-def l1_options(reduction: str) -> Gaussian:
+def l1_options(reduction: str, data_range: float = 1.0) -> Gaussian:
     """Checked options of l1 alone, in the images' own units: without windows and what belongs to them."""
     k1, k2 = 0.01, 0.03
-    reduction = one_of("reduction", reduction, REDUCTIONS)
-    return Gaussian((), (), "zeros", 1.0, k1, k2, 0.0, 1.0, False, reduction)
+    reduction, data_range = one_of("reduction", reduction, REDUCTIONS), positive("data_range", data_range)
+    return Gaussian((), (), "zeros", data_range, k1, k2, 0.0, data_range, False, reduction)
 
 
 def dyadic_options(

@@ -19,7 +19,8 @@ Wants = tuple[bool, bool]
 
 
 def loss(x: Tensor, y: Tensor, options: Options, mask: Tensor | None = None) -> Tensor:
-    """The loss of x, y in their dtype, which torch can differentiate any number of times."""
+    """The loss of x, y in the dtype of x, which torch can differentiate any number of times."""
+    y = target(y, options, x.dtype)
     if options.inverse_ranges is not None:
         inverse = options.inverse_ranges.to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
         x, y, options = x * inverse, y * inverse, options._replace(inverse_ranges=None)
@@ -55,9 +56,26 @@ def loss(x: Tensor, y: Tensor, options: Options, mask: Tensor | None = None) -> 
     return dissimilarity + options.l1_weight / options.data_range * l1
 
 
+def target(y: Tensor, options: Options, dtype: torch.dtype) -> Tensor:
+    """y in this dtype and in the units of x: bytes count as value * data_range / 255."""
+    y_wide = y.to(dtype)
+    if y.dtype != torch.uint8:
+        return y_wide
+    data_range: float | Tensor = options.data_range
+    if options.inverse_ranges is not None:
+        data_range = options.inverse_ranges.reciprocal().to(dtype).reshape(-1, *[1] * (y.dim() - 1))
+    return y_wide * data_range / 255
+
+
+def differentiable(inputs: Tensors, options: Options) -> Tensors:
+    """inputs, x and y the last of them, as torch can differentiate with respect to: no bytes."""
+    *others, y = inputs
+    return inputs if y.is_floating_point() else (*others, target(y, options, torch.float64))
+
+
 def widened(x: Tensor, y: Tensor, options: Options) -> Tensor:
     """The loss computed in float64, in the dtype that the kernels give."""
-    value = loss(x.double(), y.double(), options)
+    value = loss(x.double(), y, options)
     return value if x.dtype == torch.float64 else value.float()
 
 
@@ -67,8 +85,8 @@ def gradient(inputs: Tensors, options: Options, wants: Wants) -> Tensors:
 
     def of_wanted(*wanted: Tensor) -> Tensor:
         given = iter(wanted)
-        x, y = ((next(given) if want else t).double() for t, want in zip(images, wants, strict=True))
-        return loss(x, y, options)
+        x, y = (next(given) if want else t for t, want in zip(images, wants, strict=True))
+        return loss(x.double(), y, options)
 
     pull_back = func.vjp(of_wanted, *(t for t, want in zip(images, wants, strict=True) if want))[1]
     return pull_back(grad_loss.double())
@@ -76,6 +94,7 @@ def gradient(inputs: Tensors, options: Options, wants: Wants) -> Tensors:
 
 def pull_back_gradient(grads: Tensors, inputs: Tensors, options: Options, wants: Wants) -> Tensors:
     """Double backward: from gradients of what `gradient` gives to those of its inputs."""
+    inputs = differentiable(inputs, options)
     pull_back = func.vjp(lambda *inputs: gradient(inputs, options, wants), *inputs)[1]
     return pull_back(tuple(grad for grad, want in zip(grads, wants, strict=True) if want))
 

@@ -108,6 +108,8 @@ def check_half_types() -> None:
         value = ssimloss.ssim(Elsewhere(x), Elsewhere(y))
         assert value.dtype == torch.float32
         assert relative_error(value.inner, ssimloss.ssim(x.double(), y.double())) < 1e-5
+        value = ssimloss.ssim(Elsewhere(x), Elsewhere((y * 255).byte()))
+        assert relative_error(value.inner, ssimloss.ssim(x.double(), (y * 255).byte().double() / 255)) < 1e-5
 
 
 def check_one_warning() -> None:
@@ -126,7 +128,11 @@ def check_errors() -> None:
     for other, options, message in [
         (Elsewhere(y), dict(window_size=21), "expected height and width of at least 21"),
         (y, {}, "y: expected the device of x, npu:0, got cpu"),
-        (Elsewhere(y.half()), {}, "y: expected the dtype of x, torch.float32, got torch.float16"),
+        (
+            Elsewhere(y.half()).requires_grad_(),
+            {},
+            "y: expected one that requires no gradient, as torch.float16",
+        ),
     ]:
         try:
             ssimloss.ssim(Elsewhere(x), other, **options)

@@ -102,6 +102,23 @@ def test_odd_sides_and_negative_means(halving: str, negative: str, taps: int) ->
 
 
 @on_gpu
+@pytest.mark.parametrize("of_y", [torch.uint8, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+@every_windowed_loss
+def test_targets(case: Case, dtype: torch.dtype, of_y: torch.dtype) -> None:
+    """Bytes beside any dtype; 16 bits beside more of them."""
+    if dtype.itemsize <= of_y.itemsize:
+        pytest.skip("y is as wide as x")
+    x, y = pair(2, 3, 40, 41, dtype=dtype)
+    y = (y * 255).byte() if of_y == torch.uint8 else y.to(of_y)
+    loss = scaled(case, 64.0)
+    expected, (expected_grad,) = value_and_gradients(loss, x, y, "x", **case.tiny)
+    actual, (grad,) = value_and_gradients(loss, x.cuda(), y.cuda(), "x", **case.tiny)
+    assert relative_error(actual.cpu(), expected) < (1e-10 if dtype == torch.float64 else 1e-6)
+    assert grad.dtype == dtype and relative_error(grad.cpu(), expected_grad) < TOLERANCE[dtype]
+
+
+@on_gpu
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("padding", ["valid", "normalized"])
 @pytest.mark.parametrize(("case", "reduction"), EVERY_CASE)

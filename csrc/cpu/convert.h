@@ -21,6 +21,7 @@ INLINE To bit_cast(From from) {
 
 INLINE float widen(float v) { return v; }
 INLINE double widen(double v) { return v; }
+INLINE float widen(uint8_t v) { return v; }
 INLINE float widen(Brain v) { return bit_cast<float>(uint32_t(v.bits) << 16); }
 INLINE float widen(Half v) {
   const uint32_t magnitude = uint32_t(v.bits & 0x7fff) << 13;
@@ -54,7 +55,7 @@ INLINE Half narrow<Half, float>(float v) {
 }
 
 INLINE int64_t size_of(DType dtype) {
-  return dtype == DType::float64 ? 8 : (dtype == DType::float32 ? 4 : 2);
+  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : dtype == DType::uint8 ? 1 : 2;
 }
 
 template <class T>
@@ -69,7 +70,7 @@ INLINE Row<T> row_of(const Images& images, int64_t n, int64_t c, int64_t h) {
   return {data + n * images.stride_n + c * images.stride_c + h * images.stride_h, images.stride_w};
 }
 
-// Call f with the element type of a dtype: f(float*) etc.; the pointer is only a tag.
+// Call f with the element type of a dtype: f(float*) etc.; the pointer is only a tag. read_row takes uint8.
 template <class F>
 INLINE void with_type(DType dtype, F f) {
   switch (dtype) {
@@ -77,6 +78,7 @@ INLINE void with_type(DType dtype, F f) {
     case DType::float64: return f(static_cast<double*>(nullptr));
     case DType::float16: return f(static_cast<Half*>(nullptr));
     case DType::bfloat16: return f(static_cast<Brain*>(nullptr));
+    case DType::uint8: return;
   }
 }
 
@@ -88,36 +90,11 @@ INLINE void with_stride(int64_t stride, F f) {
   f(stride);
 }
 
-// m = x + y - offset_m and d = x - y - offset_d in units of the data range.
-template <class T>
-void read_sum_difference(const Images& x, const Images& y, T inverse_range, T offset_m, T offset_d, int64_t n,
-                         int64_t c, int64_t h, int64_t first, int64_t count, T* __restrict m,
-                         T* __restrict d) {
-  with_type(x.dtype, [&](auto* tag) INLINE_LAMBDA {
-    using In = std::remove_pointer_t<decltype(tag)>;
-    const Row<In> row_x = row_of<In>(x, n, c, h), row_y = row_of<In>(y, n, c, h);
-    const auto read = [&](auto stride_x, auto stride_y) INLINE_LAMBDA {
-      const In* __restrict px = row_x.data + first * stride_x;
-      const In* __restrict py = row_y.data + first * stride_y;
-      for (int64_t i = 0; i < count; ++i) {
-        const T a = T(widen(px[i * stride_x])), b = T(widen(py[i * stride_y]));
-        m[i] = (a + b) * inverse_range - offset_m;
-        d[i] = (a - b) * inverse_range - offset_d;
-      }
-    };
-    if (row_x.stride == row_y.stride) {
-      with_stride(row_x.stride, [&](auto stride) INLINE_LAMBDA { read(stride, stride); });
-    } else {
-      read(row_x.stride, row_y.stride);
-    }
-  });
-}
-
 // A row less offset, which is taken away before rounding to T.
 template <class T>
 void read_row(const Images& images, int64_t n, int64_t c, int64_t h, int64_t first, int64_t count, T* out,
               double offset = 0) {
-  with_type(images.dtype, [&](auto* tag) INLINE_LAMBDA {
+  const auto read = [&](auto* tag) INLINE_LAMBDA {
     using In = std::remove_pointer_t<decltype(tag)>;
     const Row<In> row = row_of<In>(images, n, c, h);
     with_stride(row.stride, [&](auto stride) INLINE_LAMBDA {
@@ -125,6 +102,52 @@ void read_row(const Images& images, int64_t n, int64_t c, int64_t h, int64_t fir
       for (int64_t i = 0; i < count; ++i)
         out[i] = T(Exact(widen(row.data[(first + i) * stride])) - Exact(offset));
     });
+  };
+  images.dtype == DType::uint8 ? read(static_cast<uint8_t*>(nullptr)) : with_type(images.dtype, read);
+}
+
+// A row of y in the units of x, whose dtype says what bytes are rounded to.
+template <class T>
+void read_target(const Images& y, DType of_x, double inverse_range, int64_t n, int64_t c, int64_t h,
+                 int64_t first, int64_t count, T* out) {
+  read_row<T>(y, n, c, h, first, count, out);
+  if (y.dtype != DType::uint8) return;
+  const auto scale = [&](auto range) INLINE_LAMBDA {
+    using Exact = decltype(range);
+    for (int64_t i = 0; i < count; ++i) out[i] = T(Exact(out[i]) * range / Exact(255));
+  };
+  of_x == DType::float64 ? scale(1 / inverse_range) : scale(float(1 / inverse_range));
+}
+
+// m = x + y - offset_m and d = x - y - offset_d in units of the data range.
+template <class T>
+void read_sum_difference(const Images& x, const Images& y, double inverse_range, T offset_m, T offset_d,
+                         int64_t n, int64_t c, int64_t h, int64_t first, int64_t count, T* __restrict m,
+                         T* __restrict d) {
+  const T scale = T(inverse_range);
+  const auto put = [&](int64_t i, T a, T b) INLINE_LAMBDA {
+    m[i] = (a + b) * scale - offset_m;
+    d[i] = (a - b) * scale - offset_d;
+  };
+  if (y.dtype != x.dtype) {
+    read_row<T>(x, n, c, h, first, count, m);
+    read_target<T>(y, x.dtype, inverse_range, n, c, h, first, count, d);
+    for (int64_t i = 0; i < count; ++i) put(i, m[i], d[i]);
+    return;
+  }
+  with_type(x.dtype, [&](auto* tag) INLINE_LAMBDA {
+    using In = std::remove_pointer_t<decltype(tag)>;
+    const Row<In> row_x = row_of<In>(x, n, c, h), row_y = row_of<In>(y, n, c, h);
+    const auto read = [&](auto stride_x, auto stride_y) INLINE_LAMBDA {
+      const In* __restrict px = row_x.data + first * stride_x;
+      const In* __restrict py = row_y.data + first * stride_y;
+      for (int64_t i = 0; i < count; ++i) put(i, T(widen(px[i * stride_x])), T(widen(py[i * stride_y])));
+    };
+    if (row_x.stride == row_y.stride) {
+      with_stride(row_x.stride, [&](auto stride) INLINE_LAMBDA { read(stride, stride); });
+    } else {
+      read(row_x.stride, row_y.stride);
+    }
   });
 }
 

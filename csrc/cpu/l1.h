@@ -53,7 +53,8 @@ void l1(const Problem& problem, int64_t item) {
       const auto pixels = [&](const Images& images, int which, bool read) INLINE_LAMBDA -> T* {
         if (!images.data) return nullptr;
         if (direct) return row_of<T>(images, n, c, row).data + col;
-        if (read) read_row<T>(images, n, c, row, col, count, buffers[which]);
+        if (read)
+          read_target<T>(images, p.x.dtype, inverse_range_of(p, n), n, c, row, col, count, buffers[which]);
         for (int64_t k = count; read && k % L; ++k) buffers[which][k] = 0;
         return buffers[which];
       };

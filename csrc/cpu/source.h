@@ -127,7 +127,7 @@ class Source {
   const Problem& p;
   const Tile<T>& tile;
   const int64_t capacity;
-  const bool direct;
+  const bool dense, direct;
   V* ring;                                 // of `capacity` rows, and behind it a row of what padding adds
   T *linear_m[2], *linear_d[2];            // the second of a pair of rows for the next level lies in [1]
   const T *segments_x[L], *segments_y[L];  // direct: where the segments start in the images' first rows
@@ -144,7 +144,8 @@ class Source {
       : p(problem),
         tile(tile_),
         capacity(smaller(rows, larger(1, tile.h))),
-        direct(dense()),
+        dense(is_dense()),
+        direct(dense && p.x.dtype == p.y.dtype),
         step(ByColumns ? 2 * (capacity + 1) : 1),
         to_d(ByColumns ? 1 : tile.pitch) {}
 
@@ -209,8 +210,7 @@ class Source {
       read_row<T>(p.x, n, c, row, col, count, m, double(less_m));
       read_row<T>(p.y, n, c, row, col, count, d, double(less_d));
     } else {
-      read_sum_difference<T>(p.x, p.y, T(inverse_range_of(p, n)), less_m, less_d, n, c, row, col, count, m,
-                             d);
+      read_sum_difference<T>(p.x, p.y, inverse_range_of(p, n), less_m, less_d, n, c, row, col, count, m, d);
     }
   }
 
@@ -242,8 +242,9 @@ class Source {
       offset_m[lane] = plane_m, offset_d[lane] = plane_d;
   }
 
-  // Whether a row is dense pixels of type T from end to end, and nothing but the ring asks for them.
-  bool dense() const {
+  // Whether a row is dense pixels from end to end, those of x of type T, and nothing but the ring asks for
+  // them.
+  bool is_dense() const {
     const bool linear = p.x.dtype == (sizeof(T) == 8 ? DType::float64 : DType::float32) &&
                         p.x.stride_w == 1 && p.y.stride_w == 1;
     return linear && !p.sum_difference && !p.next_m.data && tile.s >= L && tile.t0 >= 0 &&
@@ -287,7 +288,8 @@ class Source {
   // Row `row` of the i-th plane, with what padding adds to its left and right.
   void read_padded(int64_t i, int64_t row, T* m, T* d) const {
     const int64_t t0 = tile.t0, w = tile.w, count = tile.across * tile.s;
-    const int64_t from = larger(0, t0), to = smaller(w, tile.t1), end = to - t0;
+    // A target that is converted is read as far as its copy in the type of x would be: bases depend on it.
+    const int64_t from = larger(0, t0), to = dense ? t0 + count : smaller(w, tile.t1), end = to - t0;
     const T zero_m = -offset_m[i * tile.across], zero_d = -offset_d[i * tile.across];
     for (int64_t k = 0; k < from - t0; ++k) m[k] = zero_m, d[k] = zero_d;
     read_images(i, row, from, to - from, m + (from - t0), d + (from - t0));

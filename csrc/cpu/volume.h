@@ -209,7 +209,8 @@ class VolumeStream {
   // With what padding adds to its left and right.
   void read_padded(const Images& images, int64_t row, E* out) const {
     const int64_t start = w.first - w.r, end = w.last + w.r;
-    read_row<E>(images, n, c, row, w.from, w.to - w.from, out + (w.from - start));
+    read_target<E>(images, p.x.first.dtype, inverse_range, n, c, row, w.from, w.to - w.from,
+                   out + (w.from - start));
     const auto pad = [&](int64_t col) {
       const int64_t source = w.source(col);
       out[col - start] = source < 0 ? E(0) : out[source - start];

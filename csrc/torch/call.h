@@ -27,6 +27,7 @@ inline DType dtype_of(const Tensor& t) {
     case ScalarType::Double: return DType::float64;
     case ScalarType::Half: return DType::float16;
     case ScalarType::BFloat16: return DType::bfloat16;
+    case ScalarType::Byte: return DType::uint8;
     default: check(false, "dtype: expected float16, bfloat16, float32 or float64"); return DType::float32;
   }
 }
@@ -123,7 +124,10 @@ struct Call {
     check(x.dim() == dims && y.dim() == dims,
           std::string("x and y: expected ") + (dims == 4 ? "four" : "five") + " dimensions");
     for (int i = 0; i < dims; ++i) check(x.size(i) == y.size(i), "x and y: expected the same shape");
-    check(x.scalar_type() == y.scalar_type(), "x and y: expected the same dtype");
+    check(dtype_of(x) != DType::uint8, "x: expected float16, bfloat16, float32 or float64");
+    const int64_t size_x = element_size(dtype_of(x)), size_y = element_size(dtype_of(y));
+    check(x.scalar_type() == y.scalar_type() || (size_y < size_x && size_y < 4 && !want_y),
+          "x and y: expected the same dtype, or y of uint8 or fewer bits and without a gradient");
     check(data_range > 0, "data_range: expected a positive number");
     if (inverse_ranges) {
       const Tensor& t = *inverse_ranges;

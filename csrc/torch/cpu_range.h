@@ -19,13 +19,15 @@ inline double magnitude_at(const Images& t, int64_t offset) {
     case DType::float64: return std::abs(static_cast<const double*>(t.data)[offset]);
     case DType::float16: return std::abs(float(static_cast<const Half*>(t.data)[offset]));
     case DType::bfloat16: return std::abs(float(static_cast<const BFloat16*>(t.data)[offset]));
+    case DType::uint8: return HUGE_VAL;  // of what range it is, x alone tells
     default: return std::abs(static_cast<const float*>(t.data)[offset]);
   }
 }
 
 // Warns once a process where most of 16 pixels, spread over the images, lie beyond twice the data range in
-// both: neither highlights nor a network that has not learned yet are meant. It stops where that is decided,
-// after 8 pixels as a rule, which is not measurable; all pixels would be another pass over them.
+// both (a uint8 y is in range anyway): neither highlights nor a network that has not learned yet are meant.
+// It stops where that is decided, after 8 pixels as a rule, which is not measurable; all pixels would be
+// another pass over them.
 inline void check_range(const Call& call) {
   static std::atomic<bool> warned{false};
   if (warned.load(std::memory_order_relaxed)) return;
@@ -57,7 +59,8 @@ inline void check_range(const Call& call) {
   std::snprintf(got, sizeof(got), "%g", range);
   const std::string message =
       "data_range: expected the difference between the largest and the smallest possible value, got " +
-      std::string(got) + ", and most values of x and y lie beyond twice that (255 is for images in 0..255)";
+      std::string(got) + ", and most values of " + (y.first.dtype == DType::uint8 ? "x" : "x and y") +
+      " lie beyond twice that (255 is for images in 0..255)";
   std::array<StableIValue, 2> stack{torch::stable::detail::from(call.x),
                                     torch::stable::detail::from(message)};
   const auto failed =

@@ -17,6 +17,7 @@ struct CudaCall : Call {
   template <class... Args>
   explicit CudaCall(const Args&... args) : Call(args...) {
     check(x.is_cuda() && same_device(x, y), "x and y: expected tensors on one CUDA device");
+    check(x.scalar_type() == y.scalar_type(), "x and y: expected the same dtype on CUDA");
     check(depth < (int64_t(1) << 30) && height < (int64_t(1) << 30) && width < (int64_t(1) << 30) &&
               channels < (int64_t(1) << 31),
           "x: expected sides below 2^30 and fewer than 2^31 channels");
