@@ -1,6 +1,7 @@
 """Losses: 0 for identical images, lower is better. Shapes, options, errors: see ssimloss.functional."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,16 @@ from .options import (
     positive,
     ssim_options,
 )
+from .parts import check_map, map_of, parts_of
 
 __all__ = ["L1Loss", "L1SSIMLoss", "MSSSIMLoss", "MixLoss", "SSIMLoss"]
 
 
 class _Loss(nn.Module):
     """Checked options, applied to x (restored) and y (truth)."""
+
+    _similarity = "ssim"  # what it is called among the parts
+    _l1_range: float | None = None  # what l1 is where x - y is the data range; None: there is no l1
 
     def __init__(self, options: Options | OneWindow, **own: float | str):
         super().__init__()
@@ -30,19 +35,41 @@ class _Loss(nn.Module):
         self._own = own  # the module's own arguments, which the options hold in another form
 
     def forward(
-        self, x: Tensor, y: Tensor, *, mask: Tensor | None = None, data_range: Tensor | None = None
-    ) -> Tensor:
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        mask: Tensor | None = None,
+        data_range: Tensor | None = None,
+        return_parts: bool = False,
+        return_map: bool = False,
+    ) -> Tensor | tuple:
         """The loss of x (restored) and y (truth): see ssimloss.functional for their shapes.
 
-        mask        weights of the pixels in [0, 1]: see ssimloss.functional.
-        data_range  [] or [N], in the place of the module's own: see ssimloss.functional. Not of L1Loss.
+        mask          weights of the pixels in [0, 1]: see ssimloss.functional.
+        data_range    [] or [N], in the place of the module's own: see ssimloss.functional. Not of L1Loss.
+        return_parts  gives (loss, parts): a dict of the terms, unweighted, in the shape of the loss: the
+                      similarity, "ssim", or "ms_ssim" of MSSSIMLoss and MixLoss; "l1" of L1SSIMLoss and
+                      MixLoss, as it stands in their formulas; "cs" of SSIMLoss: SSIM without its luminance l.
+        return_map    gives (loss, map): what reduction="map" gives. With both (loss, parts, map). The dyadic
+                      form has no map.
+
+        Parts and map are detached: gradients flow through the loss alone. Each part, and the map, costs one
+        more pass over the images, without a gradient. L1Loss has neither.
         """
+        if return_map:
+            check_map(self.options)
         if not (data_range is None or isinstance(data_range, Tensor)):
             raise TypeError(
                 f"data_range: expected a torch.Tensor or None, got {data_range!r}; a number is given to the "
                 f"constructor, {type(self).__name__}(data_range=...)"
             )
-        return loss_of(x, y, self._of_any_rank, mask, data_range)
+        given = x, y, self._of_any_rank, mask, data_range
+        loss = loss_of(*given)
+        names: dict[str, Any] = dict(similarity=self._similarity, l1_range=self._l1_range)
+        parts = (parts_of(*given, **names),) if return_parts else ()
+        maps = (map_of(*given),) if return_map else ()
+        return (loss, *parts, *maps) if parts or maps else loss
 
     def __prepare_scriptable__(self) -> None:
         raise RuntimeError(NO_SCRIPT)
@@ -156,6 +183,7 @@ class L1SSIMLoss(_Loss):
             l1_windowed=False,
         )
         super().__init__(options, ssim_weight=weight, **_uniform(window, sample_covariance, k2))
+        self._l1_range = self.options.data_range
 
 
 class MSSSIMLoss(_Loss):
@@ -200,6 +228,7 @@ class MSSSIMLoss(_Loss):
             reduction,
         )
         super().__init__(options, multiscale=multiscale)
+        self._similarity = "ms_ssim"
 
 
 class MixLoss(_Loss):
@@ -255,3 +284,4 @@ class MixLoss(_Loss):
             l1_weight=(1 - alpha) * l1_range,
         )
         super().__init__(options, alpha=alpha, l1_range=l1_range, multiscale=multiscale)
+        self._similarity, self._l1_range = "ms_ssim", l1_range
