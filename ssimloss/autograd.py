@@ -9,11 +9,24 @@ from torch.autograd.forward_ad import unpack_dual
 
 from . import recompute, torch_private
 from .ops import scale_, unit_scale
-from .options import Options
+from .options import Dyadic, Gaussian, Options, Volume
 
 
 def fused_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
     """The loss of x, y [N, C, H, W], differentiable with respect to whichever requires a gradient."""
+    return _fused(x, y, options, None)[0]
+
+
+def detailed_loss(x: Tensor, y: Tensor, options: Gaussian | Volume, want_map: bool) -> tuple | None:
+    """The same, its terms and its map, as schema.cpp says; None where forward mode asks for a tangent."""
+    if _has_tangent(x, y):
+        return None
+    loss, _, _, terms, loss_map = _fused(x, y, options, want_map)
+    return loss, terms, loss_map
+
+
+def _fused(x: Tensor, y: Tensor, options: Options, want_map: bool | None) -> tuple[Tensor, ...]:
+    """What the op gives, of which the loss is differentiable. want_map: None, or of the detailed op."""
     grad_enabled = torch.is_grad_enabled()
     wants = grad_enabled and x.requires_grad, grad_enabled and y.requires_grad
     ranges = options.inverse_ranges
@@ -21,26 +34,34 @@ def fused_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
     kept = wants if ranges is None or x.dtype != torch.float16 else (False, False)
     if torch.compiler.is_compiling():  # graphs hold the op itself, with the autograd of ops.py
         if _has_tangent(x, y):  # which has no forward mode
-            return recompute.widened(x, y, options)
-        return options.op(x, y, unit_scale(x, options), *kept, *options)[0]
+            return (recompute.widened(x, y, options),)
+        return _run_in_graph(x, y, options, want_map, unit_scale(x, options), *kept)
     if not any(wants) and not _has_tangent(x, y):
-        return _run(x, y, options, 1.0, False, False)[0]
-    return torch_private.apply(_Loss, x, y, ranges, _Leaf(options), unit_scale(x, options), *kept)[0]
+        return _run(x, y, options, want_map, 1.0, False, False)
+    return torch_private.apply(_Loss, x, y, ranges, _Leaf(options), want_map, unit_scale(x, options), *kept)
 
 
 def _has_tangent(*images: Tensor) -> bool:
     return any(unpack_dual(image).tangent is not None for image in images)
 
 
-def _run(x: Tensor, y: Tensor, options: Options, *args: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The op without the autograd that ops.py gives it, which costs more than a small loss.
+def _run_in_graph(x: Tensor, y: Tensor, options: Options, want_map: bool | None, *args: float) -> tuple:
+    """The op with the autograd that ops.py gives it."""
+    if want_map is None:
+        return options.op(x, y, *args, *options)
+    assert not isinstance(options, Dyadic)
+    return options.detailed_op(x, y, *args, want_map, *options)
+
+
+def _run(x: Tensor, y: Tensor, options: Options, want_map: bool | None, *args: float) -> tuple:
+    """The op without that autograd, which costs more than a small loss.
 
     Transforms and subclasses of Tensor see the whole of it.
     """
     if torch_private.transforms_active() or not type(x) is type(y) is Tensor:
-        return options.op(x, y, *args, *options)
+        return _run_in_graph(x, y, options, want_map, *args)
     with torch_private.below_autograd():
-        return options.op(x, y, *args, *options)
+        return _run_in_graph(x, y, options, want_map, *args)
 
 
 class _Leaf:
@@ -66,18 +87,25 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, y: Tensor, ranges: Tensor | None, leaf: _Leaf, scale: float, want_x: bool, want_y: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return _run(x, y, leaf.of(ranges), scale, want_x, want_y)
+        x: Tensor,
+        y: Tensor,
+        ranges: Tensor | None,
+        leaf: _Leaf,
+        want_map: bool | None,
+        scale: float,
+        want_x: bool,
+        want_y: bool,
+    ) -> tuple[Tensor, ...]:
+        return _run(x, y, leaf.of(ranges), want_map, scale, want_x, want_y)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        x, y, ranges, ctx.leaf, ctx.scale, *wants = inputs
+        x, y, ranges, ctx.leaf, _, ctx.scale, *wants = inputs
         ctx.save_for_backward(x, y, ranges)
         ctx.save_for_forward(x, y, ranges)
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)  # no zeros as large as the images for the units
-        ctx.units = None if ctx.leaf.options.reduction == "map" or not any(wants) else output[1:]
+        ctx.units = None if ctx.leaf.options.reduction == "map" or not any(wants) else output[1:3]
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, *_: None) -> tuple:
@@ -95,7 +123,7 @@ class _Loss(torch.autograd.Function):
             for unit, want in zip(units, (want_x, want_y), strict=True):
                 if want:
                     scale_(unit, grad_loss, 1 / ctx.scale)
-        return units[0] if want_x else None, units[1] if want_y else None, None, None, None, None, None
+        return units[0] if want_x else None, units[1] if want_y else None, *[None] * 6
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple:

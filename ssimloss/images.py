@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import recompute
-from .autograd import fused_loss
+from .autograd import detailed_loss, fused_loss
 from .masks import check_mask, wants_derivative
 from .ops import library, loss_dtype
 from .options import Dyadic, Gaussian, OneWindow, Options, Volume, l1_options
@@ -49,14 +49,7 @@ def _computed(
     data_range: object,
     similarity: bool,
 ) -> Tensor:
-    x, y, options = check_images(x, y, options)
-    if mask is not None:
-        mask = check_mask(mask, x)
-    if isinstance(data_range, Tensor):
-        options = options._replace(data_range=1.0, inverse_ranges=inverse_ranges(data_range, x))
-    is_batch = x.dim() != 3
-    if not is_batch:
-        x, y = x.unsqueeze(0), y.unsqueeze(0)
+    x, y, options, mask, is_batch = _checked(x, y, options, mask, data_range)
     value = _of_batch(x, y, options, mask)
     if similarity:
         kept = None if mask is None else (mask != 0).to(value.dtype)
@@ -65,10 +58,57 @@ def _computed(
     return value if is_batch or options.reduction == "mean" else value.squeeze(0)
 
 
+def in_one_launch(
+    x: Tensor,
+    y: Tensor,
+    options: Options | OneWindow,
+    mask: Tensor | None,
+    data_range: object,
+    want_map: bool,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The loss, its terms and, if wanted, its map, as a detailed op gives them; None where none does."""
+    x, y, options, mask, is_batch = _checked(x, y, options, mask, data_range)
+    if isinstance(options, Dyadic) or options.reduction == "map" or _has_own_l1(options):
+        return None
+    if mask is not None or options.padding == "normalized" or not has_kernels(x.device):
+        return None
+    if x.device.type == "cuda":
+        x, y = one_dtype(x, y, options)
+    result = detailed_loss(x, y, options, want_map)
+    if result is None or is_batch:
+        return result
+    loss, terms, loss_map = result
+    per_image = options.reduction == "none"
+    return (
+        loss.squeeze(0) if per_image else loss,
+        terms.squeeze(1) if per_image else terms,
+        loss_map.squeeze(0),
+    )
+
+
+def _checked(
+    x: Tensor, y: Tensor, options: Options | OneWindow, mask: Tensor | None, data_range: object
+) -> tuple[Tensor, Tensor, Options, Tensor | None, bool]:
+    """All of it with a batch dimension, and whether there was one."""
+    x, y, options = check_images(x, y, options)
+    if mask is not None:
+        mask = check_mask(mask, x)
+    if isinstance(data_range, Tensor):
+        options = options._replace(data_range=1.0, inverse_ranges=inverse_ranges(data_range, x))
+    is_batch = x.dim() != 3
+    if not is_batch:
+        x, y = x.unsqueeze(0), y.unsqueeze(0)
+    return x, y, options, mask, is_batch
+
+
+def _has_own_l1(options: Options) -> bool:
+    """L1SSIMLoss: its l1 is in units of the images, not in those that the kernels measure both terms in."""
+    unblurred = isinstance(options, Volume) or (isinstance(options, Gaussian) and not options.l1_windowed)
+    return unblurred and options.l1_weight != 0 and options.inverse_ranges is not None
+
+
 def _of_batch(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> Tensor:
-    own_l1 = isinstance(options, Volume) or (isinstance(options, Gaussian) and not options.l1_windowed)
-    if own_l1 and options.l1_weight != 0 and options.inverse_ranges is not None:
-        # L1SSIMLoss: its l1 is in units of the images, not in those that the kernels measure both terms in.
+    if _has_own_l1(options):
         x, y = one_dtype(x, y, options)
         ssim = _of_batch(x, y, options._replace(l1_weight=0.0), mask)
         # The slices of a volume one below the other.

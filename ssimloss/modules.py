@@ -17,7 +17,7 @@ from .options import (
     positive,
     ssim_options,
 )
-from .parts import check_map, map_of, parts_of
+from .parts import loss_and_details
 
 __all__ = ["L1Loss", "L1SSIMLoss", "MSSSIMLoss", "MixLoss", "SSIMLoss"]
 
@@ -54,22 +54,20 @@ class _Loss(nn.Module):
         return_map    gives (loss, map): what reduction="map" gives. With both (loss, parts, map). The dyadic
                       form has no map.
 
-        Parts and map are detached: gradients flow through the loss alone. Each part, and the map, costs one
-        more pass over the images, without a gradient. L1Loss has neither.
+        Parts and map are detached: gradients flow through the loss alone. They come out of the pass that
+        makes the loss, but cs, an l1 of weight 0, parts of the dyadic form, on CUDA the map, and what plain
+        torch computes: these take a pass each, without a gradient. L1Loss has neither.
         """
-        if return_map:
-            check_map(self.options)
         if not (data_range is None or isinstance(data_range, Tensor)):
             raise TypeError(
                 f"data_range: expected a torch.Tensor or None, got {data_range!r}; a number is given to the "
                 f"constructor, {type(self).__name__}(data_range=...)"
             )
         given = x, y, self._of_any_rank, mask, data_range
-        loss = loss_of(*given)
+        if not (return_parts or return_map):
+            return loss_of(*given)
         names: dict[str, Any] = dict(similarity=self._similarity, l1_range=self._l1_range)
-        parts = (parts_of(*given, **names),) if return_parts else ()
-        maps = (map_of(*given),) if return_map else ()
-        return (loss, *parts, *maps) if parts or maps else loss
+        return loss_and_details(*given, parts=return_parts, map=return_map, **names)
 
     def __prepare_scriptable__(self) -> None:
         raise RuntimeError(NO_SCRIPT)

@@ -54,26 +54,29 @@ def _fake_gradients(x: Tensor, y: Tensor, want_x: bool, want_y: bool) -> Pair:
     )
 
 
-def _register(form: type[Options], name: str) -> None:
-    """The op `name` is (x, y, unit_scale, want_x, want_y, *options) -> (loss, unit_x, unit_y), and
-    `name`_backward (grad_loss, x, y, want_x, want_y, *options) -> (grad_x, grad_y).
+def _register_forward(form: type[Options], name: str, detailed: bool = False) -> None:
+    """The op `name`: (x, y, unit_scale, want_x, want_y, *options) -> (loss, unit_x, unit_y).
+
+    A detailed one has want_map before the options, and gives (terms, map) behind the units, which have no
+    gradient: see schema.cpp.
     """
-    backward_name = f"{name}_backward"
+    first = int(detailed)  # of the options, behind want_map
 
     @torch.library.register_fake(name)
     def _(x, y, unit_scale, want_x, want_y, *options):
-        options = form(*options)
+        want_map, options = detailed and options[0], form(*options[first:])
         no_map = options.reduction != "map"
-        return _fake_loss(x, options), *_fake_gradients(x, y, want_x and no_map, want_y and no_map)
-
-    @torch.library.register_fake(backward_name)
-    def _(grad_loss, x, y, want_x, want_y, *options):
-        return _fake_gradients(x, y, want_x, want_y)
+        loss = _fake_loss(x, options)
+        result = loss, *_fake_gradients(x, y, want_x and no_map, want_y and no_map)
+        if not detailed:
+            return result
+        loss_map = _fake_loss(x, options._replace(reduction="map")) if want_map else x.new_empty(0)
+        return *result, loss.new_empty((2, *loss.shape)), loss_map
 
     def setup_context(ctx, inputs, output):
         x, y, ctx.unit_scale, _, _, *options, ranges = inputs
-        ctx.options, ctx.no_gradients = form(*options), [None] * len(inputs[2:])
-        ctx.save_for_backward(x, y, ranges, *output[1:])
+        ctx.options, ctx.no_gradients = form(*options[first:]), [None] * len(inputs[2:])
+        ctx.save_for_backward(x, y, ranges, *output[1:3])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -96,6 +99,40 @@ def _register(form: type[Options], name: str) -> None:
 
     torch.library.register_autograd(name, backward, setup_context=setup_context)
 
+    # vmap folds its dimension into the batch; a mean becomes the mean over each fold's images.
+    @torch.library.register_vmap(name)
+    def _(info, in_dims, x, y, scale, want_x, want_y, *options):
+        details, options = options[:first], form(*options[first:])
+        x, y, images = _fold(info, in_dims, x, y)
+        options = folded = _fold_ranges(info, in_dims[-1], options)
+        if options.reduction == "mean":
+            folded, scale = options._replace(reduction="none"), scale / max(images, 1)
+        op = options.detailed_op if detailed else options.op  # type: ignore[union-attr]
+        loss, unit_x, unit_y, *given = op(x, y, scale, want_x, want_y, *details, *folded)
+
+        def of_folds(loss: Tensor) -> Tensor:
+            loss = loss.reshape(info.batch_size, images, *loss.shape[1:])
+            return loss.mean(1) if options.reduction == "mean" else loss
+
+        wants = want_x, want_y
+        units = [
+            _unfold(info, unit) if want else unit for unit, want in zip((unit_x, unit_y), wants, strict=True)
+        ]
+        result, dims = (of_folds(loss), *units), (0, *(0 if want else None for want in wants))
+        if not detailed:
+            return result, dims
+        terms = torch.stack([of_folds(term) for term in given[0]], 1)
+        loss_map = _unfold(info, given[1]) if details[0] else given[1]
+        return (*result, terms, loss_map), (*dims, 0, 0 if details[0] else None)
+
+
+def _register_backward(form: type[Options], name: str) -> None:
+    """The op `name`: (grad_loss, x, y, want_x, want_y, *options) -> (grad_x, grad_y)."""
+
+    @torch.library.register_fake(name)
+    def _(grad_loss, x, y, want_x, want_y, *options):
+        return _fake_gradients(x, y, want_x, want_y)
+
     def setup_gradient(ctx, inputs, output):
         ctx.wants, ctx.options = inputs[3:5], form(*inputs[5:-1])
         ctx.save_for_backward(*inputs[:3], inputs[-1])
@@ -105,25 +142,9 @@ def _register(form: type[Options], name: str) -> None:
         options, nothing = ctx.options._replace(inverse_ranges=ranges), [None] * (2 + len(ctx.options))
         return *recompute.pull_back_gradient(grads, images, options, ctx.wants), *nothing
 
-    torch.library.register_autograd(backward_name, double_backward, setup_context=setup_gradient)
+    torch.library.register_autograd(name, double_backward, setup_context=setup_gradient)
 
-    # vmap folds its dimension into the batch; a mean becomes the mean over each fold's images.
     @torch.library.register_vmap(name)
-    def _(info, in_dims, x, y, scale, want_x, want_y, *options):
-        options = form(*options)
-        x, y, images = _fold(info, in_dims, x, y)
-        options = folded = _fold_ranges(info, in_dims[-1], options)
-        if options.reduction == "mean":
-            folded, scale = options._replace(reduction="none"), scale / max(images, 1)
-        loss, *units = options.op(x, y, scale, want_x, want_y, *folded)
-        loss = loss.reshape(info.batch_size, images, *loss.shape[1:])
-        if options.reduction == "mean":
-            loss = loss.mean(1)
-        wants = want_x, want_y
-        units = [_unfold(info, unit) if want else unit for unit, want in zip(units, wants, strict=True)]
-        return (loss, *units), (0, *(0 if want else None for want in wants))
-
-    @torch.library.register_vmap(backward_name)
     def _(info, in_dims, grad_loss, x, y, want_x, want_y, *options):
         options = _fold_ranges(info, in_dims[-1], form(*options))
         x, y, images = _fold(info, in_dims[1:], x, y)
@@ -159,8 +180,10 @@ def _unfold(info, t: Tensor) -> Tensor:
     return t.reshape(info.batch_size, -1, *t.shape[1:])
 
 
-_register(Gaussian, add_op_namespace_prefix("gaussian"))
-_register(Dyadic, add_op_namespace_prefix("dyadic"))
-_register(Volume, add_op_namespace_prefix("volume"))
+for _form, _name in ((Gaussian, "gaussian"), (Dyadic, "dyadic"), (Volume, "volume")):
+    _register_forward(_form, add_op_namespace_prefix(_name))
+    _register_backward(_form, add_op_namespace_prefix(f"{_name}_backward"))
+    if _form is not Dyadic:
+        _register_forward(_form, add_op_namespace_prefix(f"{_name}_detailed"), detailed=True)
 scale_ = ops.scale_.default
 torch.library.register_fake(add_op_namespace_prefix("scale_"))(lambda unit, grad_loss, factor: None)

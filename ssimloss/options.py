@@ -46,6 +46,10 @@ class Gaussian(NamedTuple):
         return ops.gaussian.default
 
     @property
+    def detailed_op(self) -> Op:
+        return ops.gaussian_detailed.default
+
+    @property
     def backward_op(self) -> Op:
         return ops.gaussian_backward.default
 
@@ -102,6 +106,10 @@ class Volume(NamedTuple):
     @property
     def op(self) -> Op:
         return ops.volume.default
+
+    @property
+    def detailed_op(self) -> Op:
+        return ops.volume_detailed.default
 
     @property
     def backward_op(self) -> Op:

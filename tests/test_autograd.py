@@ -21,7 +21,8 @@ from ssimloss import L1SSIMLoss, MixLoss, SSIMLoss, ops
 from ssimloss.options import Options
 
 FORMS = ("gaussian", "gaussian_backward", "dyadic", "dyadic_backward")
-ALL_OPS = (*FORMS, "volume", "volume_backward", "scale_", "gradient_like", "warn_once")
+DETAILED = ("gaussian_detailed", "volume_detailed")
+ALL_OPS = (*FORMS, "volume", "volume_backward", *DETAILED, "scale_", "gradient_like", "warn_once")
 
 
 def tiny_pair(case: Case, dtype: torch.dtype = torch.float64, grow: int = 2) -> tuple[Tensor, Tensor]:
@@ -155,6 +156,8 @@ def test_opcheck(form: str, reduction: str) -> None:
             image.requires_grad_(want) for image, want in zip(tiny_pair(case, dtype), wants, strict=True)
         ]
         torch.library.opcheck(options.op, (*images, 2.0, *wants, *options))
+        if form == "gaussian" and reduction != "map":
+            torch.library.opcheck(options.detailed_op, (*images, 2.0, *wants, wants[0], *options))
         grad_loss = torch.ones_like(options.op(*images, 1.0, False, False, *options)[0])
         images = [t.detach() for t in images]
         torch.library.opcheck(options.backward_op, (grad_loss, *images, *wants, *options))

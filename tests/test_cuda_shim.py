@@ -59,6 +59,9 @@ def cuda_operators(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         one, two = (getattr(shimmed, n).default for n in (name, f"{name}_backward"))
         monkeypatch.setattr(form, "op", property(lambda _, op=one: op))
         monkeypatch.setattr(form, "backward_op", property(lambda _, op=two: op))
+        if form is not ops.Dyadic:
+            detailed = getattr(shimmed, f"{name}_detailed").default
+            monkeypatch.setattr(form, "detailed_op", property(lambda _, op=detailed: op))
     monkeypatch.setattr(autograd, "scale_", shimmed.scale_.default)
 
 

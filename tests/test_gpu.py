@@ -119,6 +119,23 @@ def test_targets(case: Case, dtype: torch.dtype, of_y: torch.dtype) -> None:
 
 
 @on_gpu
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+@every_windowed_loss
+def test_parts_and_maps(case: Case, dtype: torch.dtype, reduction: str) -> None:
+    x, y = pair(2, 3, 40, 41, dtype=dtype)
+    loss = case.make(**case.tiny, reduction=reduction)
+    asked = dict(return_parts=True, return_map=case.levels == 1)
+    expected, actual = loss(x, y, **asked), loss(x.cuda(), y.cuda(), **asked)
+    assert torch.equal(actual[0], loss(x.cuda(), y.cuda()))
+    assert actual[1].keys() == expected[1].keys()
+    for one, other in zip(
+        [*actual[1].values(), *actual[2:]], [*expected[1].values(), *expected[2:]], strict=True
+    ):
+        assert relative_error(one.cpu(), other) < (1e-10 if dtype == torch.float64 else 1e-5)
+
+
+@on_gpu
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("padding", ["valid", "normalized"])
 @pytest.mark.parametrize(("case", "reduction"), EVERY_CASE)

@@ -344,6 +344,8 @@ def test_opcheck(reduction: str) -> None:
     for wants, dtype in (((True, True), torch.float64), ((False, True), torch.float16)):
         images = [t.to(dtype).requires_grad_(want) for t, want in zip(small(), wants, strict=True)]
         torch.library.opcheck(options.op, (*images, 2.0, *wants, *options))
+        if reduction != "map":
+            torch.library.opcheck(options.detailed_op, (*images, 2.0, *wants, wants[0], *options))
         grad_loss = torch.ones_like(options.op(*images, 1.0, False, False, *options)[0])
         images = [t.detach() for t in images]
         torch.library.opcheck(options.backward_op, (grad_loss, *images, *wants, *options))

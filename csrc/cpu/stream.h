@@ -68,7 +68,7 @@ class Stream : LocalMoments<T> {
 
  private:
   // Without options, which the compiler then knows.
-  bool plain() const { return !p.loss_map.data && !p.grad_map.data && !reflected; }
+  bool plain() const { return !p.grad_map.data && !reflected; }
 
   // Lay the buffers out from base; returns their size. Called first with null, to measure.
   size_t layout(char* base) {
@@ -104,6 +104,12 @@ class Stream : LocalMoments<T> {
   V& base_d_of(int64_t row) const { return base_ring[row % ring_rows]; }
 
   void positions_of(int64_t row, int i) {
+    // A loss map beside a gradient is worked out apart: what is done without one stays the same, to the bit.
+    if (p.loss_map.data && row >= tile.row0 && row < tile.row1) {
+      p.luminance ? positions<true, true, 0>(row, i) : positions<false, true, 0>(row, i);
+      this->write_losses(row);
+    }
+    if (p.loss_map.data && !gradient) return;
     const auto with = [&](auto luminance, auto general) {
       !gradient ? positions<luminance, general, 0>(row, i)
       : both    ? positions<luminance, general, 2>(row, i)
@@ -117,7 +123,6 @@ class Stream : LocalMoments<T> {
       if (gradient) this->find_gains(row, i);
       p.luminance ? with(yes, yes) : with(no, yes);
     }
-    if (p.loss_map.data && row >= tile.row0 && row < tile.row1) this->write_losses(row);
   }
 
   // Losses, and coefficients where a gradient is wanted, at the positions of one row, the i-th of R.
@@ -162,7 +167,8 @@ class Stream : LocalMoments<T> {
         put(2, one.b_m * m - one.luminance_m), put(3, one.luminance_d - one.b_d * mean_d);
       }
     }
-    if (row >= tile.row0 && row < tile.row1) this->add_up(row, 0, sum);
+    const bool counted = !General || Gradients > 0 || !gradient;  // or it is a map beside a gradient
+    if (counted && row >= tile.row0 && row < tile.row1) this->add_up(row, 0, sum);
   }
 
   // The maps of one row, blurred along it into their ring. The gradient is a + b_d (d - base): where the base

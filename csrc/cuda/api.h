@@ -48,6 +48,8 @@ struct LossCall {
                               // over the planes of the batch or of the image
   double ssim_gain, l1_gain;  // of the gradient: times incoming (times grad_map at the position)
   Scalars incoming;
+  void* terms;  // out: [2] or [2, batch], the sums of the ssim and l1 terms divided by these counts; or null
+  double ssim_count, l1_count;
 };
 
 // The Gaussian form. `problem` as on the CPU, all of its pointers on the device except `windows`, and

@@ -53,8 +53,11 @@ void gaussian_cuda(const GaussianCall& call, void* workspace, void* stream) {
   }
   if (!call.loss) return;
   const int64_t outputs = call.per_image ? p.batch : 1;
-  finish(sums, outputs ? planes * family.pieces(p) / outputs : 0, outputs, call.ssim_mean, call.l1_mean,
-         call.loss, arithmetic(p.x.dtype), stream);
+  const int64_t count = outputs ? planes * family.pieces(p) / outputs : 0;
+  const DType dtype = arithmetic(p.x.dtype);
+  finish(sums, count, outputs, call.ssim_mean, call.l1_mean, call.loss, dtype, stream);
+  if (call.terms)
+    finish_terms(sums, count, outputs, call.ssim_count, call.l1_count, call.terms, dtype, stream);
 }
 
 }  // namespace ssimloss

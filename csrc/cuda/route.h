@@ -28,6 +28,9 @@ inline int64_t scratch_bound(const Problem& p) {
 // out[i] = ssim_mean * (sum of sums[.][0]) + l1_mean * (sum of sums[.][1]) over `count` pairs each.
 void finish(const double* sums, int64_t count, int64_t outputs, double ssim_mean, double l1_mean, void* out,
             DType dtype, void* stream);
+// The sums of either term alone, divided by these counts: out [2][outputs].
+void finish_terms(const double* sums, int64_t count, int64_t outputs, double ssim_count, double l1_count,
+                  void* out, DType dtype, void* stream);
 
 inline int64_t crop_of(const Problem& p) { return p.padding == Padding::valid ? largest_radius(p) : 0; }
 inline bool has_windowed_l1(const Problem& p) { return p.l1_weight != 0 && p.l1_windowed; }

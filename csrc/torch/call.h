@@ -103,6 +103,8 @@ struct Call {
   std::optional<Tensor> inverse_ranges;
   bool l1_windowed = true;
   Tensor grad_x, grad_y;
+  std::optional<Tensor> terms, map;  // out, of a _detailed operator: see schema.cpp
+  bool want_map = false;             // beside the loss
 
   template <class Options>
   Call(const Tensor& x_, const Tensor& y_, bool want_x_, bool want_y_, const Options& options)
@@ -140,6 +142,10 @@ struct Call {
   }
 
   int64_t planes() const { return batch * channels; }
+  Tensor make_terms() const {
+    return reduction == Reduction::mean ? empty(x, std::array<int64_t, 1>{2}, arithmetic(x))
+                                        : empty(x, std::array<int64_t, 2>{2, batch}, arithmetic(x));
+  }
   double averaged_planes() const { return double(reduction == Reduction::mean ? planes() : channels); }
 
   Problem problem(const Windows& windows) const {

@@ -86,6 +86,7 @@ void scale_all(const Scaling& scaling) {
 
 // An op call on the CPU.
 struct CpuCall : Call {
+  static constexpr bool map_beside_gradient = true;  // out of one run
   const bool swapped;  // the losses are symmetric: y's gradient alone is computed as x's
 
   template <class... Args>
@@ -124,13 +125,19 @@ struct CpuCall : Call {
     const bool mean = reduction == Reduction::mean;
     const Tensor loss = mean ? empty(x, std::array<int64_t, 0>{}, arithmetic(x))
                              : empty(x, std::array<int64_t, 1>{batch}, arithmetic(x));
+    reduce(plane_losses, loss, 0);
+    return loss;
+  }
+
+  // The same into elements [first, ...) of a tensor.
+  void reduce(const std::vector<double>& plane_losses, const Tensor& to, int64_t first) const {
+    const bool mean = reduction == Reduction::mean;
     for (int64_t i = 0; i < (mean ? 1 : batch); ++i) {
       double sum = 0;
       const int64_t count = mean ? planes() : channels;
       for (int64_t j = 0; j < count; ++j) sum += plane_losses[size_t(i * count + j)];
-      set_value(loss, i, sum / double(count));
+      set_value(to, first + i, sum / double(count));
     }
-    return loss;
   }
 
   // The gain of every plane: the incoming gradient of its loss, or 1 where none is given; by its own range.
@@ -157,9 +164,17 @@ struct CpuCall : Call {
     return gains;
   }
 
-  // The loss, of every plane's sums.
-  Tensor reduced(const std::vector<std::array<double, 2>>& sums, double positions,
-                 double l1_positions) const {
+  // The loss, of every plane's sums; and the terms, where they are wanted.
+  Tensor reduced(const std::vector<std::array<double, 2>>& sums, double positions, double l1_positions) {
+    if (terms) {
+      terms = make_terms();
+      for (size_t which = 0; which < 2; ++which) {
+        std::vector<double> of_planes;
+        for (const auto& of_plane : sums)
+          of_planes.push_back(of_plane[which] / (which ? l1_positions : positions));
+        reduce(of_planes, *terms, reduction == Reduction::mean ? int64_t(which) : int64_t(which) * batch);
+      }
+    }
     std::vector<double> losses;
     for (const auto& [ssim, l1] : sums)
       losses.push_back(ssim_weight * (ssim / positions) + l1_weight * (l1 / l1_positions));
@@ -237,7 +252,12 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const GaussianOptions& opt
   if (map && !grad_loss) {
     loss = empty(call.x, Sizes{call.batch, call.channels, out.height, out.width}, arithmetic(call.x));
     p.loss_map = images(loss);
-  } else if (call.want_x || call.want_y) {
+  }
+  if (call.want_map) {
+    call.map = empty(call.x, Sizes{call.batch, call.channels, out.height, out.width}, arithmetic(call.x));
+    p.loss_map = images(*call.map);
+  }
+  if ((grad_loss || !map) && (call.want_x || call.want_y)) {
     call.make_gradients();
     if (call.want_x) p.grad_x = images(call.grad_x);
     if (call.want_y) p.grad_y = images(call.grad_y);
@@ -266,7 +286,12 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const VolumeOptions& optio
   if (map && !grad_loss) {
     loss = empty(call.x, counts.map_size, arithmetic(call.x));
     p.loss_map = volumes(loss);
-  } else if (call.want_x || call.want_y) {
+  }
+  if (call.want_map) {
+    call.map = empty(call.x, counts.map_size, arithmetic(call.x));
+    p.loss_map = volumes(*call.map);
+  }
+  if ((grad_loss || !map) && (call.want_x || call.want_y)) {
     call.make_gradients();
     if (call.want_x) p.grad_x = volumes(call.grad_x);
     if (call.want_y) p.grad_y = volumes(call.grad_y);

@@ -14,6 +14,8 @@ void check_taps(int64_t radius) {
 
 // An op call on a GPU.
 struct CudaCall : Call {
+  static constexpr bool map_beside_gradient = false;  // strip and ring write one of the two
+
   template <class... Args>
   explicit CudaCall(const Args&... args) : Call(args...) {
     check(x.is_cuda() && same_device(x, y), "x and y: expected tensors on one CUDA device");
@@ -83,6 +85,11 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const GaussianOptions& op
       loss = call.make_loss();
       todo.loss = loss.data_ptr();
     }
+    if (call.terms) {
+      call.terms = call.make_terms();
+      todo.terms = call.terms->data_ptr();
+      todo.ssim_count = averaged * out.count(), todo.l1_count = averaged * l1_positions;
+    }
   }
   const Tensor workspace = call.scratch(gaussian_workspace(todo));
   gaussian_cuda(todo, workspace.data_ptr(), current_stream(call.x.get_device_index()));
@@ -122,6 +129,11 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const VolumeOptions& opti
     if (!grad_loss) {
       loss = call.make_loss();
       todo.loss = loss.data_ptr();
+    }
+    if (call.terms) {
+      call.terms = call.make_terms();
+      todo.terms = call.terms->data_ptr();
+      todo.ssim_count = averaged * counts.positions, todo.l1_count = averaged * l1_positions;
     }
   }
   const Tensor workspace = call.scratch(volume_workspace(todo));

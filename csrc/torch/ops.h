@@ -10,7 +10,7 @@
 
 namespace ssimloss {
 
-// Both operators of one form. Fields: the types of Options' members. `run`, of a back end, is found by the
+// All operators of one form. Fields: the types of Options' members. `run`, of a back end, is found by the
 // type of the options and gives the loss and the gradients, or empty tensors:
 //   run(BackendCall&, const Options&, grad_loss or null, unit_scale)
 template <class BackendCall, class Options, class... Fields>
@@ -20,6 +20,23 @@ struct Form {
     const Options options{std::move(fields)...};
     BackendCall call(x, y, want_x, want_y, options);
     return run(call, options, nullptr, unit_scale);
+  }
+
+  static std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> detailed(Tensor x, Tensor y, double unit_scale,
+                                                                     bool want_x, bool want_y, bool want_map,
+                                                                     Fields... fields) {
+    Options options{std::move(fields)...};
+    BackendCall call(x, y, want_x, want_y, options);
+    check(call.reduction != Reduction::map, "reduction: expected mean or none beside details");
+    call.terms = call.map = nothing(x);
+    call.want_map = want_map && BackendCall::map_beside_gradient;
+    auto [loss, unit_x, unit_y] = run(call, options, nullptr, unit_scale);
+    if (want_map && !call.want_map) {
+      options.reduction = "map";
+      BackendCall of_map(x, y, false, false, options);
+      call.map = std::get<0>(run(of_map, options, nullptr, 1.0));
+    }
+    return {loss, unit_x, unit_y, *call.terms, *call.map};
   }
 
   static std::tuple<Tensor, Tensor> backward(Tensor grad_loss, Tensor x, Tensor y, bool want_x, bool want_y,
@@ -46,10 +63,12 @@ using VolumeForm = Form<BackendCall, VolumeOptions, std::vector<double>, std::ve
 template <class BackendCall, class Library>
 void implement(Library& library) {
   library.impl("gaussian", TORCH_BOX(&GaussianForm<BackendCall>::forward));
+  library.impl("gaussian_detailed", TORCH_BOX(&GaussianForm<BackendCall>::detailed));
   library.impl("gaussian_backward", TORCH_BOX(&GaussianForm<BackendCall>::backward));
   library.impl("dyadic", TORCH_BOX(&DyadicForm<BackendCall>::forward));
   library.impl("dyadic_backward", TORCH_BOX(&DyadicForm<BackendCall>::backward));
   library.impl("volume", TORCH_BOX(&VolumeForm<BackendCall>::forward));
+  library.impl("volume_detailed", TORCH_BOX(&VolumeForm<BackendCall>::detailed));
   library.impl("volume_backward", TORCH_BOX(&VolumeForm<BackendCall>::backward));
 }
 

@@ -34,4 +34,11 @@ void finish(const double* sums, int64_t count, int64_t outputs, double ssim_mean
   });
 }
 
+void finish_terms(const double* sums, int64_t count, int64_t outputs, double ssim_count, double l1_count,
+                  void* out, DType dtype, void* stream) {
+  finish(sums, count, outputs, 1 / ssim_count, 0, out, dtype, stream);
+  char* const l1 = static_cast<char*>(out) + outputs * element_size(dtype);
+  finish(sums, count, outputs, 0, 1 / l1_count, l1, dtype, stream);
+}
+
 }  // namespace ssimloss

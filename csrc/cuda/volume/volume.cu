@@ -93,8 +93,11 @@ void run(const VolumeCall& call, char* workspace, void* stream) {
   }
   if (!call.loss) return;
   const int64_t outputs = call.per_image ? p.batch : 1;
-  finish(params.sums, outputs ? s.planes * s.pieces / outputs : 0, outputs, call.ssim_mean, call.l1_mean,
-         call.loss, arithmetic(p.x.first.dtype), stream);
+  const int64_t count = outputs ? s.planes * s.pieces / outputs : 0;
+  const DType dtype = arithmetic(p.x.first.dtype);
+  finish(params.sums, count, outputs, call.ssim_mean, call.l1_mean, call.loss, dtype, stream);
+  if (call.terms)
+    finish_terms(params.sums, count, outputs, call.ssim_count, call.l1_count, call.terms, dtype, stream);
 }
 
 }  // namespace
