@@ -12,21 +12,19 @@ from .ops import scale_, unit_scale
 from .options import Dyadic, Gaussian, Options, Volume
 
 
-def fused_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
-    """The loss of x, y [N, C, H, W], differentiable with respect to whichever requires a gradient."""
-    return _fused(x, y, options, None)[0]
-
-
 def detailed_loss(x: Tensor, y: Tensor, options: Gaussian | Volume, want_map: bool) -> tuple | None:
-    """The same, its terms and its map, as schema.cpp says; None where forward mode asks for a tangent."""
+    """The loss, its terms and its map, as schema.cpp says; None where forward mode asks for a tangent."""
     if _has_tangent(x, y):
         return None
-    loss, _, _, terms, loss_map = _fused(x, y, options, want_map)
+    loss, _, _, terms, loss_map = fused_loss(x, y, options, want_map)
     return loss, terms, loss_map
 
 
-def _fused(x: Tensor, y: Tensor, options: Options, want_map: bool | None) -> tuple[Tensor, ...]:
-    """What the op gives, of which the loss is differentiable. want_map: None, or of the detailed op."""
+def fused_loss(x: Tensor, y: Tensor, options: Options, want_map: bool | None = None) -> tuple[Tensor, ...]:
+    """What the op gives: first the loss of x, y [N, C, H, W], differentiable with respect to both.
+
+    want_map: None, or of the detailed op.
+    """
     grad_enabled = torch.is_grad_enabled()
     wants = grad_enabled and x.requires_grad, grad_enabled and y.requires_grad
     ranges = options.inverse_ranges
@@ -35,7 +33,7 @@ def _fused(x: Tensor, y: Tensor, options: Options, want_map: bool | None) -> tup
     if torch.compiler.is_compiling():  # graphs hold the op itself, with the autograd of ops.py
         if _has_tangent(x, y):  # which has no forward mode
             return (recompute.widened(x, y, options),)
-        return _run_in_graph(x, y, options, want_map, unit_scale(x, options), *kept)
+        return _call(options, want_map, x, y, unit_scale(x, options), *kept)
     if not any(wants) and not _has_tangent(x, y):
         return _run(x, y, options, want_map, 1.0, False, False)
     return torch_private.apply(_Loss, x, y, ranges, _Leaf(options), want_map, unit_scale(x, options), *kept)
@@ -45,12 +43,12 @@ def _has_tangent(*images: Tensor) -> bool:
     return any(unpack_dual(image).tangent is not None for image in images)
 
 
-def _run_in_graph(x: Tensor, y: Tensor, options: Options, want_map: bool | None, *args: float) -> tuple:
+def _call(options: Options, want_map: bool | None, *args: Any) -> tuple:
     """The op with the autograd that ops.py gives it."""
     if want_map is None:
-        return options.op(x, y, *args, *options)
+        return options.op(*args, *options)
     assert not isinstance(options, Dyadic)
-    return options.detailed_op(x, y, *args, want_map, *options)
+    return options.detailed_op(*args, want_map, *options)
 
 
 def _run(x: Tensor, y: Tensor, options: Options, want_map: bool | None, *args: float) -> tuple:
@@ -59,9 +57,11 @@ def _run(x: Tensor, y: Tensor, options: Options, want_map: bool | None, *args: f
     Transforms and subclasses of Tensor see the whole of it.
     """
     if torch_private.transforms_active() or not type(x) is type(y) is Tensor:
-        return _run_in_graph(x, y, options, want_map, *args)
+        return _call(options, want_map, x, y, *args)
     with torch_private.below_autograd():
-        return _run_in_graph(x, y, options, want_map, *args)
+        return (
+            options.op(x, y, *args, *options) if want_map is None else _call(options, want_map, x, y, *args)
+        )
 
 
 class _Leaf:
@@ -123,7 +123,7 @@ class _Loss(torch.autograd.Function):
             for unit, want in zip(units, (want_x, want_y), strict=True):
                 if want:
                     scale_(unit, grad_loss, 1 / ctx.scale)
-        return units[0] if want_x else None, units[1] if want_y else None, *[None] * 6
+        return units[0] if want_x else None, units[1] if want_y else None, None, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple:

@@ -103,8 +103,9 @@ def _checked(
 
 def _has_own_l1(options: Options) -> bool:
     """L1SSIMLoss: its l1 is in units of the images, not in those that the kernels measure both terms in."""
-    unblurred = isinstance(options, Volume) or (isinstance(options, Gaussian) and not options.l1_windowed)
-    return unblurred and options.l1_weight != 0 and options.inverse_ranges is not None
+    if options.inverse_ranges is None or options.l1_weight == 0:
+        return False
+    return isinstance(options, Volume) or (isinstance(options, Gaussian) and not options.l1_windowed)
 
 
 def _of_batch(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> Tensor:
@@ -118,9 +119,9 @@ def _of_batch(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> Te
             l1 = at_positions(l1.reshape(x.shape), options.padding, [taps // 2 for taps in options.windows])
         return ssim + (1 - options.ssim_weight) * l1
     if mask is None and options.padding != "normalized" and has_kernels(x.device):
-        if x.device.type == "cuda":  # where they read one dtype
+        if x.dtype != y.dtype and x.device.type == "cuda":  # where they read one
             x, y = one_dtype(x, y, options)
-        return fused_loss(x, y, options)
+        return fused_loss(x, y, options)[0]
     return plain_loss(x, y, options, mask)
 
 
@@ -152,8 +153,8 @@ def check_images(x: Tensor, y: Tensor, options: Options | OneWindow) -> tuple[Te
         if image.dim() not in ranks:
             hint = "; ssim, SSIMLoss and L1SSIMLoss alone take volumes" if image.dim() == 5 else ""
             raise ValueError(f"{name}: expected shape {shapes}, got {list(image.shape)}{hint}")
-        allowed = DTYPES if name == "x" else (*DTYPES, torch.uint8)
-        if image.dtype not in allowed:
+        if image.dtype not in DTYPES and (name == "x" or image.dtype != torch.uint8):
+            allowed = DTYPES if name == "x" else (*DTYPES, torch.uint8)
             names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
             hint = ""
             if image.dtype == torch.uint8:

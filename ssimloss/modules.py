@@ -63,11 +63,11 @@ class _Loss(nn.Module):
                 f"data_range: expected a torch.Tensor or None, got {data_range!r}; a number is given to the "
                 f"constructor, {type(self).__name__}(data_range=...)"
             )
-        given = x, y, self._of_any_rank, mask, data_range
         if not (return_parts or return_map):
-            return loss_of(*given)
-        names: dict[str, Any] = dict(similarity=self._similarity, l1_range=self._l1_range)
-        return loss_and_details(*given, parts=return_parts, map=return_map, **names)
+            return loss_of(x, y, self._of_any_rank, mask, data_range)
+        asked: dict[str, Any] = dict(similarity=self._similarity, l1_range=self._l1_range)
+        asked |= dict(parts=return_parts, map=return_map)
+        return loss_and_details(x, y, self._of_any_rank, mask, data_range, **asked)
 
     def __prepare_scriptable__(self) -> None:
         raise RuntimeError(NO_SCRIPT)
