@@ -9,7 +9,7 @@ namespace ssimloss {
 // makes no difference here, as long as all images agree on it: where the channels lie side by side, their
 // rows are taken as those of planes.
 inline Problem as_rows(Problem p) {
-  Images* const all[] = {&p.x, &p.y, &p.loss_map, &p.grad_x, &p.grad_y, &p.grad_map};
+  Images* const all[] = {&p.x, &p.y, &p.mask, &p.loss_map, &p.grad_x, &p.grad_y, &p.grad_map};
   const int64_t c = p.channels, h = p.height, w = p.width;
   const auto every = [&](auto holds) {
     for (const Images* images : all) {

@@ -14,7 +14,7 @@ inline int64_t element_size(DType dtype) {
   return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : dtype == DType::uint8 ? 1 : 2;
 }
 
-enum class Padding { valid, zeros, reflect };
+enum class Padding { valid, zeros, reflect, normalized };
 enum class OddSide { edge, zeros, drop };  // what the dyadic form does to halve one: see Halving
 
 // A batch of images [batch, channels, height, width] somewhere in memory; data may be null: absent.
@@ -49,11 +49,13 @@ struct Problem {
   // range / 255. Else they are of one dtype; but d is float64 where they are m and d (on CUDA: less an
   // offset).
   Images x, y;
+  Images mask;       // weights of the pixels, strides may be 0; or absent: 1. On the CPU alone
   OddSide odd_side;  // of the dyadic form
   // Out, on the CPU alone (CUDA's pyramid is its own): 2x2 means of m and d in units of 1, dense, [batch,
   // channels, Halving's size of the height, of the width]; or absent. d is float64: a uniform difference, up
-  // to 2, would otherwise cost the digits of its variation.
-  Images next_m, next_d;
+  // to 2, would otherwise cost the digits of its variation. Under a mask they are means under its weights,
+  // and the next level's mask is the means of these, of each plane.
+  Images next_m, next_d, next_mask;
   Images loss_map;     // out: loss(p), [batch, channels, height', width']; or absent
   double* plane_sums;  // out: the sums of ssim and l1 terms, [planes][Items::pieces][2], on the CPU alone
   // Out: not 0 where float32 would lose the gradient's digits, which are to be done in double;
@@ -70,6 +72,9 @@ struct Problem {
 inline double inverse_range_of(const Problem& p, int64_t image) {
   return p.inverse_ranges ? p.inverse_ranges[image] : p.inverse_range;
 }
+
+// Whether windows are normalised by the weights that they see: see cpu/source.h.
+inline bool is_weighted(const Problem& p) { return p.mask.data || p.padding == Padding::normalized; }
 
 inline int largest_radius(const Problem& p) { return p.scales > 0 ? p.windows[p.scales - 1].radius : 0; }
 

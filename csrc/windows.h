@@ -13,8 +13,9 @@ namespace ssimloss {
 inline Padding padding_of(const std::string& name) {
   if (name == "valid") return Padding::valid;
   if (name == "zeros") return Padding::zeros;
-  check(name == "reflect", "padding: expected valid, zeros or reflect, got " + name);
-  return Padding::reflect;
+  if (name == "reflect") return Padding::reflect;
+  check(name == "normalized", "padding: expected valid, zeros, reflect or normalized, got " + name);
+  return Padding::normalized;
 }
 
 inline OddSide odd_side_of(const std::string& name) {

@@ -9,7 +9,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 from . import recompute, torch_private
 from .ops import scale_, unit_scale
-from .options import Dyadic, Gaussian, Options, Volume
+from .options import Dyadic, Gaussian, Options, Volume, with_tensors
 
 
 def detailed_loss(x: Tensor, y: Tensor, options: Gaussian | Volume, want_map: bool) -> tuple | None:
@@ -27,16 +27,19 @@ def fused_loss(x: Tensor, y: Tensor, options: Options, want_map: bool | None = N
     """
     grad_enabled = torch.is_grad_enabled()
     wants = grad_enabled and x.requires_grad, grad_enabled and y.requires_grad
-    ranges = options.inverse_ranges
-    # Per unit of a range that is not known yet a gradient may be too small for float16, until it is scaled.
-    kept = wants if ranges is None or x.dtype != torch.float16 else (False, False)
+    ranges, mask = options.inverse_ranges, options.mask
+    # Per unit of a range that is not known yet a gradient may be too small for float16, until it is scaled;
+    # and too large where a mask keeps few pixels.
+    kept = wants if x.dtype != torch.float16 or (ranges is None and mask is None) else (False, False)
     if torch.compiler.is_compiling():  # graphs hold the op itself, with the autograd of ops.py
         if _has_tangent(x, y):  # which has no forward mode
             return (recompute.widened(x, y, options),)
         return _call(options, want_map, x, y, unit_scale(x, options), *kept)
     if not any(wants) and not _has_tangent(x, y):
         return _run(x, y, options, want_map, 1.0, False, False)
-    return torch_private.apply(_Loss, x, y, ranges, _Leaf(options), want_map, unit_scale(x, options), *kept)
+    return torch_private.apply(
+        _Loss, x, y, ranges, mask, _Leaf(options), want_map, unit_scale(x, options), *kept
+    )
 
 
 def _has_tangent(*images: Tensor) -> bool:
@@ -65,15 +68,16 @@ def _run(x: Tensor, y: Tensor, options: Options, want_map: bool | None, *args: f
 
 
 class _Leaf:
-    """Options as one argument, as vmap takes a tuple apart; but the ranges, which it must see."""
+    """Options as one argument, as vmap takes a tuple apart; but the tensors, which it must see."""
 
     __slots__ = ("options",)
 
     def __init__(self, options: Options):
-        self.options = options if options.inverse_ranges is None else options._replace(inverse_ranges=None)
+        none = options.inverse_ranges is None and options.mask is None
+        self.options = options if none else with_tensors(options, (None, None))
 
-    def of(self, ranges: Tensor | None) -> Options:
-        return self.options if ranges is None else self.options._replace(inverse_ranges=ranges)
+    def of(self, ranges: Tensor | None, mask: Tensor | None) -> Options:
+        return self.options if ranges is None and mask is None else with_tensors(self.options, (ranges, mask))
 
 
 class _Loss(torch.autograd.Function):
@@ -90,22 +94,23 @@ class _Loss(torch.autograd.Function):
         x: Tensor,
         y: Tensor,
         ranges: Tensor | None,
+        mask: Tensor | None,
         leaf: _Leaf,
         want_map: bool | None,
         scale: float,
         want_x: bool,
         want_y: bool,
     ) -> tuple[Tensor, ...]:
-        return _run(x, y, leaf.of(ranges), want_map, scale, want_x, want_y)
+        return _run(x, y, leaf.of(ranges, mask), want_map, scale, want_x, want_y)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        x, y, ranges, ctx.leaf, _, ctx.scale, *wants = inputs
-        ctx.save_for_backward(x, y, ranges)
-        ctx.save_for_forward(x, y, ranges)
+        *tensors, ctx.leaf, _, ctx.scale, want_x, want_y = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)  # no zeros as large as the images for the units
-        ctx.units = None if ctx.leaf.options.reduction == "map" or not any(wants) else output[1:3]
+        ctx.units = None if ctx.leaf.options.reduction == "map" or not (want_x or want_y) else output[1:3]
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, *_: None) -> tuple:
@@ -116,19 +121,19 @@ class _Loss(torch.autograd.Function):
         elif units is None or torch.is_grad_enabled():
             units = torch_private.apply(_Gradient, grad_loss, *ctx.saved_tensors, ctx.leaf, want_x, want_y)
         elif torch_private.is_batched(grad_loss):  # one unit for many
-            x, y, ranges = ctx.saved_tensors
-            options = ctx.leaf.of(ranges)
+            x, y, ranges, mask = ctx.saved_tensors
+            options = ctx.leaf.of(ranges, mask)
             units = options.backward_op(grad_loss, x, y, want_x, want_y, *options)
         else:
             for unit, want in zip(units, (want_x, want_y), strict=True):
                 if want:
                     scale_(unit, grad_loss, 1 / ctx.scale)
-        return units[0] if want_x else None, units[1] if want_y else None, None, None, None, None, None, None
+        return units[0] if want_x else None, units[1] if want_y else None, *[None] * 7
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple:
-        *images, ranges = ctx.saved_tensors
-        options = ctx.leaf.of(ranges)
+        *images, ranges, mask = ctx.saved_tensors
+        options = ctx.leaf.of(ranges, mask)
         images = recompute.differentiable(tuple(images), options)
 
         def loss(x: Tensor, y: Tensor) -> tuple[Tensor]:
@@ -153,11 +158,12 @@ class _Gradient(torch.autograd.Function):
         x: Tensor,
         y: Tensor,
         ranges: Tensor | None,
+        mask: Tensor | None,
         leaf: _Leaf,
         want_x: bool,
         want_y: bool,
     ) -> tuple[Tensor, Tensor]:
-        options = leaf.of(ranges)
+        options = leaf.of(ranges, mask)
         return options.backward_op(grad_loss, x, y, want_x, want_y, *options)
 
     @staticmethod
@@ -169,15 +175,15 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
-        *inputs, ranges = ctx.saved_tensors
-        options = ctx.leaf.of(ranges)
+        *inputs, ranges, mask = ctx.saved_tensors
+        options = ctx.leaf.of(ranges, mask)
         pulled = recompute.pull_back_gradient(grads, tuple(inputs), options, ctx.wants)
-        return *pulled, None, None, None, None
+        return *pulled, *[None] * 5
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple:
-        *inputs, ranges = ctx.saved_tensors
-        options, wants = ctx.leaf.of(ranges), ctx.wants
+        *inputs, ranges, mask = ctx.saved_tensors
+        options, wants = ctx.leaf.of(ranges, mask), ctx.wants
         inputs = recompute.differentiable(tuple(inputs), options)
 
         def gradient(*inputs: Tensor) -> tuple[Tensor, ...]:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from . import recompute
 from .autograd import detailed_loss, fused_loss
-from .masks import check_mask, wants_derivative
+from .masks import as_weights, check_mask, have_kernels, wants_derivative
 from .ops import library, loss_dtype
 from .options import Dyadic, Gaussian, OneWindow, Options, Volume, l1_options
-from .reference import at_positions, of_identical
+from .reference import at_positions
 from .warn import warn_once
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -49,13 +49,21 @@ def _computed(
     data_range: object,
     similarity: bool,
 ) -> Tensor:
-    x, y, options, mask, is_batch = _checked(x, y, options, mask, data_range)
-    value = _of_batch(x, y, options, mask)
+    x, y, options, is_batch = _checked(x, y, options, mask, data_range)
+    value = _of_batch(x, y, options)
     if similarity:
-        kept = None if mask is None else (mask != 0).to(value.dtype)
-        radii = [taps // 2 for taps in options.windows]
-        value = of_identical(x, kept, options.padding, radii, options.reduction) - value
+        value = of_identical(options, value) - value
     return value if is_batch or options.reduction == "mean" else value.squeeze(0)
+
+
+def of_identical(options: Options, value: Tensor) -> Tensor | float:
+    """The similarity of identical images, of the shape of `value`: 1, but 0 where a mask leaves nothing."""
+    if options.mask is None:
+        return 1.0
+    kept = at_positions(options.mask, options.padding, [taps // 2 for taps in options.windows]) != 0
+    if options.reduction != "map":
+        kept = kept.any() if options.reduction == "mean" else kept.flatten(1).any(1)
+    return kept.expand(value.shape).to(value.dtype)
 
 
 def in_one_launch(
@@ -67,10 +75,10 @@ def in_one_launch(
     want_map: bool,
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """The loss, its terms and, if wanted, its map, as a detailed op gives them; None where none does."""
-    x, y, options, mask, is_batch = _checked(x, y, options, mask, data_range)
+    x, y, options, is_batch = _checked(x, y, options, mask, data_range)
     if isinstance(options, Dyadic) or options.reduction == "map" or _has_own_l1(options):
         return None
-    if mask is not None or options.padding == "normalized" or not has_kernels(x.device):
+    if options.mask is not None or options.padding == "normalized" or not has_kernels(x.device):
         return None
     if x.device.type == "cuda":
         x, y = one_dtype(x, y, options)
@@ -88,17 +96,17 @@ def in_one_launch(
 
 def _checked(
     x: Tensor, y: Tensor, options: Options | OneWindow, mask: Tensor | None, data_range: object
-) -> tuple[Tensor, Tensor, Options, Tensor | None, bool]:
+) -> tuple[Tensor, Tensor, Options, bool]:
     """All of it with a batch dimension, and whether there was one."""
     x, y, options = check_images(x, y, options)
     if mask is not None:
-        mask = check_mask(mask, x)
+        options = options._replace(mask=check_mask(mask, x))
     if isinstance(data_range, Tensor):
         options = options._replace(data_range=1.0, inverse_ranges=inverse_ranges(data_range, x))
     is_batch = x.dim() != 3
     if not is_batch:
         x, y = x.unsqueeze(0), y.unsqueeze(0)
-    return x, y, options, mask, is_batch
+    return x, y, options, is_batch
 
 
 def _has_own_l1(options: Options) -> bool:
@@ -108,21 +116,25 @@ def _has_own_l1(options: Options) -> bool:
     return isinstance(options, Volume) or (isinstance(options, Gaussian) and not options.l1_windowed)
 
 
-def _of_batch(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> Tensor:
+def _of_batch(x: Tensor, y: Tensor, options: Options) -> Tensor:
+    mask = options.mask
     if _has_own_l1(options):
         x, y = one_dtype(x, y, options)
-        ssim = _of_batch(x, y, options._replace(l1_weight=0.0), mask)
+        ssim = _of_batch(x, y, options._replace(l1_weight=0.0))
         # The slices of a volume one below the other.
-        rows = None if mask is None else mask.flatten(2, -2)
-        l1 = _of_batch(x.flatten(2, -2), y.flatten(2, -2), l1_options(options.reduction), rows)
+        rows = l1_options(options.reduction)._replace(mask=None if mask is None else mask.flatten(2, -2))
+        l1 = _of_batch(x.flatten(2, -2), y.flatten(2, -2), rows)
         if options.reduction == "map":
             l1 = at_positions(l1.reshape(x.shape), options.padding, [taps // 2 for taps in options.windows])
         return ssim + (1 - options.ssim_weight) * l1
-    if mask is None and options.padding != "normalized" and has_kernels(x.device):
-        if x.dtype != y.dtype and x.device.type == "cuda":  # where they read one
-            x, y = one_dtype(x, y, options)
-        return fused_loss(x, y, options)[0]
-    return plain_loss(x, y, options, mask)
+    weighted = mask is not None or options.padding == "normalized"
+    if not has_kernels(x.device) or (weighted and not have_kernels(x, options)):
+        return plain_loss(x, y, options)
+    if x.dtype != y.dtype and x.device.type == "cuda":  # where they read one
+        x, y = one_dtype(x, y, options)
+    if mask is not None:
+        options = options._replace(mask=as_weights(mask, loss_dtype(x)))
+    return fused_loss(x, y, options)[0]
 
 
 def one_dtype(x: Tensor, y: Tensor, options: Options) -> tuple[Tensor, Tensor]:
@@ -211,8 +223,8 @@ def inverse_ranges(data_range: Tensor, x: Tensor) -> Tensor:
     return inverse.expand(images).contiguous()
 
 
-def plain_loss(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> Tensor:
-    """By reference.py: under a mask, and on a device that no kernels are written for.
+def plain_loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
+    """By reference.py: what no kernels are written for.
 
     Such a device may have no float64: there it is float32.
     """
@@ -226,7 +238,7 @@ def plain_loss(x: Tensor, y: Tensor, options: Options, mask: Tensor | None) -> T
             )
     # Autocast would convolve squares in 16 bits.
     with torch.autocast(kind, enabled=False) if under_autocast(kind) else nullcontext():
-        return recompute.loss(x.to(dtype), y, options, mask).to(loss_dtype(x))
+        return recompute.loss(x.to(dtype), y, options).to(loss_dtype(x))
 
 
 def under_autocast(kind: str) -> bool:

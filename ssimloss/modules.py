@@ -73,7 +73,7 @@ class _Loss(nn.Module):
         raise RuntimeError(NO_SCRIPT)
 
     def extra_repr(self) -> str:
-        hidden = {"ssim_weight", "l1_weight", "l1_windowed", "inverse_ranges"}
+        hidden = {"ssim_weight", "l1_weight", "l1_windowed", "inverse_ranges", "mask"}
         shown = {k: v for k, v in self.options._asdict().items() if k not in hidden}
         return ", ".join(f"{name}={value!r}" for name, value in (self._own | shown | self._own).items())
 

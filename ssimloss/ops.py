@@ -5,6 +5,7 @@ wanted, `unit_scale` times its gradient from the same pass over the images.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from . import _ops, recompute
 from ._ops import add_op_namespace_prefix, ops
-from .options import Dyadic, Gaussian, Options, Volume
+from .options import Dyadic, Gaussian, Options, Volume, tensors_of, with_tensors
 
 Pair = tuple[Tensor, Tensor]
 library: Any = getattr(_ops, ops.name)  # the compiled one, for what it says of itself
@@ -74,16 +75,16 @@ def _register_forward(form: type[Options], name: str, detailed: bool = False) ->
         return *result, loss.new_empty((2, *loss.shape)), loss_map
 
     def setup_context(ctx, inputs, output):
-        x, y, ctx.unit_scale, _, _, *options, ranges = inputs
+        x, y, ctx.unit_scale, _, _, *options, ranges, mask = inputs
         ctx.options, ctx.no_gradients = form(*options[first:]), [None] * len(inputs[2:])
-        ctx.save_for_backward(x, y, ranges, *output[1:3])
+        ctx.save_for_backward(x, y, ranges, mask, *output[1:3])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
     def backward(ctx, grad_loss, *_):
         if grad_loss is None:
             return None, None, *ctx.no_gradients
-        x, y, ranges, *units = ctx.saved_tensors
+        x, y, ranges, mask, *units = ctx.saved_tensors
         wants = ctx.needs_input_grad[:2]
         kept = all(unit.shape == x.shape for unit, want in zip(units, wants, strict=True) if want)
         # With create_graph the op with its own autograd formula must stand in the graph.
@@ -92,19 +93,23 @@ def _register_forward(form: type[Options], name: str, detailed: bool = False) ->
             factor = factor if factor.dim() == 0 else factor.reshape(-1, *[1] * (x.dim() - 1))
             grads = [(u * factor).to(x.dtype) if w else None for u, w in zip(units, wants, strict=True)]
         else:
-            options = ctx.options._replace(inverse_ranges=ranges)
+            options = with_tensors(ctx.options, (ranges, mask))
             grads = options.backward_op(grad_loss, x, y, *wants, *options)
             grads = [g if w else None for g, w in zip(grads, wants, strict=True)]
         return *grads, *ctx.no_gradients
 
     torch.library.register_autograd(name, backward, setup_context=setup_context)
 
-    # vmap folds its dimension into the batch; a mean becomes the mean over each fold's images.
+    # vmap folds its dimension into the batch; a mean becomes the mean over each fold's images. Under a mask
+    # it is none, so each fold is a call; detailed ops take none.
     @torch.library.register_vmap(name)
     def _(info, in_dims, x, y, scale, want_x, want_y, *options):
-        details, options = options[:first], form(*options[first:])
+        details, options, wants = options[:first], form(*options[first:]), (want_x, want_y)
+        if options.mask is not None and not detailed:
+            of_args = in_dims[:2], _dims_of_tensors(in_dims[5:], options)
+            return _of_each(info, of_args, options.op, (x, y), (scale,), wants, options)
         x, y, images = _fold(info, in_dims, x, y)
-        options = folded = _fold_ranges(info, in_dims[-1], options)
+        options = folded = _fold_ranges(info, _dims_of_tensors(in_dims[5 + first :], options)[0], options)
         if options.reduction == "mean":
             folded, scale = options._replace(reduction="none"), scale / max(images, 1)
         op = options.detailed_op if detailed else options.op  # type: ignore[union-attr]
@@ -114,7 +119,6 @@ def _register_forward(form: type[Options], name: str, detailed: bool = False) ->
             loss = loss.reshape(info.batch_size, images, *loss.shape[1:])
             return loss.mean(1) if options.reduction == "mean" else loss
 
-        wants = want_x, want_y
         units = [
             _unfold(info, unit) if want else unit for unit, want in zip((unit_x, unit_y), wants, strict=True)
         ]
@@ -134,26 +138,30 @@ def _register_backward(form: type[Options], name: str) -> None:
         return _fake_gradients(x, y, want_x, want_y)
 
     def setup_gradient(ctx, inputs, output):
-        ctx.wants, ctx.options = inputs[3:5], form(*inputs[5:-1])
-        ctx.save_for_backward(*inputs[:3], inputs[-1])
+        ctx.wants, options = inputs[3:5], form(*inputs[5:])
+        ctx.options = with_tensors(options, (None, None))
+        ctx.save_for_backward(*inputs[:3], *tensors_of(options))
 
     def double_backward(ctx, *grads):
-        *images, ranges = ctx.saved_tensors
-        options, nothing = ctx.options._replace(inverse_ranges=ranges), [None] * (2 + len(ctx.options))
+        *images, ranges, mask = ctx.saved_tensors
+        options, nothing = with_tensors(ctx.options, (ranges, mask)), [None] * (2 + len(ctx.options))
         return *recompute.pull_back_gradient(grads, images, options, ctx.wants), *nothing
 
     torch.library.register_autograd(name, double_backward, setup_context=setup_gradient)
 
     @torch.library.register_vmap(name)
     def _(info, in_dims, grad_loss, x, y, want_x, want_y, *options):
-        options = _fold_ranges(info, in_dims[-1], form(*options))
+        options, wants = form(*options), (want_x, want_y)
+        if options.mask is not None:
+            of_args = in_dims[:3], _dims_of_tensors(in_dims[5:], options)
+            return _of_each(info, of_args, options.backward_op, (grad_loss, x, y), (), wants, options)
+        options = _fold_ranges(info, _dims_of_tensors(in_dims[5:], options)[0], options)
         x, y, images = _fold(info, in_dims[1:], x, y)
         grad_loss = _leading(info, in_dims[0], grad_loss)
         if options.reduction == "mean":
             options = options._replace(reduction="none")
             grad_loss = (grad_loss / max(images, 1))[:, None].expand(-1, images)
         grad_loss = grad_loss.reshape(-1, *grad_loss.shape[2:])
-        wants = want_x, want_y
         grads = options.backward_op(grad_loss, x, y, *wants, *options)
         grads = [_unfold(info, g) if want else g for g, want in zip(grads, wants, strict=True)]
         return tuple(grads), tuple(0 if want else None for want in wants)
@@ -174,6 +182,24 @@ def _fold_ranges(info, in_dim: int | None, options: Options) -> Options:
     if ranges is None:
         return options
     return options._replace(inverse_ranges=_leading(info, in_dim, ranges).flatten())
+
+
+def _dims_of_tensors(in_dims, options: Options) -> tuple:
+    """Of the tensors among the options, which are the last; torch leaves out those that are the defaults."""
+    return (*in_dims[len(options) - 2 :], None, None)[:2]
+
+
+def _of_each(info, in_dims, op, images: Sequence[Tensor], scale, wants, options: Options):
+    """op(*images, *scale, *wants, *options) of one after the other, and its dimensions for vmap."""
+    tensors, dims = (*images, *tensors_of(options)), (*in_dims[0], *in_dims[1])
+    results = []
+    for i in range(info.batch_size):
+        *each, ranges, mask = (
+            t if t is None or dim is None else t.select(dim, i) for t, dim in zip(tensors, dims, strict=True)
+        )
+        results.append(op(*each, *scale, *wants, *with_tensors(options, (ranges, mask))))
+    together = [torch.stack(parts) for parts in zip(*results, strict=True)]
+    return tuple(together), (0,) * len(together)
 
 
 def _unfold(info, t: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ class Gaussian(NamedTuple):
     l1_windowed: bool
     reduction: str
     inverse_ranges: Tensor | None = None  # float64 [N]: in the place of 1 / data_range, for each image
+    mask: Tensor | None = None  # [N or 1, C or 1, H, W]: see masks.py
 
     @property
     def op(self) -> Op:
@@ -75,6 +76,7 @@ class Dyadic(NamedTuple):
     negative: str
     reduction: str
     inverse_ranges: Tensor | None = None
+    mask: Tensor | None = None
 
     @property
     def op(self) -> Op:
@@ -102,6 +104,7 @@ class Volume(NamedTuple):
     l1_weight: float  # of l1 in units of the data range, never blurred
     reduction: str
     inverse_ranges: Tensor | None = None
+    mask: Tensor | None = None
 
     @property
     def op(self) -> Op:
@@ -121,6 +124,16 @@ class Volume(NamedTuple):
 
 
 Options = Gaussian | Dyadic | Volume
+Tensors = tuple[Tensor | None, ...]
+
+
+def tensors_of(options: Options) -> Tensors:
+    """Those of its options that belong to a call: they come last, in every form."""
+    return options.inverse_ranges, options.mask
+
+
+def with_tensors(options: Options, tensors: Tensors) -> Options:
+    return options._replace(inverse_ranges=tensors[0], mask=tensors[1])
 
 
 class OneWindow(NamedTuple):

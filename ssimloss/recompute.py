@@ -1,8 +1,8 @@
 """A loss by the formulas of reference.py, in plain torch: for what the kernels do not give. Slow.
 
 They give a value and its first derivative, on the CPU and on CUDA. Derivatives of second order and in forward
-mode are computed here in float64, as these formulas lose the digits that the kernels keep; and everything
-under a mask, with padding "normalized" and on other devices.
+mode are computed here in float64, as these formulas lose the digits that the kernels keep; so is what is left
+of masks and of padding "normalized" (masks.py says what), and everything on other devices.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Tensors = tuple[Tensor, ...]
 Wants = tuple[bool, bool]
 
 
-def loss(x: Tensor, y: Tensor, options: Options, mask: Tensor | None = None) -> Tensor:
+def loss(x: Tensor, y: Tensor, options: Options) -> Tensor:
     """The loss of x, y in the dtype of x, which torch can differentiate any number of times."""
     y = target(y, options, x.dtype)
     if options.inverse_ranges is not None:
@@ -26,7 +26,7 @@ def loss(x: Tensor, y: Tensor, options: Options, mask: Tensor | None = None) -> 
         x, y, options = x * inverse, y * inverse, options._replace(inverse_ranges=None)
     padding, reduction = options.padding, options.reduction
     radii = [taps // 2 for taps in options.windows]
-    x, y, mask = reference.kept_pixels(x, y, mask, padding)
+    x, y, mask = reference.kept_pixels(x, y, options.mask, padding)
     if isinstance(options, Gaussian) and not options.sigmas:
         l1 = reference.l1_loss(x, y, reduction=reduction, mask=mask)
         return options.l1_weight / options.data_range * l1

@@ -140,7 +140,7 @@ def test_parts_and_maps(case: Case, dtype: torch.dtype, reduction: str) -> None:
 @pytest.mark.parametrize("padding", ["valid", "normalized"])
 @pytest.mark.parametrize(("case", "reduction"), EVERY_CASE)
 def test_masks(case: Case, reduction: str, padding: str, dtype: torch.dtype) -> None:
-    """In plain torch on either device; weights are not looked at, so one beyond [0, 1] makes the loss NaN."""
+    """In plain torch on CUDA; weights are not looked at there, so one beyond [0, 1] makes the loss NaN."""
     x, y = pair(2, 3, 40, 41, dtype=dtype)
     mask = torch.rand(2, 1, 40, 41, generator=torch.Generator().manual_seed(0)) * 2 - 0.5
     mask = mask.clamp(0, 1)

@@ -165,6 +165,21 @@ INLINE void fir_squares(In in, const Taps<T, Radius>& w, Put put, PutSquare put_
   fir<R>([&](int i) INLINE_LAMBDA { return v[i]; }, w, put_square);
 }
 
+// The same under weights: of weight(i) in(i), and of weight(i) in(i)^2.
+template <int R, class T, int Radius, class In, class Weight, class Put, class PutSquare>
+INLINE void fir_weighted(In in, Weight weight, const Taps<T, Radius>& w, Put put, PutSquare put_square,
+                         Vec<T>* room) {
+  Vec<T> fixed[R + 2 * Radius];
+  Vec<T>* v = Radius > 0 ? fixed : room;
+  const int count = R + 2 * w.radius();
+#pragma GCC unroll 32
+  for (int i = 0; i < count; ++i) v[i] = product(weight(i), in(i));
+  fir<R>([&](int i) INLINE_LAMBDA { return v[i]; }, w, put);
+#pragma GCC unroll 32
+  for (int i = 0; i < count; ++i) v[i] = product(v[i], in(i));
+  fir<R>([&](int i) INLINE_LAMBDA { return v[i]; }, w, put_square);
+}
+
 // f(k, R) for blocks of R outputs [k, k + R) that cover [0, count), f(k, 1) for a short rest.
 template <int R, class F>
 INLINE void for_blocks(int count, F f) {

@@ -17,6 +17,9 @@ class Item {
   const bool gradient, both;
   const int maps;  // a scale: b_m, b_d, a (or a_m and a_d)
   const bool reflected;
+  // By weights: see source.h. Then what an l1 that is blurred weighs at a pixel is no product of a row's and
+  // a column's, but one more map.
+  const bool weighted, l1_by_cover;
 
   V ssim_gain, l1_gain;  // of each lane's plane; 0 in lanes of none
   V base_m, base_d;      // of the rows at hand: a typical value of each segment
@@ -38,7 +41,9 @@ class Item {
         gradient(p.gains != nullptr),
         both(p.grad_x.data && p.grad_y.data),
         maps(both ? 4 : 3),
-        reflected(p.padding == Padding::reflect) {}
+        reflected(p.padding == Padding::reflect),
+        weighted(source.weighted),
+        l1_by_cover(p.l1_weight != 0 && !(weighted && p.l1_windowed)) {}
 
   template <class Take>
   void layout(Take take, int incoming_rows) {
@@ -83,12 +88,13 @@ class Item {
   }
 
   // Into row_cover: what an l1 term, blurred and summed over the positions [first, last), weighs at the own
-  // pixels [own0, own1) of a side; 1 if it is not blurred.
+  // pixels [own0, own1) of a side; 1 if it is not blurred, or has a map.
   void find_cover(int64_t first, int64_t last, int64_t size, int64_t own0, int64_t own1) {
-    for (int64_t i = own0; i < own1; ++i) row_cover[i - own0] = p.l1_windowed ? 0 : 1;
+    const bool blurred = p.l1_windowed && l1_by_cover;
+    for (int64_t i = own0; i < own1; ++i) row_cover[i - own0] = blurred ? 0 : 1;
     const double* const weights = p.windows[p.scales - 1].weights;
     const int64_t r = tile.r;
-    if (!p.l1_windowed) return;
+    if (!blurred) return;
     for (int64_t at = larger(first, own0 - r); at < smaller(last, own1 + r); ++at) {
       for (int64_t t = -r; t <= r; ++t) {
         const int64_t to = reflected ? mirrored(at + t, size) : at + t;
@@ -120,21 +126,28 @@ class Item {
   // Where m, less the offset, or a contrast is more than 8 data ranges, by the squares blurred by taps of a
   // total weight: there a flat region's gradient is the small rest of large terms, which the digits of double
   // have to hold. Returns whether nothing of this item will be kept.
-  bool mark_contrasts(V most, T total) const {
-    const auto beyond = most > splat<T>(64 * total);
-    for (int64_t lane = 0; any(beyond) && lane < tile.planes * tile.across; ++lane) {
+  bool mark_contrasts(V most, T total) const { return mark_beyond(Mask<T>(most > splat<T>(64 * total))); }
+
+  bool mark_beyond(Mask<T> beyond) const {
+    for (int64_t lane = 0; any_lane(beyond) && lane < tile.planes * tile.across; ++lane) {
       const int64_t plane = tile.first_plane + lane / tile.across;
       if (beyond[lane])
         __atomic_store_n(p.beyond_float32 + plane * tile.strips + tile.strip, 1, __ATOMIC_RELAXED);
     }
-    return tile.planes == 1 && any(beyond);
+    return tile.planes == 1 && any_lane(beyond);
   }
 
-  template <class Flags>
-  static bool any(Flags flags) {
-    bool any = false;
-    for (int lane = 0; lane < L; ++lane) any = any || flags[lane] != 0;
-    return any;
+  // The weights of vector k of row `row`, and all ones where they are not 0.
+  V weight(int64_t row, int64_t k) const { return source.row(row)[k * source.step + source.to_w]; }
+  static INLINE Mask<T> kept(V weight) { return Mask<T>(weight != V{}); }
+
+  // Where blurred weights are so small that their inverses, or products with squares, would leave float32.
+  static INLINE Mask<T> too_small(V weights) { return Mask<T>(weights < splat<T>(1e-12)); }
+
+  // Blurred squares as they would be under blurred weights of `total`, for mark_contrasts.
+  static INLINE V of_all_weights(V squares, V weights, T total) {
+    const V beyond = squares - T(64) * weights;
+    return beyond > V{} ? splat<T>(65 * total) : V{};
   }
 
   // Vector k of row `row`, of m (q = 0) or d (q = 1).
@@ -143,11 +156,16 @@ class Item {
   // Read on, and add up the l1 of own pixels.
   void read_to(int64_t end) {
     source.read_to(end, [&](int64_t row) {
-      if (p.l1_weight == 0 || row < tile.row0 || row >= tile.row1) return;
+      if (!l1_by_cover || row < tile.row0 || row >= tile.row1) return;
       const V* const d = source.row(row) + source.to_d;
       const V offset = source.offset_d;
       V sum{};
-      for (int64_t k = 0; k < s; ++k) sum += cover[k] * absolute(d[k * source.step] + offset);
+      if (source.are_whole(row, row + 1)) {
+        for (int64_t k = 0; k < s; ++k) sum += cover[k] * absolute(d[k * source.step] + offset);
+      } else {
+        for (int64_t k = 0; k < s; ++k)
+          sum += cover[k] * weight(row, k) * absolute(d[k * source.step] + offset);
+      }
       add_up(row, 1, sum, row_cover[row - tile.row0]);
     });
   }
@@ -177,12 +195,38 @@ class Item {
     return T(0.5) * (middle_of(values) + middle_of(values + 4));
   }
 
-  // The same of columns [k, k + width) of a segment, in `count` rows.
-  V typical(int q, int64_t row, int64_t count, int64_t k, int64_t width) const {
+  // The same of columns [k, k + width) of a segment, in `count` rows. Among pixels that are left out, or in
+  // place of them, one that is kept; where none is, `otherwise`.
+  V typical(int q, int64_t row, int64_t count, int64_t k, int64_t width, V otherwise = V{}) const {
     V values[8];
-    for (int i = 0; i < 8; ++i)
-      values[i] = raw(q, row + (i / 4 * 2 + 1) * count / 4, k + (2 * (i % 4) + 1) * width / 8);
+    const auto row_at = [&](int i) INLINE_LAMBDA { return row + (i / 4 * 2 + 1) * count / 4; };
+    const auto column_at = [&](int i) INLINE_LAMBDA { return k + (2 * (i % 4) + 1) * width / 8; };
+    for (int i = 0; i < 8; ++i) values[i] = raw(q, row_at(i), column_at(i));
+    if (weighted) {
+      for (int i = 0; i < 8; ++i) {
+        const auto finite = values[i] - values[i] == V{};
+        otherwise = (weight(row_at(i), column_at(i)) != V{}) & finite ? values[i] : otherwise;
+      }
+      for (int i = 0; i < 8; ++i) values[i] = weight(row_at(i), column_at(i)) != V{} ? values[i] : otherwise;
+    }
     return typical(values);
+  }
+
+  // Of each segment the first pixel that is kept in two of the rows, or the offset: a base where the samples
+  // of `typical` are all left out.
+  V first_kept(int q, int64_t row, int64_t count) const {
+    V first{};
+    auto open = V{} == V{};
+    for (int i = 0; weighted && i < 2; ++i) {
+      const int64_t at = row + (2 * i + 1) * count / 4;
+      if (source.are_whole(at, at + 1)) return raw(q, at, 0);
+      for (int64_t k = 0; k < s && any_lane(open); ++k) {
+        const V value = raw(q, at, k);
+        const auto found = open & (weight(at, k) != V{}) & (value - value == V{});
+        first = found ? value : first, open &= ~found;
+      }
+    }
+    return first;
   }
 
   // The incoming gradient at rows [row, row + count) of positions.

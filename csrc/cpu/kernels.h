@@ -35,11 +35,13 @@ struct Scaling {
   const double* gains;  // [planes]
 };
 
-// fine = gain[plane] * fine + upsampled(coarse) / 4: the adjoint of the 2x2 means.
+// fine = gain[plane] * fine + upsampled(coarse) / 4: the adjoint of the 2x2 means; or of those under weights,
+// where there are masks of both.
 struct Unpooling {
   Scaling scaling;
   Images coarse;
   OddSide odd_side;
+  Images mask, coarse_mask;
 };
 
 // How volumes are cut into items: parts of their depth, height and width.

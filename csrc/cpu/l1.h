@@ -38,12 +38,12 @@ void l1(const Problem& problem, int64_t item) {
   const int64_t col0 = piece % cut.strips * l1_pixels, col1 = smaller(p.width, col0 + l1_pixels);
   const T gain = p.gains ? T(p.gains[2 * plane + 1]) : T(0), weight = T(p.l1_weight * inverse_range_of(p, n));
   const DType dtype = sizeof(T) == 8 ? DType::float64 : DType::float32;
-  const Images* const all[] = {&p.x, &p.y, &p.loss_map, &p.grad_x, &p.grad_y, &p.grad_map};
+  const Images* const all[] = {&p.x, &p.y, &p.loss_map, &p.grad_x, &p.grad_y, &p.grad_map, &p.mask};
   bool in_place = true;
   for (const Images* images : all)
     in_place = in_place && (!images->data || (images->dtype == dtype && images->stride_w == 1));
 
-  alignas(64) T buffers[6][block];
+  alignas(64) T buffers[7][block];
   Vec<double> sums[sizeof(double) / sizeof(T)] = {};
   for (int64_t row = row0; row < row1; ++row) {
     for (int64_t col = col0, count; col < col1; col += count) {
@@ -60,15 +60,22 @@ void l1(const Problem& problem, int64_t item) {
       };
       const T *const x = pixels(p.x, 0, true), *const y = pixels(p.y, 1, true);
       const T* const incoming = pixels(p.grad_map, 2, true);
+      const T* const weights = pixels(p.mask, 6, true);
       T* const loss = pixels(p.loss_map, 3, false);
       T *const grad_x = pixels(p.grad_x, 4, false), *const grad_y = pixels(p.grad_y, 5, false);
       for (int64_t k = 0; k < count; k += L) {
-        const V d = load<T>(x + k) - load<T>(y + k), magnitude = absolute(d);
-        add_wide(sums, magnitude);
+        V d = load<T>(x + k) - load<T>(y + k);
+        const V w = weights ? load<T>(weights + k) : splat<T>(1);
+        const Mask<T> kept = Mask<T>(w != V{});
+        if (weights) d = masked<T>(d, kept);
+        const V magnitude = absolute(d);
+        add_wide(sums, weights ? w * magnitude : magnitude);
         if (loss) store<T>(loss + k, weight * magnitude);
         if (!grad_x) continue;
-        const V g = incoming ? gain * load<T>(incoming + k) : splat<T>(gain);
-        const V by = d > V{} ? g : (d < V{} ? -g : d * g);  // sign(0) = 0, sign(NaN) = NaN
+        V g = incoming ? gain * load<T>(incoming + k) : splat<T>(gain);
+        if (weights && !incoming) g *= w;
+        V by = d > V{} ? g : (d < V{} ? -g : d * g);  // sign(0) = 0, sign(NaN) = NaN
+        if (weights) by = masked<T>(by, kept);
         store<T>(grad_x + k, by);
         if (grad_y) store<T>(grad_y + k, -by);
       }

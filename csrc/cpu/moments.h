@@ -12,11 +12,15 @@ class LocalMoments : protected Item<T, false> {
  protected:
   using Base = Item<T, false>;
   using Base::L, Base::p, Base::tile, Base::source, Base::s, Base::pitch, Base::halo_pitch, Base::base_m,
-      Base::base_d;
+      Base::base_d, Base::weighted;
   using typename Base::V;
   static constexpr int R = rows_at_a_time;
 
-  static constexpr int column_step = 4 * R | 1;  // odd, or the columns would share few sets of the cache
+  // Blurred are m, m^2, d, d^2 or, Weighted, these times the weights, and the weights themselves.
+  template <bool Weighted>
+  static constexpr int moments_of = Weighted ? 5 : 4;
+  template <bool Weighted>  // from column to column; odd, or these would share few sets of the cache
+  static constexpr int column_step = moments_of<Weighted> * R | 1;
 
   const int radius;
   const T centre;        // the centre's weight in two dimensions
@@ -37,8 +41,8 @@ class LocalMoments : protected Item<T, false> {
     Base::layout(take, gradient_rows + R);
     take(work, 2 * (R + 2 * radius));
     take(raws, gradient_rows + R + 2 * radius);
-    take(columns, halo_pitch * column_step);
-    take(moments, 4 * halo_pitch);
+    take(columns, halo_pitch * (weighted ? column_step<true> : column_step<false>));
+    take(moments, halo_pitch * (weighted ? moments_of<true> : moments_of<false>));
     T* relative = nullptr;
     take(relative, radius + 1);
     const double* const from = p.windows[0].weights;
@@ -51,17 +55,21 @@ class LocalMoments : protected Item<T, false> {
   // R of m first: the machine would need too many pages at a time. A row of moments is used at once, while it
   // is in the L1 cache, and the maps take its place: processors mistake some writes for what is read next
   // when the two lie multiples of 4 KiB apart.
-  V* column_row(int i) const { return columns + radius * column_step + i; }
+  template <bool Weighted>
+  V* column_row(int i) const {
+    return columns + radius * column_step<Weighted> + i;
+  }
   V* moment_row() const { return moments + radius; }
 
-  // Whether x = y somewhere among the i-th plane's samples of a row of d.
+  // Whether x = y somewhere among the i-th plane's samples of a row of d, at a pixel that counts.
   bool meets_identical(int64_t i, const V* d) const {
     const T identical = -source.offset_d[i * tile.across];
     for (int which = 0; which < 4; ++which) {
       const int64_t at = (2 * which + 1) * s / 8;
       int64_t lane = i * tile.across;
       for (int64_t col = tile.t0 + at; lane < (i + 1) * tile.across; ++lane, col += s) {
-        if (d[at][lane] == identical && col >= 0 && col < tile.w) return true;
+        if (d[at][lane] == identical && col >= 0 && col < tile.w && (!weighted || d[at + pitch][lane] != 0))
+          return true;
       }
     }
     return false;
@@ -70,14 +78,15 @@ class LocalMoments : protected Item<T, false> {
   void find_bases(int64_t row, int count) {
     const V* const one = source.row(row + count / 4) + pitch;
     const V* const other = source.row(row + 3 * count / 4) + pitch;
-    base_m = this->typical(0, row, count, 0, s), base_d = this->typical(1, row, count, 0, s);
+    base_m = this->typical(0, row, count, 0, s, this->first_kept(0, row, count));
+    base_d = this->typical(1, row, count, 0, s, this->first_kept(1, row, count));
     // Where the images are identical, loss and gradient are 0, without rounding.
     auto met = V{} != V{};  // in which lanes: none in most images
     for (int which = 0; which < 4; ++which) {
       const int64_t at = (2 * which + 1) * s / 8;
       met |= (one[at] == -source.offset_d) | (other[at] == -source.offset_d);
     }
-    for (int64_t i = 0; this->any(met) && i < tile.planes; ++i) {
+    for (int64_t i = 0; any_lane(met) && i < tile.planes; ++i) {
       if (!meets_identical(i, one) && !meets_identical(i, other)) continue;
       for (int64_t lane = i * tile.across; lane < (i + 1) * tile.across; ++lane)
         base_d[lane] = -source.offset_d[lane];
@@ -86,12 +95,16 @@ class LocalMoments : protected Item<T, false> {
 
   // By the columns of the window, around rows [row, row + count). Every row is within two of one that is
   // looked at, and so are those that only the outermost positions see.
+  template <bool Weighted>
   bool meets_contrasts(int64_t row, int count) const {
     const int step = int(smaller(smaller(R, 4), 2 * radius + 1));
     V most = base_m * base_m * total_weight;
     const auto look = [&](int i) {
-      const V* at = column_row(i);
-      for (int64_t k = 0; k < s; ++k, at += column_step) most = higher(most, at[R] + at[3 * R]);
+      const V* at = column_row<Weighted>(i);
+      for (int64_t k = 0; k < s; ++k, at += column_step<Weighted>) {
+        const V squares = at[R] + at[3 * R];
+        most = higher(most, Weighted ? this->of_all_weights(squares, at[4 * R], total_weight) : squares);
+      }
     };
     for (int first = 0; first < count; first += step) look(int(smaller(first + step / 2, count - 1)));
     if (row == tile.top) look(0);
@@ -100,39 +113,66 @@ class LocalMoments : protected Item<T, false> {
   }
 
   // The column rows of rows [row, row + count).
+  template <bool Weighted>
   void blur_columns(int64_t row, int count) {
     for (int i = 0; i < R + 2 * radius; ++i)  // those of rows past count are never used
       raws[i] = source.padded(smaller(row - radius + i, row + count - 1 + radius));
-    with_taps(weights, radius, [&](const auto& w) INLINE_LAMBDA { blur_columns(w); });
-    extend_moments(column_row(0), base_m);
-    extend_moments(column_row(0) + 2 * R, base_d);
+    with_taps(weights, radius, [&](const auto& w) INLINE_LAMBDA { this->blur_columns<Weighted>(w); });
+    if (Weighted) extend_weights(column_row<true>(0) + 4 * R);
+    extend_moments<Weighted>(column_row<Weighted>(0), base_m, 4 * R);
+    extend_moments<Weighted>(column_row<Weighted>(0) + 2 * R, base_d, 2 * R);
   }
 
-  template <int Radius>
+  template <bool Weighted, int Radius>
   INLINE void blur_columns(const Taps<T, Radius>& w) {
     const int64_t pitch = this->pitch;
     const V* const* const raws = this->raws;
     const V base_m = this->base_m, base_d = this->base_d;
-    V* out = column_row(0);
+    V* out = column_row<Weighted>(0);
     const auto put = [&](int q) INLINE_LAMBDA {
       return [out = out + q * R](int i, V sum) INLINE_LAMBDA { out[i] = sum; };
     };
-    for (int64_t k = 0; k < s; ++k, out += column_step) {
+    for (int64_t k = 0; k < s; ++k, out += column_step<Weighted>) {
+      if constexpr (Weighted) {
+        const auto weight = [&](int i) INLINE_LAMBDA { return raws[i][2 * pitch + k]; };
+        fir_weighted<R>([&](int i) INLINE_LAMBDA { return raws[i][k] - base_m; }, weight, w, put(0), put(1),
+                        work);
+        fir_weighted<R>([&](int i) INLINE_LAMBDA { return raws[i][pitch + k] - base_d; }, weight, w, put(2),
+                        put(3), work);
+        fir<R>(weight, w, put(4));
+        continue;
+      }
       fir_squares<R>([&](int i) INLINE_LAMBDA { return raws[i][k] - base_m; }, w, put(0), put(1), work);
       fir_squares<R>([&](int i) INLINE_LAMBDA { return raws[i][pitch + k] - base_d; }, w, put(2), put(3),
                      work);
     }
   }
 
-  // The halos of R rows of blurred values and R of their squares, less the base of each segment.
-  void extend_moments(V* sums, V base) {
-    const V from_left = previous_lane(base) - base, from_right = next_lane(base) - base;
-    const V sum_left = from_left * total_weight, sum_right = from_right * total_weight;
+  // The halos of R rows of blurred weights.
+  void extend_weights(V* sums) {
+    constexpr int step = column_step<true>;
     for (int64_t k = 1; k <= radius; ++k) {
-      V *const before = sums - k * column_step, *const after = sums + (s - 1 + k) * column_step;
-      const V *const last = sums + (s - k) * column_step, *const first = sums + (k - 1) * column_step;
+      for (int i = 0; i < R; ++i) {
+        sums[i - k * step] = previous_lane(sums[i + (s - k) * step]);
+        sums[i + (s - 1 + k) * step] = next_lane(sums[i + (k - 1) * step]);
+      }
+    }
+  }
+
+  // The halos of R rows of blurred values and R of their squares, less the base of each segment. The blurred
+  // weights lie to_weights further on.
+  template <bool Weighted>
+  void extend_moments(V* sums, V base, int to_weights) {
+    constexpr int step = column_step<Weighted>;
+    const V from_left = previous_lane(base) - base, from_right = next_lane(base) - base;
+    V sum_left = from_left * total_weight, sum_right = from_right * total_weight;
+    for (int64_t k = 1; k <= radius; ++k) {
+      V *const before = sums - k * step, *const after = sums + (s - 1 + k) * step;
+      const V *const last = sums + (s - k) * step, *const first = sums + (k - 1) * step;
       for (int i = 0; i < R; ++i) {
         const V left = previous_lane(last[i]), right = next_lane(first[i]);
+        if (Weighted)
+          sum_left = from_left * before[to_weights + i], sum_right = from_right * after[to_weights + i];
         before[i] = left + sum_left, after[i] = right + sum_right;
         before[R + i] = previous_lane(last[R + i]) + from_left * (left + (left + sum_left));
         after[R + i] = next_lane(first[R + i]) + from_right * (right + (right + sum_right));
@@ -141,7 +181,9 @@ class LocalMoments : protected Item<T, false> {
   }
 
   // The moments of the i-th of R rows from its column row.
+  template <bool Weighted>
   void blur_row(int i) {
-    fir_rows<R, column_step>(column_row(i), R, 4, weights, radius, int(s), moment_row(), halo_pitch);
+    fir_rows<R, column_step<Weighted>>(column_row<Weighted>(i), R, moments_of<Weighted>, weights, radius,
+                                       int(s), moment_row(), halo_pitch);
   }
 };

@@ -13,12 +13,18 @@ constexpr int batch_rows = 8, block_rows = 16;  // of positions and of the gradi
 
 // Whether wide.h's flow takes a problem: several windows, one of more than 11 taps (15 where registers are
 // many: measured), one much narrower than sigma 1.5, a blurred l1, or a c2 too large for stream.h's units.
-INLINE bool is_wide(const Problem& p) {
+INLINE bool is_wide(const Problem& p, bool in_double) {
+  if (is_weighted(p) && in_double) return true;  // one flow is enough for what is seldom wanted
   const Window& first = p.windows[0];
   const double centre = first.weights[0];
   const bool large = first.radius > (VECTOR_BYTES == 64 ? 7 : 5);
   return p.scales > 1 || large || centre > 0.3 || (p.l1_windowed && p.l1_weight != 0) ||
          !(p.c2 < 1e30 * centre * centre);
+}
+
+// Under padding "normalized" they have no weight.
+INLINE bool has_zeros_around(const Problem& p) {
+  return p.padding == Padding::zeros || p.padding == Padding::normalized;
 }
 
 // Where the i-th of `count` parts of a side begins. Pairs of rows or columns that the next level of a
@@ -74,8 +80,8 @@ struct Tile {
     t0 = larger(left, col0 - margin) - r, t1 = smaller(right, col1 + margin) + r;
     first -= (first - top) % batch_rows;
     end = smaller(bottom, top + ceil_div(end - top, batch_rows) * batch_rows);
-    const bool wide = is_wide(p);  // to which zeros around the image are no columns
-    if (wide && p.padding == Padding::zeros) t0 = larger(0, t0), t1 = smaller(w, t1);
+    const bool wide = is_wide(p, sizeof(T) == 8);  // to which zeros around the image are no columns
+    if (wide && has_zeros_around(p)) t0 = larger(0, t0), t1 = smaller(w, t1);
     s = ceil_div(t1 - t0, across);
     if (wide) s = ceil_div(s, 4) * 4;
     // Further left at the right border: the segments are full of pixels where there are enough.
@@ -118,7 +124,9 @@ struct Tile {
 };
 
 // ByColumns: the rows of a column lie next to each other, m and d in turn, as wide.h wants them; else the
-// columns of a row, those of m first.
+// columns of a row, those of m first. Behind d come the weights, where the problem has any: those of the
+// mask, and around the image those of the pixel next to it ("zeros"), its mirror image's ("reflect") or 0
+// ("normalized"). Where a weight is 0, m and d are those of the offsets, whatever the images hold there.
 template <class T, bool ByColumns>
 class Source {
   using V = Vec<T>;
@@ -128,17 +136,21 @@ class Source {
   const Tile<T>& tile;
   const int64_t capacity;
   const bool dense, direct;
-  V* ring;                                 // of `capacity` rows, and behind it a row of what padding adds
+  V* ring;  // of `capacity` rows, and behind it what padding adds above and, with weights, below
   T *linear_m[2], *linear_d[2];            // the second of a pair of rows for the next level lies in [1]
+  T* linear_w[2];                          // the weights
+  unsigned char* whole;                    // of each row in the ring: whether all weights are 1
   const T *segments_x[L], *segments_y[L];  // direct: where the segments start in the images' first rows
+  const T* segments_w[L];                  // direct_weights: in the mask's
   V scale{};                               // direct: the inverse of their range
   const char **vectors_x, **vectors_y;
   int64_t filled;
 
  public:
   V offset_m, offset_d;  // what m and d in the ring are less; the same in all segments of a plane
-  const int64_t step;    // from a column to the next
-  const int64_t to_d;    // from m to d
+  const bool weighted, direct_weights;
+  const int64_t step;        // from a column to the next
+  const int64_t to_d, to_w;  // from m to d and to the weights
 
   Source(const Problem& problem, const Tile<T>& tile_, int64_t rows)
       : p(problem),
@@ -146,8 +158,11 @@ class Source {
         capacity(smaller(rows, larger(1, tile.h))),
         dense(is_dense()),
         direct(dense && p.x.dtype == p.y.dtype),
-        step(ByColumns ? 2 * (capacity + 1) : 1),
-        to_d(ByColumns ? 1 : tile.pitch) {}
+        weighted(is_weighted(p)),
+        direct_weights(direct && p.mask.data && p.mask.dtype == p.x.dtype && p.mask.stride_w == 1),
+        step(ByColumns ? fields() * slots() : 1),
+        to_d(ByColumns ? 1 : tile.pitch),
+        to_w(2 * to_d) {}
 
   template <class Take>
   void layout(Take take) {
@@ -156,15 +171,25 @@ class Source {
       take(linear_d[i], L * tile.s + L);
     }
     take(vectors_x, tile.s), take(vectors_y, tile.s);
-    take(ring, (capacity + 1) * 2 * (ByColumns ? larger(tile.s, L) : tile.pitch));
+    take(ring, slots() * fields() * (ByColumns ? larger(tile.s, L) : tile.pitch));
+    for (T*& weights : linear_w) take(weights, weighted ? L * tile.s + L : 0);
+    take(whole, weighted ? slots() : 0);
   }
 
   void start() {
     offset_m = offset_d = V{};
     for (int64_t i = 0; i < tile.planes; ++i) find_offsets(i);
     tile.find_vectors(p.x, vectors_x), tile.find_vectors(p.y, vectors_y);
-    V* const pad = slot(capacity);
-    for (int64_t k = 0; k < tile.s; ++k) pad[k * step] = -offset_m, pad[k * step + to_d] = -offset_d;
+    for (int64_t i = capacity; i < slots(); ++i) {
+      V* const pad = slot(i);
+      for (int64_t k = 0; k < tile.s; ++k) {
+        pad[k * step] = -offset_m, pad[k * step + to_d] = -offset_d;
+        if (weighted) pad[k * step + to_w] = V{};
+      }
+      if (weighted) whole[i] = false;
+    }
+    // In segments of no plane, and in what a block of the last segment reads beyond it.
+    for (int64_t k = 0; weighted && k < L * tile.s + L; ++k) linear_w[0][k] = linear_w[1][k] = 1;
     for (int i = 0; !direct && i < (p.next_m.data ? 2 : 1); ++i) {
       // Zeros: in segments of no plane, and in the row before the first of an odd side.
       for (int64_t k = 0; k < L * tile.s; ++k) {
@@ -176,6 +201,7 @@ class Source {
       scale[lane] = T(inverse_range_of(p, tile.n(i)));
       segments_x[lane] = row_of<const T>(p.x, tile.n(i), tile.c(i), 0).data + col;
       segments_y[lane] = row_of<const T>(p.y, tile.n(i), tile.c(i), 0).data + col;
+      if (direct_weights) segments_w[lane] = row_of<const T>(p.mask, tile.n(i), tile.c(i), 0).data + col;
     }
     filled = larger(0, tile.first - tile.r);
   }
@@ -184,9 +210,13 @@ class Source {
   const V* row(int64_t row) const { return slot(row % capacity); }
 
   // The same for a row of the padded image.
-  const V* padded(int64_t at) const {
-    if (at >= 0 && at < tile.h) return row(at);
-    return p.padding == Padding::reflect ? row(mirrored(at, tile.h)) : slot(capacity);
+  const V* padded(int64_t at) const { return slot(slot_of(at)); }
+
+  // Whether all weights of rows [begin, end) of the padded image are 1.
+  bool are_whole(int64_t begin, int64_t end) const {
+    bool all = true;
+    for (int64_t at = begin; weighted && at < end; ++at) all = all && whole[slot_of(at)];
+    return all;
   }
 
   // Calls then(row) for every row it reads.
@@ -200,7 +230,14 @@ class Source {
   INLINE Ahead next_y(int i) const { return ahead(p.y, vectors_y, smaller(filled + i, tile.h - 1), 1); }
 
  private:
-  V* slot(int64_t i) const { return ring + i * 2 * (ByColumns ? 1 : tile.pitch); }
+  int64_t fields() const { return weighted ? 3 : 2; }
+  int64_t slots() const { return capacity + (weighted ? 2 : 1); }
+  V* slot(int64_t i) const { return ring + i * fields() * (ByColumns ? 1 : tile.pitch); }
+  int64_t slot_of(int64_t at) const {
+    if (at >= 0 && at < tile.h) return at % capacity;
+    if (p.padding == Padding::reflect) return mirrored(at, tile.h) % capacity;
+    return capacity + (weighted && at >= tile.h);
+  }
 
   // Columns [col, col + count) of a row of the i-th plane, less the offsets.
   void read_images(int64_t i, int64_t row, int64_t col, int64_t count, T* m, T* d) const {
@@ -229,7 +266,9 @@ class Source {
     for (int k = 0; k < grid * grid; ++k) {
       const int64_t row = (2 * (k / grid) + 1) * tile.h / (2 * grid);
       const int64_t col = tile.col0 + (2 * (k % grid) + 1) * (tile.col1 - tile.col0) / (2 * grid);
-      T one_m, one_d;
+      T one_m, one_d, weight = 1;
+      if (p.mask.data) read_row<T>(p.mask, tile.n(i), tile.c(i), row, col, 1, &weight);
+      if (weight == 0) continue;
       read_images(i, row, col, 1, &one_m, &one_d);
       insert(m, count_m, one_m), insert(d, count_d, one_d);
     }
@@ -268,21 +307,92 @@ class Source {
   // Row `row` of every plane.
   void read(int64_t row) {
     V* const out = slot(row % capacity);
-    if (direct) return read_direct(row, out);
-    const bool own = row >= tile.row0 && row < tile.row1;
     const Halving down{tile.h, p.odd_side};
     const bool second = p.next_m.data && (row + down.zeros()) % 2;
+    const T* const w = linear_w[second];
+    if (weighted && !direct_weights) read_weights(row, linear_w[second]);
+    direct ? read_direct(row, out) : read_joined(row, second, out);
+    if (direct_weights) {
+      take_weights(row, out, [&](int lane, int64_t k) INLINE_LAMBDA {
+        return load(segments_w[lane] + row * p.mask.stride_h + k);
+      });
+    } else if (weighted) {
+      take_weights(row, out, [&](int lane, int64_t k) INLINE_LAMBDA { return load(w + lane * tile.s + k); });
+    }
+  }
+
+  void read_joined(int64_t row, bool second, V* out) {
+    const bool own = row >= tile.row0 && row < tile.row1;
+    const Halving down{tile.h, p.odd_side};
     const bool joined = own && p.next_m.data && (second || down.times(row) == 2);
     for (int64_t i = 0; i < tile.planes; ++i) {
       T *const m = linear_m[second] + tile.start(i), *const d = linear_d[second] + tile.start(i);
       read_padded(i, row, m, d);
-      if (joined) {
+      const T* const w = linear_w[second] + tile.start(i);
+      for (int64_t k = 0; p.next_mask.data && k < tile.across * tile.s; ++k)
+        m[k] = w[k] == 0 ? T(0) : m[k], d[k] = w[k] == 0 ? T(0) : d[k];
+      if (joined && p.next_mask.data) {
+        const bool wide = p.next_m.dtype == DType::float64;
+        wide ? join_under_weights<double>(i, row, second) : join_under_weights<float>(i, row, second);
+      } else if (joined) {
         join_rows(i, down.of(row), linear_m[0], linear_m[second], offset_m, p.next_m);
         join_rows(i, down.of(row), linear_d[0], linear_d[second], offset_d, p.next_d);
       }
     }
     to_segments<T>(linear_m[second], tile.s, out, ByColumns ? step : 1);
     to_segments<T>(linear_d[second], tile.s, out + to_d, ByColumns ? step : 1);
+  }
+
+  // A row of the weights of every plane, with what padding adds to its left and right.
+  void read_weights(int64_t row, T* linear) const {
+    const int64_t from = larger(0, tile.t0);
+    const int64_t to = direct ? tile.t0 + tile.across * tile.s : smaller(tile.w, tile.t1);
+    for (int64_t i = 0; i < tile.planes; ++i) {
+      T* const w = linear + tile.start(i);
+      if (p.mask.data) {
+        read_row<T>(p.mask, tile.n(i), tile.c(i), row, from, to - from, w + (from - tile.t0));
+      } else {
+        for (int64_t col = from; col < to; ++col) w[col - tile.t0] = 1;
+      }
+      const bool none = p.padding == Padding::normalized;
+      const T left = none ? T(0) : w[from - tile.t0], right = none ? T(0) : w[to - 1 - tile.t0];
+      for (int64_t k = 0; k < from - tile.t0; ++k) w[k] = left;
+      for (int64_t k = to - tile.t0; k < tile.across * tile.s; ++k) w[k] = right;
+      if (p.padding == Padding::reflect)
+        each_reflected(from, to, [&](int64_t k, int64_t source) INLINE_LAMBDA { w[k] = w[source]; });
+    }
+  }
+
+  // The same into the ring, and what follows of them for the row.
+  template <class Load>
+  INLINE void take_weights(int64_t row, V* out, Load load_at) {
+    const int64_t s = tile.s;
+    const Mask<T> one = Mask<T>(splat<T>(1));
+    Mask<T> other{};
+    V least = splat<T>(1);
+    const auto look = [&](V w) INLINE_LAMBDA {
+      other |= Mask<T>(w) ^ one, least = lower(w, least);
+      return w;
+    };
+    load_segments<T>(load_at, s, out + to_w, step, look);
+    whole[row % capacity] = !any_lane(other);
+    if (any_lane(least == V{})) leave_out(out);
+    // The zeros above and below weigh as the outermost rows.
+    const bool first = row == 0, last = row == tile.h - 1;
+    for (int64_t i = 0; p.padding == Padding::zeros && i < 2; ++i) {
+      if (!(i == 0 ? first : last)) continue;
+      for (int64_t k = 0; k < s; ++k) slot(capacity + i)[k * step + to_w] = out[k * step + to_w];
+      whole[capacity + i] = whole[row % capacity];
+    }
+  }
+
+  // Pixels of weight 0 become the offsets.
+  void leave_out(V* row) const {
+    for (int64_t k = 0; k < tile.s; ++k) {
+      V* const at = row + k * step;
+      const Mask<T> kept = Mask<T>(at[to_w] != V{});
+      at[0] = masked<T>(at[0], kept), at[to_d] = masked<T>(at[to_d], kept);
+    }
   }
 
   // Row `row` of the i-th plane, with what padding adds to its left and right.
@@ -294,17 +404,23 @@ class Source {
     for (int64_t k = 0; k < from - t0; ++k) m[k] = zero_m, d[k] = zero_d;
     read_images(i, row, from, to - from, m + (from - t0), d + (from - t0));
     // Without zeros around the images nobody needs what comes now, but it can become a segment's base.
-    const bool zeros = p.padding == Padding::zeros;
+    const bool zeros = has_zeros_around(p);
     const T beyond_m = zeros ? zero_m : m[end - 1], beyond_d = zeros ? zero_d : d[end - 1];
     for (int64_t k = end; k < count; ++k) m[k] = beyond_m, d[k] = beyond_d;
     if (p.padding != Padding::reflect) return;
-    const auto reflect = [&](int64_t col) {
-      const int64_t source = mirrored(col, w);
-      if (source < from || source >= to) return;  // no position needs it
-      m[col - t0] = m[source - t0], d[col - t0] = d[source - t0];
+    each_reflected(from, to,
+                   [&](int64_t k, int64_t source) INLINE_LAMBDA { m[k] = m[source], d[k] = d[source]; });
+  }
+
+  // f(k, source): element k of a plane's row mirrors element `source`, which lies in columns [from, to).
+  template <class F>
+  INLINE void each_reflected(int64_t from, int64_t to, F f) const {
+    const auto reflect = [&](int64_t col) INLINE_LAMBDA {
+      const int64_t source = mirrored(col, tile.w);
+      if (source >= from && source < to) f(col - tile.t0, source - tile.t0);  // or no position needs it
     };
-    for (int64_t col = t0; col < 0; ++col) reflect(col);
-    for (int64_t col = w; col < tile.t1; ++col) reflect(col);
+    for (int64_t col = tile.t0; col < 0; ++col) reflect(col);
+    for (int64_t col = tile.w; col < tile.t1; ++col) reflect(col);
   }
 
   // 2x2 means of the own pixels of two rows of the i-th plane, or of one twice: row `row` of the next level.
@@ -334,5 +450,50 @@ class Source {
     }
     if (tile.col1 == tile.w && across.times(tile.w - 1) == 2)  // the last column, twice
       out[end] = To(Wide(0.5) * (Wide(above[2 * end]) + Wide(below[2 * end])) + offset);
+  }
+
+  // The same under weights, of m, d and the weights themselves: the next level's mask.
+  template <class To>
+  void join_under_weights(int64_t i, int64_t row, bool second) const {
+    const int64_t to = Halving{tile.h, p.odd_side}.of(row);
+    const T *const w_a = row == 0 ? linear_w[second] : linear_w[0], *const w_b = linear_w[second];
+    join_weights<To>(i, to, w_a, w_b);
+    join_weighted<To>(i, to, w_a, w_b, linear_m[0], linear_m[second], offset_m, p.next_m);
+    join_weighted<double>(i, to, w_a, w_b, linear_d[0], linear_d[second], offset_d, p.next_d);
+  }
+
+  // A zero before the first pixel weighs as that.
+  template <class To>
+  void join_weighted(int64_t i, int64_t row, const T* w_a, const T* w_b, const T* a, const T* b, V offsets,
+                     const Images& next) const {
+    using Wide = decltype(To{} + T{});
+    const Wide offset = Wide(offsets[i * tile.across]);
+    join_columns<To>(i, row, next, [=](int64_t one, int64_t other, bool zero) INLINE_LAMBDA {
+      const Wide a_weight = Wide(w_a[one]), b_weight = Wide(w_b[one]);
+      const Wide first =
+          zero ? -offset * (a_weight + b_weight) : a_weight * Wide(a[one]) + b_weight * Wide(b[one]);
+      const Wide second = Wide(w_a[other]) * Wide(a[other]) + Wide(w_b[other]) * Wide(b[other]);
+      const Wide weight = (a_weight + b_weight) + (Wide(w_a[other]) + Wide(w_b[other]));
+      return (first + second) / (weight == 0 ? Wide(1) : weight) + offset;
+    });
+  }
+  template <class To>
+  void join_weights(int64_t i, int64_t row, const T* a, const T* b) const {
+    join_columns<To>(i, row, p.next_mask, [=](int64_t one, int64_t other, bool) INLINE_LAMBDA {
+      return T(0.25) * ((a[one] + a[other]) + (b[one] + b[other]));
+    });
+  }
+  // cell(one, other, zero) is a pixel of the next level, of two columns; the first of them is of zeros.
+  template <class To, class Cell>
+  INLINE void join_columns(int64_t i, int64_t row, const Images& next, Cell cell) const {
+    const Halving across{tile.w, p.odd_side};
+    const int64_t before = across.zeros(), end = (tile.col1 + before) / 2;
+    const int64_t shift = tile.start(i) - tile.t0 - before;
+    To* const __restrict out = row_of<To>(next, tile.n(i), tile.c(i), row).data;
+    int64_t k = (tile.col0 + before) / 2;
+    if (tile.col0 == 0 && before) out[k++] = To(cell(shift + 1, shift + 1, true));
+    for (; k < end; ++k) out[k] = To(cell(shift + 2 * k, shift + 2 * k + 1, false));
+    if (tile.col1 == tile.w && across.times(tile.w - 1) == 2)  // the last column, twice
+      out[end] = To(cell(shift + 2 * end, shift + 2 * end, false));
   }
 };

@@ -8,6 +8,8 @@
 //   moments   of m and d and their squares, blurred down the columns, then along the row
 //   positions -> loss, coefficients a, b; blurred along the row -> map ring
 //   gradient  blurred down the columns, a + b m + ... -> grad_x, grad_y
+// Under weights (Weighted; R rows at a time whose windows see no other weight than 1 do without): moments of
+// the values times their weights, and of these, by which they are divided; and the gradient is multiplied.
 // Moments are needed radius columns and rows beyond the gradient, raw values twice as far.
 #ifndef VECTOR_BYTES
 #error "include variant.h, inside a namespace"
@@ -22,6 +24,7 @@ class Stream : LocalMoments<T> {
   using Base::gradient, Base::both, Base::maps, Base::reflected, Base::ssim_gain, Base::l1_gain;
   using Base::L, Base::R, Base::p, Base::tile, Base::source, Base::s, Base::pitch, Base::halo_pitch;
   using Base::radius, Base::weights, Base::centre, Base::raws, Base::work, Base::base_m, Base::base_d;
+  using Base::weighted, Base::weight, Base::kept, Base::too_small;
   using typename Base::V;
 
   const int64_t ring_rows;
@@ -44,29 +47,45 @@ class Stream : LocalMoments<T> {
       this->read_to(row + count + r);
       this->find_bases(row, int(count));
       if (p.grad_map.data) this->read_incoming(row, count);
-      this->blur_columns(row, int(count));
-      if (sizeof(T) == 4 && this->meets_contrasts(row, int(count))) return;
-      for (int64_t i = 0; i < count; ++i) {
-        this->blur_row(int(i));
-        positions_of(row + i, int(i));
-        if (gradient) blur_maps(row + i);
-      }
+      const bool done_here = source.are_whole(row - r, row + count + r) ? batch<false>(row, int(count))
+                                                                        : batch<weighs>(row, int(count));
+      if (!done_here) return;
       if (!gradient) continue;
       const int64_t ready = row + count == end ? row1 : smaller(row1, row + count - r);
       // A block at a time: the map rows around it are fetched from the L2 cache once.
       for (int64_t next; done < ready; done = next) {
         next = smaller(ready, group_of(done) + gradient_rows);
         if (next < group_of(done) + gradient_rows && next < row1) break;
-        if (both) {
-          write_gradients<true, true>(done, next);
+        if (!source.are_whole(done, next)) {
+          both      ? write_gradients<true, true, weighs>(done, next)
+          : plain() ? write_gradients<false, false, weighs>(done, next)
+                    : write_gradients<true, false, weighs>(done, next);
+        } else if (both) {
+          write_gradients<true, true, false>(done, next);
         } else {
-          plain() ? write_gradients<false, false>(done, next) : write_gradients<true, false>(done, next);
+          plain() ? write_gradients<false, false, false>(done, next)
+                  : write_gradients<true, false, false>(done, next);
         }
       }
     }
   }
 
  private:
+  static constexpr bool weighs = sizeof(T) == 4;  // whether it takes weights at all: see is_wide
+
+  // Rows [row, row + count) of positions; returns whether to go on.
+  template <bool Weighted>
+  bool batch(int64_t row, int count) {
+    this->template blur_columns<Weighted>(row, count);
+    if (sizeof(T) == 4 && this->template meets_contrasts<Weighted>(row, count)) return false;
+    for (int i = 0; i < count; ++i) {
+      this->template blur_row<Weighted>(i);
+      positions_of<Weighted>(row + i, i);
+      if (gradient) blur_maps(row + i);
+    }
+    return true;
+  }
+
   // Without options, which the compiler then knows.
   bool plain() const { return !p.grad_map.data && !reflected; }
 
@@ -103,34 +122,46 @@ class Stream : LocalMoments<T> {
   V* map_row(int64_t row) const { return map_ring + row % ring_rows * maps * pitch; }
   V& base_d_of(int64_t row) const { return base_ring[row % ring_rows]; }
 
+  template <bool Weighted>
   void positions_of(int64_t row, int i) {
-    // A loss map beside a gradient is worked out apart: what is done without one stays the same, to the bit.
-    if (p.loss_map.data && row >= tile.row0 && row < tile.row1) {
-      p.luminance ? positions<true, true, 0>(row, i) : positions<false, true, 0>(row, i);
-      this->write_losses(row);
-    }
-    if (p.loss_map.data && !gradient) return;
+    const bool own_map = p.loss_map.data && row >= tile.row0 && row < tile.row1;
     const auto with = [&](auto luminance, auto general) {
-      !gradient ? positions<luminance, general, 0>(row, i)
-      : both    ? positions<luminance, general, 2>(row, i)
-                : positions<luminance, general, 1>(row, i);
+      !gradient ? positions<luminance, general, 0, Weighted>(row, i)
+      : both    ? positions<luminance, general, 2, Weighted>(row, i)
+                : positions<luminance, general, 1, Weighted>(row, i);
     };
     const std::true_type yes{};
     const std::false_type no{};
-    if (plain()) {
-      p.luminance ? with(yes, no) : with(no, no);
+    if constexpr (Weighted) {
+      if (gradient && !plain()) this->find_gains(row, i);
+      plain() && !p.loss_map.data ? with(yes, no) : with(yes, yes);
+      if (own_map) this->write_losses(row);
     } else {
-      if (gradient) this->find_gains(row, i);
-      p.luminance ? with(yes, yes) : with(no, yes);
+      // A loss map beside a gradient is worked out apart: what is done without one stays the same, to the
+      // bit.
+      if (own_map) {
+        p.luminance ? positions<true, true, 0, false>(row, i) : positions<false, true, 0, false>(row, i);
+        this->write_losses(row);
+      }
+      if (p.loss_map.data && !gradient) return;
+      if (plain()) {
+        p.luminance ? with(yes, no) : with(no, no);
+      } else {
+        if (gradient) this->find_gains(row, i);
+        p.luminance ? with(yes, yes) : with(no, yes);
+      }
     }
   }
 
   // Losses, and coefficients where a gradient is wanted, at the positions of one row, the i-th of R.
-  template <bool Luminance, bool General, int Gradients>
+  template <bool Luminance, bool General, int Gradients, bool Weighted>
   void positions(int64_t row, int i) {
     // Variances in units of the centre's weight, which spares products: the gain of cs is divided by it. Both
-    // gains are multiplied by it, as the maps are blurred relative to it, too.
-    const T centre = this->centre, c1 = T(p.c1), c2 = T(p.c2 / double(centre));
+    // gains are multiplied by it, as the maps are blurred relative to it, too. Weighted, the inverse of the
+    // blurred weights takes its place, and variances are in units of 1.
+    const T centre = this->centre, c1 = T(p.c1), c2 = T(Weighted ? p.c2 : p.c2 / double(centre));
+    const T two = Weighted && !p.luminance ? 0 : 2;
+    const bool of_map = p.grad_map.data != nullptr;
     const V gain_l = ssim_gain * centre, gain_cs = ssim_gain;
     const V base_m = this->base_m, from_m = base_m + source.offset_m, from_d = base_d + source.offset_d;
     const int64_t halo_pitch = this->halo_pitch, s = this->s;
@@ -139,27 +170,35 @@ class Stream : LocalMoments<T> {
     const V *const gains = this->gains, *const d_row = source.row(row) + pitch;
     V* const losses = p.loss_map.data ? this->losses : nullptr;
     V *out = map_rows + radius, sum{};
+    Mask<T> small{};
     const Ahead next_x = source.next_x(i), next_y = source.next_y(i);
     for (int64_t k = 0; k < s; ++k, ++moments, ++out) {
       fetch(next_x, k), fetch(next_y, k);
       const V sum_m = moments[0], sum_d = moments[2 * halo_pitch];
-      const V mean_m = centre * sum_m, mean_d = centre * sum_d;
+      const V weight = Weighted ? d_row[pitch + k] : splat<T>(1);
+      const V inverse = Weighted ? inverse_of(moments[4 * halo_pitch]) : splat<T>(centre);
+      const V mean_m = inverse * sum_m, mean_d = inverse * sum_d;
+      const V mm = moments[halo_pitch], dd = moments[3 * halo_pitch];
       const Moments<V> at{mean_m + from_m, mean_d + from_d,
-                          not_negative(moments[halo_pitch] - mean_m * sum_m),
-                          not_negative(moments[3 * halo_pitch] - mean_d * sum_d)};
+                          not_negative(Weighted ? inverse * mm - mean_m * mean_m : mm - mean_m * sum_m),
+                          not_negative(Weighted ? inverse * dd - mean_d * mean_d : dd - mean_d * sum_d)};
       // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.
       const V m = mean_m + base_m, gain = General ? gains[k] : splat<T>(1);
-      const OneGradient<V> one = one_gradient<Luminance, T>(
-          at, c1, c2, m, mean_d, General ? gain_l * gain : gain_l, General ? gain_cs * gain : gain_cs);
+      V g_l = General ? gain_l * gain : gain_l, g_cs = General ? gain_cs * gain : gain_cs;
+      if (Weighted) g_l = g_cs = g_cs * inverse * (General && of_map ? splat<T>(1) : weight);
+      const OneGradient<V> one = one_gradient<Luminance, T>(at, c1, c2, m, mean_d, g_l, g_cs, two);
       const V loss = not_negative(one.loss);
-      sum += masked<T>(loss, own[k]);
+      const Mask<T> left = Weighted ? kept(weight) & exists[k] : ~Mask<T>{};
+      if (Weighted) small |= too_small(moments[4 * halo_pitch]) & left;
+      sum += masked<T>(Weighted ? weight * loss : loss, Weighted ? own[k] & left : own[k]);
       if (General && losses) {
         losses[k] = T(p.ssim_weight) * loss;
         if (p.l1_weight != 0) losses[k] += T(p.l1_weight) * absolute(d_row[k] + source.offset_d);
+        if (Weighted) losses[k] = masked<T>(losses[k], left);
       }
       if (Gradients == 0) continue;
-      const auto put = [&](int q, V value)
-                           INLINE_LAMBDA { out[q * halo_pitch] = masked<T>(value, exists[k]); };
+      const Mask<T> counts = Weighted ? left : exists[k];
+      const auto put = [&](int q, V value) INLINE_LAMBDA { out[q * halo_pitch] = masked<T>(value, counts); };
       put(0, one.b_m), put(1, one.b_d);
       if (Gradients == 1) {
         put(2, one.a);
@@ -169,6 +208,7 @@ class Stream : LocalMoments<T> {
     }
     const bool counted = !General || Gradients > 0 || !gradient;  // or it is a map beside a gradient
     if (counted && row >= tile.row0 && row < tile.row1) this->add_up(row, 0, sum);
+    if (Weighted) this->mark_beyond(small);
   }
 
   // The maps of one row, blurred along it into their ring. The gradient is a + b_d (d - base): where the base
@@ -198,7 +238,7 @@ class Stream : LocalMoments<T> {
 
   // Rows [row, end) of the gradients, up to a block. General: with every option, else as plain() says, and
   // with an l1.
-  template <bool General, bool Both>
+  template <bool General, bool Both, bool Weighted>
   void write_gradients(int64_t row, int64_t end) {
     const bool with_l1 = p.l1_weight != 0;
     const int count = int(end - row);
@@ -243,17 +283,21 @@ class Stream : LocalMoments<T> {
         V* out = gradients + 2 * begin[part] * pitch + k;
 #pragma GCC unroll unrolled_rows
         for (int i = 0; i < R; ++i, out += 2 * pitch) {
-          const V weight = General ? edge_weight[k] * row_weight[begin[part] + i] : splat<T>(1);
+          const V own_weight = Weighted ? raws[i][2 * pitch + k] : splat<T>(1);
+          V weight = General ? edge_weight[k] * row_weight[begin[part] + i] : splat<T>(1);
+          if (Weighted) weight *= own_weight;
           const V d = raws[i][pitch + k];
           const V by_m = b_m[i] * raws[i][k], by_d = a_d[i] + b_d[i] * (d - base_d);
           // dx and dy from dm and dd; x's alone comes as their sum.
           V one = weight * (Both ? (a_m[i] - by_m) + by_d : by_d - by_m);
           V two = Both ? weight * ((a_m[i] - by_m) - by_d) : V{};
           if (with_l1) {
-            const V by_l1 = this->l1_slope(
-                d + offset_d, incoming ? l1_gain * incoming[(begin[part] + i) * pitch + k] : l1_gain);
+            V gain = incoming ? l1_gain * incoming[(begin[part] + i) * pitch + k] : l1_gain;
+            if (Weighted && !incoming) gain *= own_weight;
+            const V by_l1 = this->l1_slope(d + offset_d, gain);
             one += by_l1, two -= by_l1;
           }
+          if (Weighted) one = masked<T>(one, kept(own_weight)), two = masked<T>(two, kept(own_weight));
           out[0] = one;
           if (Both) out[pitch] = two;
         }

@@ -50,10 +50,10 @@ int64_t widest_strip(const Problem& p, bool wide, int64_t size) {
 // there are, whose cost is the rows around them.
 Items items(const Problem& p, int64_t threads) {
   if (p.scales == 0) return l1_items(p);
-  const bool wide = is_wide(p);
+  const bool wide = is_wide(p, in_double(p.x.dtype));
   const int64_t size = in_double(p.x.dtype) ? 8 : 4, lanes = VECTOR_BYTES / size;
   const int64_t r = p.windows[p.scales - 1].radius, widest = widest_strip(p, wide, size);
-  const bool around = p.padding == Padding::reflect || (p.padding == Padding::zeros && !wide);
+  const bool around = p.padding == Padding::reflect || (has_zeros_around(p) && !wide);
   const int64_t padded = p.width + (around ? 2 * r : 0);
   Items items{};
   items.planes = p.batch * p.channels;
@@ -84,7 +84,7 @@ Items items(const Problem& p, int64_t threads) {
 template <class T>
 void similarity_in(const Problem& p, const Items& items, int64_t item) {
   if (p.scales == 0) return l1<T>(p, item);
-  is_wide(p) ? Wide<T>(p, items, item).run() : Stream<T>(p, items, item).run();
+  is_wide(p, sizeof(T) == 8) ? Wide<T>(p, items, item).run() : Stream<T>(p, items, item).run();
 }
 
 void similarity(const Problem& p, const Items& items, int64_t item, bool in_double) {

@@ -75,10 +75,31 @@ INLINE Vec<double> not_negative(Vec<double> v) {
 }
 #endif
 
+// 1 / v, right but for its last digit: where a division is one of many.
+template <class V>
+INLINE V inverse_of(V v) {
+  return 1 / v;
+}
+#if VECTOR_BYTES == 64
+INLINE Vec<float> inverse_of(Vec<float> v) {
+  const Vec<float> near = Vec<float>(_mm512_maskz_rcp14_ps(0xffff, __m512(v)));
+  return near * (2 - v * near);
+}
+#endif
+
 // v where the mask is all ones, else 0. (Comparing instead takes the units of products on Zen 4.)
 template <class T>
 INLINE Vec<T> masked(Vec<T> v, Mask<T> mask) {
   return Vec<T>(Mask<T>(v) & mask);
+}
+
+// Whether any lane of a comparison holds.
+template <class Flags>
+INLINE bool any_lane(Flags flags) {
+  const auto words = (typename VecOf<uint64_t>::type)(flags);
+  uint64_t any = 0;
+  for (int i = 0; i < VECTOR_BYTES / 8; ++i) any |= words[i];
+  return any != 0;
 }
 
 template <class T>

@@ -18,9 +18,11 @@ class Wide : WideMoments<T> {
   using Base::base_d, Base::gradient, Base::both, Base::maps, Base::reflected, Base::ssim_gain, Base::l1_gain;
   using Base::edge_weight, Base::exists, Base::own, Base::incoming, Base::losses, Base::edge, Base::cover;
   using Base::L, Base::p, Base::tile, Base::source, Base::s, Base::pitch, Base::halo_pitch, Base::base_m;
-  using Base::R, Base::moments_of_scale, Base::scales, Base::last, Base::r, Base::l1_moment, Base::l1_map;
+  using Base::R, Base::moments_of_scale, Base::scales, Base::last, Base::r;
   using Base::radius, Base::weights, Base::centre, Base::grid, Base::window, Base::moments, Base::rows,
       Base::gains;
+  using Base::weighted, Base::weight, Base::kept, Base::too_small, Base::weights_moment, Base::l1_moment,
+      Base::l1_map;
   using typename Base::V;
   static constexpr int most_maps = 5;
 
@@ -109,33 +111,49 @@ class Wide : WideMoments<T> {
 
   void positions_of(int64_t row, int i) {
     if (gradient && (reflected || p.grad_map.data)) this->find_gains(row, i);
-    V sum{};
+    V sums[3]{};
     const Ahead next_x = source.next_x(i), next_y = source.next_y(i);
     this->for_tiles([&](int64_t k, auto tile) INLINE_LAMBDA {
       for (int u = 0; u < tile; ++u) fetch(next_x, k + u), fetch(next_y, k + u);
       this->template blur_tile<tile>(i, k);
-      if (both) {
-        scales == 1   ? positions<1, true>(row, i, k, tile, sum)
-        : scales == 5 ? positions<5, true>(row, i, k, tile, sum)
-                      : positions<0, true>(row, i, k, tile, sum);
+      if (weighted) {
+        positions_of_scales<true>(row, i, k, tile, sums);
       } else {
-        scales == 1   ? positions<1, false>(row, i, k, tile, sum)
-        : scales == 5 ? positions<5, false>(row, i, k, tile, sum)
-                      : positions<0, false>(row, i, k, tile, sum);
+        positions_of_scales<false>(row, i, k, tile, sums);
       }
     });
+    if (weighted && sizeof(T) == 4) this->mark_beyond(Mask<T>(sums[2]));
     if (row < tile.row0 || row >= tile.row1) return;
-    this->add_up(row, 0, sum);
+    this->add_up(row, 0, sums[0]);
+    if (weighted && l1_moment) this->add_up(row, 1, sums[1]);
     if (p.loss_map.data) this->write_losses(row);
   }
 
+  template <bool Weighted>
+  INLINE void positions_of_scales(int64_t row, int i, int64_t begin, int count, V* sums) {
+    constexpr int five = Weighted && sizeof(T) == 8 ? 0 : 5;  // which is seldom wanted
+    constexpr int one = Weighted && sizeof(T) == 8 ? 0 : 1;
+    if (both) {
+      scales == 1   ? positions<one, true, Weighted>(row, i, begin, count, sums)
+      : scales == 5 ? positions<five, true, Weighted>(row, i, begin, count, sums)
+                    : positions<0, true, Weighted>(row, i, begin, count, sums);
+    } else {
+      scales == 1   ? positions<one, false, Weighted>(row, i, begin, count, sums)
+      : scales == 5 ? positions<five, false, Weighted>(row, i, begin, count, sums)
+                    : positions<0, false, Weighted>(row, i, begin, count, sums);
+    }
+  }
+
   // Losses, and maps where a gradient is wanted, at columns [begin, begin + count) of a row. The formulas of
-  // one_gradient in ssim_math.h. Scales: a constant, or 0 here for any.
-  template <int Scales, bool Both>
-  __attribute__((noinline)) void positions(int64_t row, int i, int64_t begin, int count, V& sum) {
+  // one_gradient in ssim_math.h. Scales: a constant, or 0 here for any. Weighted: the inverse of the blurred
+  // weights in the place of the centre's weight. row_sums: of the loss and, under weights, of a blurred l1,
+  // and flags where blurred weights are too small.
+  template <int Scales, bool Both, bool Weighted>
+  __attribute__((noinline)) void positions(int64_t row, int i, int64_t begin, int count, V* row_sums) {
     constexpr int most = Scales > 0 ? Scales : max_scales;
     const int scales = Scales > 0 ? Scales : this->scales, last = scales - 1;
     const T c1 = T(2 * p.c1), c2 = T(2 * p.c2), two = p.luminance ? 2 : 0;
+    const bool of_map = p.grad_map.data != nullptr;
     const V offset_m = source.offset_m, offset_d = source.offset_d, ssim_gain = this->ssim_gain;
     const V base_m = this->base_m, base_d = this->base_d;
     const V *from_m[most], *from_d[most];  // bases
@@ -144,20 +162,33 @@ class Wide : WideMoments<T> {
       const int half = grid[j] == 1 ? i / (R / 2) : 0;
       from_m[j] = grid[j] < 0 ? &base_m : this->cell(grid[j], half, 0) + begin;
       from_d[j] = grid[j] < 0 ? &base_d : this->cell(grid[j], half, 1) + begin;
-      g_centre[j] =
-          radius[j] > 0 ? centre[j] : T(0);  // no variance, but large terms that would have to cancel
+      // No variance, but large terms that would have to cancel.
+      g_centre[j] = radius[j] == 0 ? T(0) : Weighted ? T(1) : centre[j];
     }
+    V sum = row_sums[0];
+    Mask<T> small = Mask<T>(row_sums[2]);
     for (int u = 0; u < count; ++u) {
       const int64_t k = begin + u;
+      const V own_weight = Weighted ? weight(row, k) : splat<T>(1);
+      const Mask<T> left = Weighted ? kept(own_weight) & exists[k] : ~Mask<T>{};
+      V inverse_w[most];  // Weighted
       // Of each scale: 1 - cs; b_m and b_d of a gain of 1, and the parts of a_m and a_d by variances.
       V e[most], b_m[most], b_d[most], a_m[most], a_d[most], mu_m{}, mu_d{};
 #pragma GCC unroll 8
       for (int j = 0; j < scales; ++j) {
         const V* const at = moments + j * moments_of_scale * R + u;
-        const V m = centre[j] * at[0], d = centre[j] * at[2 * R];
         const bool one_tap = radius[j] == 0;  // NaN where the value is NaN
-        const V s_mm = one_tap ? m * V{} : not_negative(centre[j] * at[R] - m * m);
-        const V s_dd = one_tap ? d * V{} : not_negative(centre[j] * at[3 * R] - d * d);
+        V m, d, s_mm, s_dd;
+        if constexpr (Weighted) {
+          const V inverse = inverse_w[j] = inverse_of(at[weights_moment * R]);
+          m = inverse * at[0], d = inverse * at[2 * R];
+          s_mm = one_tap ? m * V{} : not_negative(inverse * at[R] - m * m);
+          s_dd = one_tap ? d * V{} : not_negative(inverse * at[3 * R] - d * d);
+        } else {
+          m = centre[j] * at[0], d = centre[j] * at[2 * R];
+          s_mm = one_tap ? m * V{} : not_negative(centre[j] * at[R] - m * m);
+          s_dd = one_tap ? d * V{} : not_negative(centre[j] * at[3 * R] - d * d);
+        }
         const V n = s_mm + c2, inverse = T(2) / (n + s_dd);
         e[j] = s_dd * inverse, b_m[j] = e[j] * inverse, b_d[j] = n * inverse * inverse;
         const V by_d = from_d[j][grid[j] < 0 ? 0 : u];
@@ -170,30 +201,38 @@ class Wide : WideMoments<T> {
 #pragma GCC unroll 8
       for (int j = 0; j < scales; ++j) loss += e[j] - loss * e[j];
       loss = not_negative(loss);
-      sum += masked<T>(loss, own[k]);
+      sum += masked<T>(Weighted ? own_weight * loss : loss, Weighted ? own[k] & left : own[k]);
+      const V l1_at = moments[(last * moments_of_scale + 4) * R + u];  // l1_moment
+      if (Weighted) small |= too_small(moments[weights_moment * R + u]) & left;
+      const V inverse_last = Weighted ? inverse_w[last] : splat<T>(centre[last]);
+      if (Weighted && l1_moment) row_sums[1] += masked<T>(own_weight * (inverse_last * l1_at), own[k] & left);
       if (p.loss_map.data) {
         losses[k] = T(p.ssim_weight) * loss;
         if (l1_moment) {
-          losses[k] += T(p.l1_weight) * (centre[last] * moments[(last * moments_of_scale + 4) * R + u]);
+          losses[k] += T(p.l1_weight) * (inverse_last * l1_at);
         } else if (p.l1_weight != 0) {
           losses[k] += T(p.l1_weight) * absolute(this->raw(1, row, k) + offset_d);
         }
+        if (Weighted) losses[k] = masked<T>(losses[k], left);
       }
       if (!gradient) continue;
 
       // d loss / d e_j is the product of the other factors, l and cs.
       V behind[most];  // product of the factors after j
-      behind[last] = ssim_gain * gains[k];
+      const V gain = Weighted && !of_map ? gains[k] * own_weight : gains[k];
+      behind[last] = ssim_gain * gain;
 #pragma GCC unroll 8
       for (int j = last; j > 0; --j) behind[j - 1] = behind[j] - behind[j] * e[j];
-      const V g_l = centre[last] * (behind[0] - behind[0] * e[0]);
+      V g_l = behind[0] - behind[0] * e[0];
+      g_l = inverse_last * g_l;
       V before = T(1) - e_l;
       V* out = map_row(0, 0) + k;
-      const auto put = [&](int q, V value)
-                           INLINE_LAMBDA { out[q * halo_pitch] = masked<T>(value, exists[k]); };
+      const Mask<T> counts = Weighted ? left : exists[k];
+      const auto put = [&](int q, V value) INLINE_LAMBDA { out[q * halo_pitch] = masked<T>(value, counts); };
 #pragma GCC unroll 8
       for (int j = 0; j < scales; ++j, out += maps * halo_pitch) {
-        const V g = before * behind[j] * g_centre[j];
+        V g = before * behind[j] * g_centre[j];
+        if (Weighted) g *= inverse_w[j];
         before -= before * e[j];
         put(0, g * b_m[j]), put(1, g * b_d[j]);
         if (Both) {
@@ -208,9 +247,11 @@ class Wide : WideMoments<T> {
           if (j == last) a += g_l * inverse_a * (by_d * (mu_m * (mu_m - mu_d) + c1));
           put(2, a);
         }
-        if (l1_map && j == last) put(maps, l1_gain * centre[last] * gains[k]);
+        if (l1_map && j == last)
+          put(maps, Weighted ? l1_gain * inverse_last * gain : l1_gain * centre[last] * gain);
       }
     }
+    row_sums[0] = sum, row_sums[2] = V(small);
   }
 
   // The maps of one row, blurred along it into their rings. The gradient is a + b_d (d - base): where the
@@ -275,16 +316,21 @@ class Wide : WideMoments<T> {
         if (j > 0) one += to[0];
         if (j > 0 && Both) two += to[1];
         if (j == last) {
-          const V weight = edge_weight[k] * edge(row + i, tile.h);
+          const V own_weight = weighted ? rows[i][k * step + 2] : splat<T>(1);
+          V weight = edge_weight[k] * edge(row + i, tile.h);
+          if (weighted) weight *= own_weight;
           one *= weight, two *= weight;
           if (with_l1) {
             V gain = l1_map ? weight * blurred[maps][i] : l1_gain;
-            if (!l1_map)
+            if (!l1_map) {
               gain *= pixel_incoming ? incoming[i * pitch + k]
                                      : cover[k] * T(this->row_cover[row + i - tile.row0]);
+              if (weighted && !pixel_incoming) gain *= own_weight;
+            }
             const V by_l1 = this->l1_slope(d + source.offset_d, gain);
             one += by_l1, two -= by_l1;
           }
+          if (weighted) one = masked<T>(one, kept(own_weight)), two = masked<T>(two, kept(own_weight));
         }
         to[0] = one;
         if (Both) to[1] = two;
@@ -333,9 +379,11 @@ class Wide : WideMoments<T> {
 int64_t wide_columns(const Problem& p, int64_t size) {
   const int64_t r = p.windows[p.scales - 1].radius, maps = p.grad_x.data && p.grad_y.data ? 4 : 3;
   // Vectors for each of a segment, and for halos.
-  int64_t rows = 2 * (block_rows + 2 * r + 1) + 16, halos = 0;
+  const int64_t weights = is_weighted(p);
+  int64_t rows = (2 + weights) * (block_rows + 2 * r + 1) + 16, halos = 0;
   for (int j = 0; j < p.scales; ++j) {
-    rows += 4 * batch_rows, halos += (4 * batch_rows + maps) * 2 * p.windows[j].radius;
+    const int64_t moments = 4 + weights;
+    rows += moments * batch_rows, halos += (moments * batch_rows + maps) * 2 * p.windows[j].radius;
     if (p.gains)
       rows += maps * ((p.windows[j].radius < r ? batch_rows : block_rows) + 2 * p.windows[j].radius + 2);
   }

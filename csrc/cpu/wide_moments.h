@@ -7,15 +7,17 @@ template <class T>
 class WideMoments : protected Item<T, true> {
  protected:
   using Base = Item<T, true>;
-  using Base::exists;
+  using Base::exists, Base::weighted, Base::gradient;
   using Base::L, Base::p, Base::tile, Base::source, Base::s, Base::halo_pitch, Base::base_m, Base::base_d;
   using typename Base::V;
   using Flags = decltype(V{} < V{});
-  static constexpr int R = batch_rows, moments_of_scale = 5;
+  // m, m^2, d, d^2, an l1; and under weights, by which these are then multiplied, the weights.
+  static constexpr int R = batch_rows, moments_of_scale = 6, weights_moment = 5;
 
   const int scales, last, r;
   // A blurred l1 needs a moment for a loss map and a map for the gradient of one. Else its sum and its
-  // gradient are |d| and its slope times what the blur weighs there: item.h's cover.
+  // gradient are |d| and its slope times what the blur weighs there: item.h's cover. Under weights that is
+  // a map, and the sum is that of the moment.
   const bool l1_moment, l1_map;
   int radius[max_scales];
   const T* weights[max_scales];  // relative to the centre's, see fir.h
@@ -34,7 +36,6 @@ class WideMoments : protected Item<T, true> {
   V* moments;  // [scale][moment][R] of a tile
   const V** rows;
 
-  int moments_of(int j) const { return 4 + (l1_moment && j == last); }
   int64_t window_rows() const { return block_rows + 2 * r; }
   V* cell(int grid, int half, int q) const { return cells + ((grid + half) * 2 + q) * halo_pitch + r; }
   V* column_row(int j, int q, int i) const { return columns[j] + (q * R + i) * column_pitch[j] + radius[j]; }
@@ -45,8 +46,8 @@ class WideMoments : protected Item<T, true> {
         scales(p.scales),
         last(scales - 1),
         r(tile.r),
-        l1_moment(p.l1_windowed && p.l1_weight != 0 && p.loss_map.data),
-        l1_map(p.l1_windowed && p.l1_weight != 0 && p.grad_map.data) {
+        l1_moment(p.l1_windowed && p.l1_weight != 0 && (p.loss_map.data || (weighted && !p.grad_map.data))),
+        l1_map(p.l1_windowed && p.l1_weight != 0 && (p.grad_map.data || (weighted && gradient))) {
     for (int j = 0; j < scales; ++j) {
       radius[j] = p.windows[j].radius;
       // Without cells, y = 1 - x would cost several scales a digit of the gradient.
@@ -70,7 +71,7 @@ class WideMoments : protected Item<T, true> {
     take(moments, int64_t(scales) * moments_of_scale * R);
     take(cells, 6 * halo_pitch);
     for (int j = 0; j < scales; ++j) {
-      take(columns[j], moments_of(j) * R * column_pitch[j]);
+      take(columns[j], (weighted ? moments_of_scale : l1_moment && j == last ? 5 : 4) * R * column_pitch[j]);
       const double* const from = p.windows[j].weights;
       T* relative = nullptr;
       take(relative, radius[j] + 1);
@@ -102,6 +103,8 @@ class WideMoments : protected Item<T, true> {
   void find_bases(int64_t row, int count) {
     for (int i = 0; i < count; ++i) rows[i] = source.row(row + i) + 1;
     const V identical = -source.offset_d;
+    base_m = this->typical(0, row, count, 0, s, this->first_kept(0, row, count));
+    base_d = this->typical(1, row, count, 0, s, this->first_kept(1, row, count));
     Flags met{};
     for (int g = 0; g < 2; ++g) {
       const int side = R >> g;
@@ -115,24 +118,26 @@ class WideMoments : protected Item<T, true> {
             const V* const values = rows[smaller(first + i, count - 1)] + k * source.step;
             for (int u = 0; u < width; ++u)
               here |= (values[u * source.step] == identical) & Flags(exists[k + u]);
+            for (int u = 0; weighted && u < width; ++u)
+              here &= values[u * source.step + source.to_w - source.to_d] != V{};
           }
           met |= here;
           if (reach[g] < 0) continue;
-          const V one_m = this->typical(0, row + first, height, k, width);
-          const V one_d = this->typical(1, row + first, height, k, width);
+          const V one_m = this->typical(0, row + first, height, k, width, base_m);
+          const V one_d = this->typical(1, row + first, height, k, width, base_d);
           for (int u = 0; u < width; ++u) m[k + u] = one_m, d[k + u] = here ? identical : one_d;
         }
         extend(m, reach[g], -source.offset_m), extend(d, reach[g], identical);
       }
     }
-    base_m = this->typical(0, row, count, 0, s);
     // Where the images are identical, loss and gradient are 0, without rounding.
-    base_d = met ? identical : this->typical(1, row, count, 0, s);
+    base_d = met ? identical : base_d;
   }
 
   // Blurred values and blurred squares, all less a base, of taps of this total weight, where the base is `by`
   // less.
-  static INLINE void move(V& sum, V& square, V by, T total) {
+  template <class Total>
+  static INLINE void move(V& sum, V& square, V by, Total total) {
     const V moved = sum + by * total;
     square += by * (sum + moved);
     sum = moved;
@@ -143,15 +148,21 @@ class WideMoments : protected Item<T, true> {
     for (int i = 0; i < R + 2 * r; ++i)  // those of rows past count are never used
       rows[i] = source.padded(smaller(row - r + i, row + count - 1 + r));
     const bool any_wide = grid[0] < 0 || grid[last] < 0;  // one tap counts as wide
+    const auto blur = [&](auto height, int j, int reach, int64_t k, int first) INLINE_LAMBDA {
+      this->template blur_column<height>(j, reach, k, 0, 4, first);
+      if (weighted) this->template blur_column<height>(j, reach, k, weights_moment, moments_of_scale, first);
+    };
+    const std::integral_constant<int, R> whole{};
+    const std::integral_constant<int, R / 2> half_a_cell{};
     for (int64_t k = 0; k < s; ++k) {
       if (any_wide) read_window(rows, R + 2 * r, k, base_m, base_d);
       for (int j = 0; j < scales; ++j) {
-        if (grid[j] < 0) blur_column<R>(j, r, k, 0, 4, 0);
+        if (grid[j] < 0) blur(whole, j, r, k, 0);
       }
       if (reach[0] >= 0) {
         read_window(rows + r - reach[0], R + 2 * reach[0], k, cell(0, 0, 0)[k], cell(0, 0, 1)[k]);
         for (int j = 0; j < scales; ++j) {
-          if (grid[j] == 0) blur_column<R>(j, reach[0], k, 0, 4, 0);
+          if (grid[j] == 0) blur(whole, j, reach[0], k, 0);
         }
       }
       for (int half = 0; reach[1] >= 0 && half < 2; ++half) {
@@ -159,17 +170,31 @@ class WideMoments : protected Item<T, true> {
         read_window(rows + first + r - reach[1], R / 2 + 2 * reach[1], k, cell(1, half, 0)[k],
                     cell(1, half, 1)[k]);
         for (int j = 0; j < scales; ++j) {
-          if (grid[j] == 1) blur_column<R / 2>(j, reach[1], k, 0, 4, first);
+          if (grid[j] == 1) blur(half_a_cell, j, reach[1], k, first);
         }
       }
       if (!l1_moment) continue;
-      for (int i = 0; i < R + 2 * r; ++i)
-        window[4 * window_rows() + i] = absolute(rows[i][k * source.step + 1] + source.offset_d);
+      for (int i = 0; i < R + 2 * r; ++i) {
+        const V* const at = rows[i] + k * source.step;
+        const V l1 = absolute(at[1] + source.offset_d);
+        window[4 * window_rows() + i] = weighted ? at[2] * l1 : l1;
+      }
       blur_column<R>(last, r, k, 4, 5, 0);
     }
     for (int j = 0; j < scales; ++j) {
+      for (int i = 0; weighted && i < R; ++i) extend_weights(column_row(j, weights_moment, i), radius[j]);
       extend_moments(j, 0, base_m, -source.offset_m), extend_moments(j, 1, base_d, -source.offset_d);
-      for (int i = 0; moments_of(j) > 4 && i < R; ++i) extend(column_row(j, 4, i), radius[j]);
+      for (int i = 0; l1_moment && j == last && i < R; ++i) extend(column_row(j, 4, i), radius[j]);
+    }
+  }
+
+  // As extend: the zeros of padding weigh as the outermost pixels.
+  void extend_weights(V* row, int halo) const {
+    const bool zeros = p.padding == Padding::zeros;
+    const V before = zeros ? row[0] : V{}, after = zeros ? row[s - 1] : V{};
+    for (int64_t k = 1; k <= halo; ++k) {
+      row[-k] = from_left(row[s - k], before);
+      row[s - 1 + k] = from_right(row[k - 1], after);
     }
   }
 
@@ -180,9 +205,10 @@ class WideMoments : protected Item<T, true> {
     V most = base_m * base_m * total;
     const auto look = [&](int i) {
       const V *const m = column_row(last, 1, i), *const d = column_row(last, 3, i);
+      const V* const w = weighted ? column_row(last, weights_moment, i) : nullptr;
       const V* const bases = g >= 0 ? cell(g, g * (i / (R / 2)), 0) : nullptr;
       for (int64_t k = 0; k < s; ++k) {
-        most = higher(most, m[k] + d[k]);
+        most = higher(most, w ? this->of_all_weights(m[k] + d[k], w[k], total) : m[k] + d[k]);
         if (bases) most = higher(most, bases[k] * bases[k] * total);
       }
     };
@@ -193,6 +219,7 @@ class WideMoments : protected Item<T, true> {
   }
 
   INLINE void read_window(const V* const* rows, int count, int64_t k, V base_m, V base_d) {
+    if (weighted) return read_weighted(rows, count, k, base_m, base_d);
     const int64_t size = window_rows(), step = source.step;
     V* to = window;
     for (int i = 0; i < count; ++i, ++to) {
@@ -201,6 +228,19 @@ class WideMoments : protected Item<T, true> {
         __builtin_prefetch(reinterpret_cast<const char*>(from + step) + line, 0, 3);
       const V m = from[0] - base_m, d = from[1] - base_d;
       to[0] = m, to[size] = m * m, to[2 * size] = d, to[3 * size] = d * d;
+    }
+  }
+
+  INLINE void read_weighted(const V* const* rows, int count, int64_t k, V base_m, V base_d) {
+    const int64_t size = window_rows(), step = source.step;
+    V* to = window;
+    for (int i = 0; i < count; ++i, ++to) {
+      const V* const from = rows[i] + k * step;
+      for (int64_t line = 0; line < 3 * VECTOR_BYTES; line += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(from + step) + line, 0, 2);
+      const V w = from[2], m = from[0] - base_m, d = from[1] - base_d;
+      to[0] = w * m, to[size] = w * m * m, to[2 * size] = w * d, to[3 * size] = w * d * d;
+      to[weights_moment * size] = w;
     }
   }
 
@@ -222,6 +262,16 @@ class WideMoments : protected Item<T, true> {
     const T total = total_weight[j];
     for (int i = 0; i < R; ++i) {
       V *const sums = column_row(j, 2 * q, i), *const squares = column_row(j, 2 * q + 1, i);
+      if (weighted) {
+        const V* const weights = column_row(j, weights_moment, i);
+        for (int64_t k = 1; k <= radius[j]; ++k) {
+          sums[-k] = from_left(sums[s - k]), squares[-k] = from_left(squares[s - k]);
+          move(sums[-k], squares[-k], left, weights[-k]);
+          sums[s - 1 + k] = from_right(sums[k - 1]), squares[s - 1 + k] = from_right(squares[k - 1]);
+          move(sums[s - 1 + k], squares[s - 1 + k], right, weights[s - 1 + k]);
+        }
+        continue;
+      }
       for (int64_t k = 1; k <= radius[j]; ++k) {
         V sum = from_left(sums[s - k]), square = from_left(squares[s - k]);
         move(sum, square, left, total);
@@ -238,7 +288,8 @@ class WideMoments : protected Item<T, true> {
   INLINE void blur_tile(int i, int64_t k) {
     for (int j = 0; j < scales; ++j) {
       V* const out = moments + j * moments_of_scale * R;
-      for (int q = grid[j] < 0 ? 0 : 4; q < moments_of(j); ++q) {
+      for (int q = grid[j] < 0 ? 0 : 4; q < (weighted ? moments_of_scale : 5); ++q) {
+        if (q == 4 && !(l1_moment && j == last)) continue;
         const V* const in = column_row(j, q, i) + k - radius[j];
         fir_wide<B>(in, weights[j], radius[j], [&](int u, V sum) INLINE_LAMBDA { out[q * R + u] = sum; });
       }
@@ -257,9 +308,14 @@ class WideMoments : protected Item<T, true> {
       const V *const base = cell(grid[j], half, q) + k - halo, common = base[halo];
       const V* const sums = column_row(j, 2 * q, i) + k - halo;
       const V* const squares = column_row(j, 2 * q + 1, i) + k - halo;
+      const V* const weights_of = column_row(j, weights_moment, i) + k - halo;
       for (int t = 0; t < B + 2 * halo; ++t) {
         V sum = sums[t], square = squares[t];
-        move(sum, square, base[t] - common, total);
+        if (weighted) {
+          move(sum, square, base[t] - common, weights_of[t]);
+        } else {
+          move(sum, square, base[t] - common, total);
+        }
         moved[t] = sum, moved_squares[t] = square;
       }
       fir_wide<B>(moved, weights[j], halo, [&](int u, V sum) INLINE_LAMBDA { out[u] = sum; });

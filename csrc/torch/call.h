@@ -46,6 +46,14 @@ inline Volumes volumes(const Tensor& t) {
   return {{t.data_ptr(), dtype_of(t), t.stride(0), t.stride(1), t.stride(3), t.stride(4)}, t.stride(2)};
 }
 
+// A mask, which may be one for all images and channels.
+inline Images weights(const Tensor& t) {
+  Images all = images(t);
+  if (t.size(0) == 1) all.stride_n = 0;
+  if (t.size(1) == 1) all.stride_c = 0;
+  return all;
+}
+
 template <class S>
 Tensor empty(const Tensor& like, const S& sizes, ScalarType dtype) {
   return torch::stable::new_empty(like, {sizes.data(), sizes.size()}, dtype);
@@ -68,7 +76,7 @@ struct GaussianOptions {
   double data_range, k1, k2, ssim_weight, l1_weight;
   bool l1_windowed;
   std::string reduction;
-  std::optional<Tensor> inverse_ranges;
+  std::optional<Tensor> inverse_ranges, mask;
 };
 struct DyadicOptions {
   static constexpr int dimensions = 4;
@@ -79,7 +87,7 @@ struct DyadicOptions {
   double data_range, k1, k2, ssim_weight, l1_weight;
   std::string halving, negative;
   std::string reduction;
-  std::optional<Tensor> inverse_ranges;
+  std::optional<Tensor> inverse_ranges, mask;
 };
 
 struct VolumeOptions {  // one sigma and size along each of depth, height and width
@@ -89,7 +97,7 @@ struct VolumeOptions {  // one sigma and size along each of depth, height and wi
   std::string padding;
   double data_range, k1, k2, ssim_weight, l1_weight;
   std::string reduction;
-  std::optional<Tensor> inverse_ranges;
+  std::optional<Tensor> inverse_ranges, mask;
 };
 
 // One op call: what every form and back end needs of its arguments.
@@ -100,7 +108,7 @@ struct Call {
   Padding padding;
   Reduction reduction;
   double data_range, k1, k2, ssim_weight, l1_weight;
-  std::optional<Tensor> inverse_ranges;
+  std::optional<Tensor> inverse_ranges, mask;
   bool l1_windowed = true;
   Tensor grad_x, grad_y;
   std::optional<Tensor> terms, map;  // out, of a _detailed operator: see schema.cpp
@@ -120,6 +128,7 @@ struct Call {
         ssim_weight(options.ssim_weight),
         l1_weight(options.l1_weight),
         inverse_ranges(options.inverse_ranges),
+        mask(options.mask),
         grad_x(nothing(x_)),
         grad_y(nothing(x_)) {
     constexpr int dims = Options::dimensions;
@@ -136,6 +145,12 @@ struct Call {
       check(t.scalar_type() == ScalarType::Double && t.dim() == 1 && t.size(0) == x.size(0) &&
                 t.is_contiguous() && same_device(t, x),
             "inverse_ranges: expected one float64 an image, on the device of x");
+    }
+    if (mask) {
+      bool fits = mask->dim() == dims && mask->scalar_type() == arithmetic(x) && same_device(*mask, x);
+      for (int i = 0; fits && i < dims; ++i)
+        fits = mask->size(i) == x.size(i) || (i < 2 && mask->size(i) == 1);
+      check(fits, "mask: expected the sides of x, in the dtype of the loss and on its device");
     }
     batch = x.size(0), channels = x.size(1), height = x.size(dims - 2), width = x.size(dims - 1);
     depth = dims == 5 ? x.size(2) : 1;
@@ -160,7 +175,14 @@ struct Call {
     p.inverse_range = 1 / data_range;
     if (inverse_ranges) p.inverse_ranges = static_cast<const double*>(inverse_ranges->data_ptr());
     p.x = images(x), p.y = images(y);
+    if (mask) p.mask = weights(*mask);
     return p;
+  }
+
+  // For kernels that know no weights.
+  void check_unweighted(const std::string& kernels) const {
+    check(!mask, "mask: expected none for " + kernels);
+    check(padding != Padding::normalized, "padding: expected another than normalized for " + kernels);
   }
 
   // The incoming gradient has the shape of the loss: [], [N] or that of the map.

@@ -10,6 +10,7 @@
 
 #include "../cpu/kernels.h"
 #include "cpu_range.h"
+#include "cpu_weights.h"
 #include "gradient_memory.h"
 #include "ops.h"
 
@@ -111,6 +112,8 @@ struct CpuCall : Call {
     CpuCall one = *this;
     one.x = view(x), one.y = view(y), one.grad_x = view(grad_x), one.grad_y = view(grad_y);
     if (inverse_ranges) one.inverse_ranges = torch::stable::narrow(*one.inverse_ranges, 0, n, 1);
+    if (mask && mask->size(0) > 1) one.mask = torch::stable::narrow(*one.mask, 0, n, 1);
+    if (mask && mask->size(1) > 1) one.mask = torch::stable::narrow(*one.mask, 1, c, 1);
     one.batch = one.channels = 1;
     return one;
   }
@@ -151,33 +154,46 @@ struct CpuCall : Call {
     return gains;
   }
 
-  // The gains of every plane's terms, with these counts of the values that a mean is over.
-  std::vector<double> gains(const Tensor* grad_loss, double unit_scale, double positions,
-                            double l1_positions) const {
+  // How many planes share a mean.
+  size_t together() const { return size_t(reduction == Reduction::mean ? planes() : channels); }
+
+  // What the means are over; l1's are the positions, too, or all pixels.
+  Counts counts(const Problem& p, const OutputSize& out, bool l1_of_positions) const {
+    Counts counts(planes(), out.count(), l1_of_positions ? out.count() : double(height) * double(width));
+    if (!mask || reduction == Reduction::map) return counts;
+    const int64_t crop = (height - out.height) / 2;  // of the positions
+    counts.ssim = counts.l1 = mean_of_each(sums_of_weights(p, crop), together());
+    if (!l1_of_positions && crop > 0) counts.l1 = mean_of_each(sums_of_weights(p, 0), together());
+    return counts;
+  }
+
+  // The gains of every plane's terms.
+  std::vector<double> gains(const Tensor* grad_loss, double unit_scale, const Counts& counts) const {
     const bool map = reduction == Reduction::map;
     const double averaged = map ? 1 : averaged_planes(), scale = unit_scale / data_range;
     std::vector<double> gains;
     for (const double gain : incoming(map ? nullptr : grad_loss)) {
-      gains.push_back(gain * scale * ssim_weight / (map ? 1 : averaged * positions));
-      gains.push_back(gain * scale * l1_weight / (map ? 1 : averaged * l1_positions));
+      const size_t i = gains.size() / 2;
+      gains.push_back(gain * scale * ssim_weight / (map ? 1 : averaged * counts.ssim[i]));
+      gains.push_back(gain * scale * l1_weight / (map ? 1 : averaged * counts.l1[i]));
     }
     return gains;
   }
 
   // The loss, of every plane's sums; and the terms, where they are wanted.
-  Tensor reduced(const std::vector<std::array<double, 2>>& sums, double positions, double l1_positions) {
+  Tensor reduced(const std::vector<std::array<double, 2>>& sums, const Counts& counts) {
     if (terms) {
       terms = make_terms();
       for (size_t which = 0; which < 2; ++which) {
         std::vector<double> of_planes;
-        for (const auto& of_plane : sums)
-          of_planes.push_back(of_plane[which] / (which ? l1_positions : positions));
+        for (size_t i = 0; i < sums.size(); ++i)
+          of_planes.push_back(sums[i][which] / (which ? counts.l1 : counts.ssim)[i]);
         reduce(of_planes, *terms, reduction == Reduction::mean ? int64_t(which) : int64_t(which) * batch);
       }
     }
     std::vector<double> losses;
-    for (const auto& [ssim, l1] : sums)
-      losses.push_back(ssim_weight * (ssim / positions) + l1_weight * (l1 / l1_positions));
+    for (size_t i = 0; i < sums.size(); ++i)
+      losses.push_back(ssim_weight * (sums[i][0] / counts.ssim[i]) + l1_weight * (sums[i][1] / counts.l1[i]));
     return reduced(losses);
   }
 };
@@ -245,8 +261,7 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const GaussianOptions& opt
   const OutputSize out = output_size(p);
   const bool map = call.reduction == Reduction::map;
   if (grad_loss) call.check_incoming(*grad_loss, {call.batch, call.channels, out.height, out.width});
-  const double l1_positions =
-      call.l1_windowed || map ? out.count() : double(call.height) * double(call.width);
+  const Counts counts = call.counts(p, out, call.l1_windowed || map);
   std::vector<double> gains;
   Tensor loss = nothing(call.x);
   if (map && !grad_loss) {
@@ -262,12 +277,12 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const GaussianOptions& opt
     if (call.want_x) p.grad_x = images(call.grad_x);
     if (call.want_y) p.grad_y = images(call.grad_y);
     if (map) p.grad_map = images(*grad_loss);
-    gains = call.gains(grad_loss, unit_scale, out.count(), l1_positions);
+    gains = call.gains(grad_loss, unit_scale, counts);
     p.gains = gains.data();
   }
   const auto sums = run_items(p);
   if (map || grad_loss) return call.results(loss);
-  return call.results(call.reduced(sums, out.count(), l1_positions));
+  return call.results(call.reduced(sums, counts));
 }
 
 // ---- Volumes.
@@ -277,18 +292,19 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const VolumeOptions& optio
   const VolumeWindows windows(options.sigmas, options.window_sizes);
   check_range(call);
   VolumeProblem p = volume_problem(call, windows);
-  const VolumeCounts counts(p);
+  call.check_unweighted("volumes");
+  const VolumeCounts sizes(p);
   const bool map = call.reduction == Reduction::map;
-  if (grad_loss) call.check_incoming(*grad_loss, counts.map_size);
-  const double l1_positions = map ? counts.positions : counts.voxels;
+  if (grad_loss) call.check_incoming(*grad_loss, sizes.map_size);
+  const Counts counts(call.planes(), sizes.positions, map ? sizes.positions : sizes.voxels);
   std::vector<double> gains;
   Tensor loss = nothing(call.x);
   if (map && !grad_loss) {
-    loss = empty(call.x, counts.map_size, arithmetic(call.x));
+    loss = empty(call.x, sizes.map_size, arithmetic(call.x));
     p.loss_map = volumes(loss);
   }
   if (call.want_map) {
-    call.map = empty(call.x, counts.map_size, arithmetic(call.x));
+    call.map = empty(call.x, sizes.map_size, arithmetic(call.x));
     p.loss_map = volumes(*call.map);
   }
   if ((grad_loss || !map) && (call.want_x || call.want_y)) {
@@ -296,7 +312,7 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const VolumeOptions& optio
     if (call.want_x) p.grad_x = volumes(call.grad_x);
     if (call.want_y) p.grad_y = volumes(call.grad_y);
     if (map) p.grad_map = volumes(*grad_loss);
-    gains = call.gains(grad_loss, unit_scale, counts.positions, l1_positions);
+    gains = call.gains(grad_loss, unit_scale, counts);
     p.gains = gains.data();
   }
   const CpuKernels& kernels = cpu_kernels();
@@ -305,14 +321,14 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const VolumeOptions& optio
   p.plane_sums = sums.data();
   each_item(items.count(), [&](int64_t item) { kernels.volume(p, items, item); });
   if (map || grad_loss) return call.results(loss);
-  return call.results(call.reduced(sums_of_planes(sums, items.planes), counts.positions, l1_positions));
+  return call.results(call.reduced(sums_of_planes(sums, items.planes), counts));
 }
 
 // ---- Dyadic form: a pyramid of halved images, the mean of cs at each level.
 
 struct Level {
   Problem problem;
-  Tensor m, d;            // the images of the coarser levels, in units of the data range
+  Tensor m, d, mask;      // the images of the coarser levels, in units of the data range, and their weights
   Tensor grad_x, grad_y;  // their gradients
   std::vector<double> log_slopes;
 };
@@ -327,8 +343,8 @@ Tensor plane_tensor(const CpuCall& call, const Problem& p, ScalarType dtype) {
 // are those of the call before, if `all` has it: fresh memory costs more than it takes to fill it.
 void pyramid(const CpuCall& call, const Problem& finest, size_t levels, std::vector<Level>& all) {
   const bool first = all.empty();
-  all.resize(levels, Level{finest, call.x, call.x, call.grad_x, call.grad_y, {}});
-  all[0] = Level{finest, call.x, call.x, call.grad_x, call.grad_y, {}};
+  all.resize(levels, Level{finest, call.x, call.x, call.x, call.grad_x, call.grad_y, {}});
+  all[0] = Level{finest, call.x, call.x, call.x, call.grad_x, call.grad_y, {}};
   for (size_t j = 0; j < levels; ++j) {
     Problem& p = all[j].problem;
     p = finest;
@@ -342,10 +358,12 @@ void pyramid(const CpuCall& call, const Problem& finest, size_t levels, std::vec
       if (first) {
         all[j].m = plane_tensor(call, p, arithmetic(call.x));
         all[j].d = plane_tensor(call, p, ScalarType::Double);
+        if (call.mask) all[j].mask = plane_tensor(call, p, arithmetic(call.x));
         if (call.want_x) all[j].grad_x = plane_tensor(call, p, arithmetic(call.x));
         if (call.want_y) all[j].grad_y = plane_tensor(call, p, arithmetic(call.x));
       }
       p.x = above.next_m = images(all[j].m), p.y = above.next_d = images(all[j].d);
+      if (call.mask) p.mask = above.next_mask = images(all[j].mask);
     }
     p.luminance = j + 1 == levels;
     output_size(p);
@@ -354,7 +372,8 @@ void pyramid(const CpuCall& call, const Problem& finest, size_t levels, std::vec
 
 // The losses of the call's planes; their gradients times incoming[plane] * scale in its tensors.
 std::vector<double> dyadic_planes(const CpuCall& call, const DyadicOptions& options, const Windows& windows,
-                                  const double* incoming, double scale, std::vector<Level>& levels) {
+                                  const double* incoming, const Share* shares, double scale,
+                                  std::vector<Level>& levels) {
   const std::vector<double>& weights = options.weights;
   const bool clamp = clamps(options.negative);
   Problem finest = call.problem(windows);
@@ -364,6 +383,13 @@ std::vector<double> dyadic_planes(const CpuCall& call, const DyadicOptions& opti
   const size_t planes = size_t(call.planes());
   std::vector<double> logs(planes, 0.0), losses(planes, 0.0), gains(2 * planes), factors(planes);
 
+  const auto counts_of = [&](const Problem& p) {
+    const OutputSize out = output_size(p);
+    if (!call.mask) return std::vector<double>(planes, out.count());
+    std::vector<double> sums = sums_of_weights(p, (p.height - out.height) / 2);
+    for (double& sum : sums) sum = sum == 0 ? 1 : sum;  // of a level that keeps no position the loss is 0
+    return sums;
+  };
   const auto run_level = [&](Level& level, bool with_gradient) {
     Problem p = level.problem;
     if (with_gradient) {
@@ -375,28 +401,29 @@ std::vector<double> dyadic_planes(const CpuCall& call, const DyadicOptions& opti
   };
   // Every level's gradient is that of its own mean; the product's factors are only known at the end.
   for (size_t j = 0; j < levels.size(); ++j) {
-    const double count = output_size(levels[j].problem).count();
-    std::fill(gains.begin(), gains.end(), scale * call.ssim_weight / count);
+    const std::vector<double> counts = counts_of(levels[j].problem);
+    for (size_t i = 0; i < 2 * planes; ++i) gains[i] = scale * call.ssim_weight / counts[i / 2];
     const auto sums = run_level(levels[j], gradient && !(with_l1 && j == 0));
     for (size_t i = 0; i < planes; ++i) {
-      const LogPower log = log_power(sums[i][0] / count, weights[j], clamp);
+      const LogPower log = log_power(sums[i][0] / counts[i], weights[j], clamp);
       logs[i] += log.value;
       levels[j].log_slopes.push_back(log.slope);
-      if (j == 0) losses[i] = call.l1_weight * (sums[i][1] / count);
+      if (j == 0) losses[i] = call.l1_weight * (sums[i][1] / shares[i].l1);
     }
   }
-  for (size_t i = 0; i < planes; ++i) losses[i] += call.ssim_weight * -std::expm1(logs[i]);
+  for (size_t i = 0; i < planes; ++i) losses[i] += shares[i].kept * call.ssim_weight * -std::expm1(logs[i]);
   if (!gradient) return losses;
 
   for (size_t j = levels.size(); j-- > 0;) {
     for (size_t i = 0; i < planes; ++i)
-      factors[i] = incoming[i] * std::exp(logs[i]) * levels[j].log_slopes[i];
+      factors[i] = shares[i].kept * incoming[i] * std::exp(logs[i]) * levels[j].log_slopes[i];
     if (with_l1 && j == 0) {  // l1's gradient shares this level's pass, but not the product's factor
-      levels[0].problem.next_m = levels[0].problem.next_d = Images{};  // the coarser level is there
-      const double count = output_size(finest).count();
+      Problem& p = levels[0].problem;
+      p.next_m = p.next_d = p.next_mask = Images{};  // the coarser level is there
+      const std::vector<double> counts = counts_of(p);
       for (size_t i = 0; i < planes; ++i) {
-        gains[2 * i] = scale * call.ssim_weight / count * factors[i];
-        gains[2 * i + 1] = scale * call.l1_weight / count * incoming[i];
+        gains[2 * i] = scale * call.ssim_weight / counts[i] * factors[i];
+        gains[2 * i + 1] = scale * call.l1_weight / shares[i].l1 * incoming[i];
         factors[i] = 1;
       }
       run_level(levels[0], true);
@@ -405,7 +432,8 @@ std::vector<double> dyadic_planes(const CpuCall& call, const DyadicOptions& opti
       const Problem& p = levels[j].problem;
       const Scaling scaling{p.batch, p.channels, p.height, p.width, images(levels[j].*grad), factors.data()};
       if (j + 1 == levels.size()) return scale_all(scaling);
-      const Unpooling unpooling{scaling, images(levels[j + 1].*grad), p.odd_side};
+      const Unpooling unpooling{scaling, images(levels[j + 1].*grad), p.odd_side, p.mask,
+                                levels[j + 1].problem.mask};
       parallel(call.planes() * p.height, 16,
                [&](int64_t begin, int64_t end) { cpu_kernels().unpool(unpooling, begin, end); });
     };
@@ -425,16 +453,21 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const DyadicOptions& optio
   call.make_gradients();
   const std::vector<double> incoming = call.incoming(grad_loss);
   const double scale = unit_scale / call.data_range / call.averaged_planes();
+  const Problem p = call.problem(windows);
+  const OutputSize out = output_size(p);
+  std::vector<Share> shares(incoming.size(), Share{1, out.count()});
+  if (call.mask) shares = shares_of(sums_of_weights(p, (p.height - out.height) / 2), call.together());
   std::vector<Level> levels;
   // A large plane goes through all levels while it is in the cache.
   if (call.height * call.width < int64_t(1) << 19) {
-    const auto losses = dyadic_planes(call, options, windows, incoming.data(), scale, levels);
+    const auto losses = dyadic_planes(call, options, windows, incoming.data(), shares.data(), scale, levels);
     return call.results(call.reduced(losses));
   }
   std::vector<double> losses;
   for (int64_t i = 0; i < call.planes(); ++i) {
     const CpuCall plane = call.plane(i / call.channels, i % call.channels);
-    losses.push_back(dyadic_planes(plane, options, windows, &incoming[size_t(i)], scale, levels)[0]);
+    losses.push_back(
+        dyadic_planes(plane, options, windows, &incoming[size_t(i)], &shares[size_t(i)], scale, levels)[0]);
   }
   return call.results(call.reduced(losses));
 }

@@ -25,7 +25,8 @@ inline double magnitude_at(const Images& t, int64_t offset) {
 }
 
 // Warns once a process where most of 16 pixels, spread over the images, lie beyond twice the data range in
-// both (a uint8 y is in range anyway): neither highlights nor a network that has not learned yet are meant.
+// both (a uint8 y is in range anyway), and none of those behind a mask: neither highlights nor a network that
+// has not learned yet are meant.
 // It stops where that is decided, after 8 pixels as a rule, which is not measurable; all pixels would be
 // another pass over them.
 inline void check_range(const Call& call) {
@@ -51,7 +52,10 @@ inline void check_range(const Call& call) {
     };
     if (call.inverse_ranges) range = 1 / static_cast<const double*>(call.inverse_ranges->data_ptr())[n];
     const double least = 2 * range;
-    beyond += magnitude(x) > least && magnitude(y) > least;
+    const Images w = call.mask ? weights(*call.mask) : Images{};
+    const bool seen =
+        !w.data || magnitude_at(w, n * w.stride_n + c * w.stride_c + row * w.stride_h + col * w.stride_w) > 0;
+    beyond += seen && magnitude(x) > least && magnitude(y) > least;
     if (2 * (i + 1 - beyond) >= pixels) return;
   }
   if (warned.exchange(true)) return;

@@ -28,6 +28,7 @@ struct Form {
     Options options{std::move(fields)...};
     BackendCall call(x, y, want_x, want_y, options);
     check(call.reduction != Reduction::map, "reduction: expected mean or none beside details");
+    call.check_unweighted("details");
     call.terms = call.map = nothing(x);
     call.want_map = want_map && BackendCall::map_beside_gradient;
     auto [loss, unit_x, unit_y] = run(call, options, nullptr, unit_scale);
@@ -51,14 +52,15 @@ struct Form {
 template <class BackendCall>
 using GaussianForm =
     Form<BackendCall, GaussianOptions, std::vector<double>, std::vector<int64_t>, std::string, double, double,
-         double, double, double, bool, std::string, std::optional<Tensor>>;
+         double, double, double, bool, std::string, std::optional<Tensor>, std::optional<Tensor>>;
 template <class BackendCall>
-using DyadicForm =
-    Form<BackendCall, DyadicOptions, std::vector<double>, double, int64_t, std::string, double, double,
-         double, double, double, std::string, std::string, std::string, std::optional<Tensor>>;
+using DyadicForm = Form<BackendCall, DyadicOptions, std::vector<double>, double, int64_t, std::string, double,
+                        double, double, double, double, std::string, std::string, std::string,
+                        std::optional<Tensor>, std::optional<Tensor>>;
 template <class BackendCall>
-using VolumeForm = Form<BackendCall, VolumeOptions, std::vector<double>, std::vector<int64_t>, std::string,
-                        double, double, double, double, double, std::string, std::optional<Tensor>>;
+using VolumeForm =
+    Form<BackendCall, VolumeOptions, std::vector<double>, std::vector<int64_t>, std::string, double, double,
+         double, double, double, std::string, std::optional<Tensor>, std::optional<Tensor>>;
 
 template <class BackendCall, class Library>
 void implement(Library& library) {

@@ -6,6 +6,8 @@
 // data range. unit_x, unit_y: unit_scale times the gradient of the loss (of each image's, for
 // "none"), or empty where not wanted (and always for "map", whose gradient needs the incoming one).
 // inverse_ranges: float64 [N], in the place of 1 / data_range, each for its image.
+// mask: weights in [0, 1], or NaN, [N or 1, C or 1, H, W] in the dtype of the loss. The CPU kernels alone
+// take one, and padding "normalized"; those of volumes and of details take neither.
 // _detailed, for "mean" and "none": besides the terms, 1 - SSIM and l1 in units of the data range,
 // unweighted, [2] or [2, N]; an l1 without a weight is 0. And what reduction "map" gives, or empty where not
 // wanted. A sigma may be infinite: then the weights of its window are equal. Without sigmas it is the l1 term
@@ -17,14 +19,15 @@
 #define GAUSSIAN                                                                    \
   "float[] sigmas, int[] window_sizes, str padding, float data_range, float k1, "   \
   "float k2, float ssim_weight, float l1_weight, bool l1_windowed, str reduction, " \
-  "Tensor? inverse_ranges=None"
+  "Tensor? inverse_ranges=None, Tensor? mask=None"
 #define DYADIC                                                                                         \
   "float[] weights, float sigma, int window_size, str padding, float data_range, "                     \
   "float k1, float k2, float ssim_weight, float l1_weight, str halving, str negative, str reduction, " \
-  "Tensor? inverse_ranges=None"
-#define VOLUME                                                                    \
-  "float[] sigmas, int[] window_sizes, str padding, float data_range, float k1, " \
-  "float k2, float ssim_weight, float l1_weight, str reduction, Tensor? inverse_ranges=None"
+  "Tensor? inverse_ranges=None, Tensor? mask=None"
+#define VOLUME                                                                                         \
+  "float[] sigmas, int[] window_sizes, str padding, float data_range, float k1, "                      \
+  "float k2, float ssim_weight, float l1_weight, str reduction, Tensor? inverse_ranges=None, Tensor? " \
+  "mask=None"
 #define FORWARD "(Tensor x, Tensor y, float unit_scale, bool want_x, bool want_y, "
 #define DETAILED "_detailed(Tensor x, Tensor y, float unit_scale, bool want_x, bool want_y, bool want_map, "
 #define DETAILS ") -> (Tensor loss, Tensor unit_x, Tensor unit_y, Tensor terms, Tensor map)"
