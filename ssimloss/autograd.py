@@ -109,6 +109,7 @@ class _Loss(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
         ctx.mark_non_differentiable(*output[1:])
+        ctx.others = len(output) - 1
         ctx.set_materialize_grads(False)  # no zeros as large as the images for the units
         ctx.units = None if ctx.leaf.options.reduction == "map" or not (want_x or want_y) else output[1:3]
 
@@ -139,7 +140,7 @@ class _Loss(torch.autograd.Function):
         def loss(x: Tensor, y: Tensor) -> tuple[Tensor]:
             return (recompute.widened(x, y, options),)
 
-        return *recompute.push_forward(loss, images, _all(images, tangents)), None, None
+        return *recompute.push_forward(loss, images, _all(images, tangents)), *[None] * ctx.others
 
 
 def _all(primals: Sequence[Tensor], tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:

@@ -191,6 +191,8 @@ def _dims_of_tensors(in_dims, options: Options) -> tuple:
 
 def _of_each(info, in_dims, op, images: Sequence[Tensor], scale, wants, options: Options):
     """op(*images, *scale, *wants, *options) of one after the other, and its dimensions for vmap."""
+    if info.batch_size == 0:
+        raise ValueError("mask: expected a dimension of vmap that is not empty, got one of size 0")
     tensors, dims = (*images, *tensors_of(options)), (*in_dims[0], *in_dims[1])
     results = []
     for i in range(info.batch_size):

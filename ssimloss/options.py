@@ -247,6 +247,8 @@ def for_each_side(name: str, value: Any) -> tuple:
 def l1_options(reduction: str, data_range: float = 1.0) -> Gaussian:
     """Checked options of l1 alone, in the images' own units: without windows and what belongs to them."""
     k1, k2 = 0.01, 0.03
+    if isinstance(data_range, Tensor):
+        raise TypeError("data_range: expected a finite number > 0 or None, got a torch.Tensor")
     reduction, data_range = one_of("reduction", reduction, REDUCTIONS), positive("data_range", data_range)
     return Gaussian((), (), "zeros", data_range, k1, k2, 0.0, data_range, False, reduction)
 

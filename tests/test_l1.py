@@ -142,3 +142,10 @@ def test_errors(call: Callable, error: type, message: str) -> None:
 
 def test_prints_what_it_knows() -> None:
     assert repr(L1Loss(reduction="map")) == "L1Loss(reduction='map')"
+
+
+def test_a_range_for_each_image_is_refused() -> None:
+    with pytest.raises(
+        TypeError, match=r"data_range: expected a finite number > 0 or None, got a torch\.Tensor$"
+    ):
+        L1Loss(data_range=torch.ones(2))

@@ -200,3 +200,18 @@ def test_ranges_of_images_under_a_mask(plain) -> None:
     assert ssim(
         x, y, mask=mask, data_range=torch.tensor([0.5, torch.nan]), reduction="none"
     ).isnan().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("rows", [slice(1, None, 8), slice(3, None, 4), slice(0, None, 7)], ids=str)
+@pytest.mark.parametrize("name", ["ssim", "ms_ssim_gaussian", "ms_ssim"])
+def test_few_rows_far_from_zero(name: str, rows: slice, plain) -> None:
+    """Rows that the samples of a plane and of a batch may miss, of images whose differences are small."""
+    case = CASES[name]
+    x, y = (0.9 + 1e-3 * image for image in pair(1, 1, 96, 96))
+    mask = torch.zeros(1, 1, 96, 96)
+    mask[..., rows, :] = 1
+    value, gradients = value_and_gradients(under(case, mask), x, y, **options_of(name))
+    expected, exact = plain(case, x, y, mask, **options_of(name))
+    assert relative_error(value, expected) < 5e-6
+    for gradient, right in zip(gradients, exact, strict=True):
+        assert relative_error(gradient, right) < 5e-6

@@ -246,3 +246,14 @@ def test_traced_and_batched(case: Case) -> None:
 def test_errors(module: torch.nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         module(*pair(1, 1, 20, 20), return_map=True)
+
+
+@pytest.mark.parametrize("map_too", [False, True])
+@pytest.mark.parametrize("loss", [SSIMLoss(window_size=3), L1SSIMLoss(window_size=3)], ids=repr)
+def test_hessian_of_a_loss_with_details(loss, map_too: bool) -> None:
+    x, y = (
+        torch.rand(1, 1, 4, 5, generator=torch.Generator().manual_seed(s), dtype=torch.float64)
+        for s in (0, 1)
+    )
+    with_details = func.hessian(lambda x: loss(x, y, return_parts=True, return_map=map_too)[0])(x)
+    assert torch.equal(with_details, func.hessian(lambda x: loss(x, y))(x))

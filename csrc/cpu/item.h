@@ -212,13 +212,13 @@ class Item {
     return typical(values);
   }
 
-  // Of each segment the first pixel that is kept in two of the rows, or the offset: a base where the samples
-  // of `typical` are all left out.
+  // Of each segment the first pixel that is kept, from the middle row on, or the offset: a base where the
+  // samples of `typical` are all left out. Every row is looked at, as a mask may keep one alone.
   V first_kept(int q, int64_t row, int64_t count) const {
     V first{};
     auto open = V{} == V{};
-    for (int i = 0; weighted && i < 2; ++i) {
-      const int64_t at = row + (2 * i + 1) * count / 4;
+    for (int64_t i = 0; weighted && i < count && any_lane(open); ++i) {
+      const int64_t at = row + (count / 2 + i) % count;
       if (source.are_whole(at, at + 1)) return raw(q, at, 0);
       for (int64_t k = 0; k < s && any_lane(open); ++k) {
         const V value = raw(q, at, k);

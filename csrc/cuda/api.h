@@ -58,7 +58,7 @@ struct LossCall {
 struct GaussianCall : LossCall {
   Problem problem;
 };
-size_t gaussian_workspace(const GaussianCall&);  // at most 64 MiB, or three gradients
+size_t gaussian_workspace(const GaussianCall&);  // at most 64 MiB, or three gradients, or 16 rows
 void gaussian_cuda(const GaussianCall&, void* workspace, void* stream);
 
 // The dyadic form: `finest` is the problem at full resolution (one scale; no maps; plane_sums and gains
