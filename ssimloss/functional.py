@@ -4,8 +4,8 @@ Each takes x and y of the same shape [N, C, H, W] or [C, H, W], `ssim` volumes [
 the same dtype (float16, bfloat16, float32 or float64; under autocast mixed dtypes are taken as float32), and
 these options. y, the truth, may be uint8 beside any of them, where a value is value * data_range / 255; or
 float16 or bfloat16 beside float32 and float64. The CPU reads it as it is; the result is that of converting
-it first (beside 16-bit x, of converting both to float32), to the bit but for the last one beside float64. CUDA converts
-it. It then takes no gradient: one that requires it is an error.
+it first (beside 16-bit x, of converting both to float32), to the bit but for the last one beside float64.
+CUDA converts it. It then takes no gradient: one that requires it is an error.
 
 data_range   the difference between the largest and the smallest possible value (1.0, 255, ...); or a Tensor
              on the images' device, [] or [N]: a range for each image. An image whose range is not a finite

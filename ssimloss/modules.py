@@ -55,9 +55,9 @@ class _Loss(nn.Module):
                       form has no map.
 
         Parts and map are detached: gradients flow through the loss alone. They come out of the pass that
-        makes the loss, but cs, an l1 of weight 0, parts of the dyadic form or of reduction="map", on CUDA the
-        map, all under a mask or padding "normalized", those of L1SSIMLoss with a range for each image, and what
-        plain torch computes: these take a pass each, without a gradient. L1Loss has neither.
+        makes the loss, but cs, an l1 of weight 0, parts of the dyadic form or of reduction="map", on CUDA
+        the map, all under a mask or padding "normalized", those of L1SSIMLoss with a range for each image,
+        and what plain torch computes: these take a pass each, without a gradient. L1Loss has neither.
         """
         if not (data_range is None or isinstance(data_range, Tensor)):
             raise TypeError(
