@@ -211,7 +211,7 @@ def test_longer_training_is_told_of_shorter_runs_of_the_same_task_alone() -> Non
     options = parser([jpeg_deblocking.TASK], "", "run").parse_args([])
     study, settings = SimpleNamespace(task=jpeg_deblocking.TASK, options=options), {"optimizer": "adam"}
     told = report.longer(study, cells, settings)
-    assert re.search(r"in 4000 steps, .* PSNR l2 [\d.]+, l1 [\d.]+, mix [\d.]+\.\n", told)
+    assert re.search(r"in 30000 steps, .* PSNR l2 [\d.]+, l1 [\d.]+, mix [\d.]+\.\n", told)
     other = replace(jpeg_deblocking.TASK, degradation=Jpeg(quality=50))
     assert not report.longer(SimpleNamespace(task=other, options=options), cells, settings)
     assert not report.longer(study, cells, {"optimizer": "sgd"})

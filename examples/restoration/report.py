@@ -20,7 +20,7 @@ from .task import BM3D, Study
 from .train import CurvePoint
 
 RESULTS = Path(__file__).parent.parent / "results"  # the largest run so far, committed
-RESULTS_STEPS = {"denoise_demosaic": 4000, "jpeg_deblocking": 4000, "super_resolution": 12000}
+RESULTS_STEPS = dict.fromkeys(("denoise_demosaic", "jpeg_deblocking", "super_resolution"), 30000)
 
 # Where to look in the embedded pictures: {kind of input: {picture: caption}}
 CAPTIONS = {
