@@ -23,7 +23,7 @@ class _Weighted(nn.Module):
 
     def forward(self, pred: Tensor, target: Tensor, weight: None = None, **_) -> Tensor:
         if weight is not None:
-            raise NotImplementedError("weight: expected None, ssimloss has no weights of pixels")
+            raise NotImplementedError("weight: expected None; a mask of ssimloss is something else")
         return self.loss(pred, target) * (1 if WEIGHS_LATER else self.loss_weight)
 
 
