@@ -37,9 +37,8 @@ def fused_loss(x: Tensor, y: Tensor, options: Options, want_map: bool | None = N
         return _call(options, want_map, x, y, unit_scale(x, options), *kept)
     if not any(wants) and not _has_tangent(x, y):
         return _run(x, y, options, want_map, 1.0, False, False)
-    return torch_private.apply(
-        _Loss, x, y, ranges, mask, _Leaf(options), want_map, unit_scale(x, options), *kept
-    )
+    request = _Request(options, want_map, unit_scale(x, options), *kept)
+    return torch_private.apply(_Loss, x, y, ranges, mask, request)
 
 
 def _has_tangent(*images: Tensor) -> bool:
@@ -67,16 +66,17 @@ def _run(x: Tensor, y: Tensor, options: Options, want_map: bool | None, *args: f
         )
 
 
-class _Leaf:
-    """Options as one argument, as vmap takes a tuple apart; but the tensors, which it must see."""
+class _Request:
+    """All that is asked of the op but tensors, as one argument: vmap takes a tuple apart."""
 
-    __slots__ = ("options",)
+    __slots__ = ("options", "scale", "want_map", "want_x", "want_y")
 
-    def __init__(self, options: Options):
+    def __init__(self, options: Options, want_map: bool | None, scale: float, want_x: bool, want_y: bool):
         none = options.inverse_ranges is None and options.mask is None
         self.options = options if none else with_tensors(options, (None, None))
+        self.want_map, self.scale, self.want_x, self.want_y = want_map, scale, want_x, want_y
 
-    def of(self, ranges: Tensor | None, mask: Tensor | None) -> Options:
+    def options_with(self, ranges: Tensor | None, mask: Tensor | None) -> Options:
         return self.options if ranges is None and mask is None else with_tensors(self.options, (ranges, mask))
 
 
@@ -95,23 +95,21 @@ class _Loss(torch.autograd.Function):
         y: Tensor,
         ranges: Tensor | None,
         mask: Tensor | None,
-        leaf: _Leaf,
-        want_map: bool | None,
-        scale: float,
-        want_x: bool,
-        want_y: bool,
+        request: _Request,
     ) -> tuple[Tensor, ...]:
-        return _run(x, y, leaf.of(ranges, mask), want_map, scale, want_x, want_y)
+        options = request.options_with(ranges, mask)
+        return _run(x, y, options, request.want_map, request.scale, request.want_x, request.want_y)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        *tensors, ctx.leaf, _, ctx.scale, want_x, want_y = inputs
+        *tensors, request = inputs
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
         ctx.mark_non_differentiable(*output[1:])
-        ctx.others = len(output) - 1
         ctx.set_materialize_grads(False)  # no zeros as large as the images for the units
-        ctx.units = None if ctx.leaf.options.reduction == "map" or not (want_x or want_y) else output[1:3]
+        ctx.request = request
+        made = request.options.reduction != "map" and (request.want_x or request.want_y)
+        ctx.units = output[1:3] if made else None
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, *_: None) -> tuple:
@@ -120,27 +118,28 @@ class _Loss(torch.autograd.Function):
         if grad_loss is None:
             units = (None, None)
         elif units is None or torch.is_grad_enabled():
-            units = torch_private.apply(_Gradient, grad_loss, *ctx.saved_tensors, ctx.leaf, want_x, want_y)
+            units = torch_private.apply(_Gradient, grad_loss, *ctx.saved_tensors, ctx.request, want_x, want_y)
         elif torch_private.is_batched(grad_loss):  # one unit for many
             x, y, ranges, mask = ctx.saved_tensors
-            options = ctx.leaf.of(ranges, mask)
+            options = ctx.request.options_with(ranges, mask)
             units = options.backward_op(grad_loss, x, y, want_x, want_y, *options)
         else:
             for unit, want in zip(units, (want_x, want_y), strict=True):
                 if want:
-                    scale_(unit, grad_loss, 1 / ctx.scale)
-        return units[0] if want_x else None, units[1] if want_y else None, *[None] * 7
+                    scale_(unit, grad_loss, 1 / ctx.request.scale)
+        return units[0] if want_x else None, units[1] if want_y else None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple:
         *images, ranges, mask = ctx.saved_tensors
-        options = ctx.leaf.of(ranges, mask)
+        options = ctx.request.options_with(ranges, mask)
         images = recompute.differentiable(tuple(images), options)
 
         def loss(x: Tensor, y: Tensor) -> tuple[Tensor]:
             return (recompute.widened(x, y, options),)
 
-        return *recompute.push_forward(loss, images, _all(images, tangents)), *[None] * ctx.others
+        others = 2 if ctx.request.want_map is None else 4  # of what the op gives
+        return *recompute.push_forward(loss, images, _all(images, tangents)), *[None] * others
 
 
 def _all(primals: Sequence[Tensor], tangents: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
@@ -160,16 +159,16 @@ class _Gradient(torch.autograd.Function):
         y: Tensor,
         ranges: Tensor | None,
         mask: Tensor | None,
-        leaf: _Leaf,
+        request: _Request,
         want_x: bool,
         want_y: bool,
     ) -> tuple[Tensor, Tensor]:
-        options = leaf.of(ranges, mask)
+        options = request.options_with(ranges, mask)
         return options.backward_op(grad_loss, x, y, want_x, want_y, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        *tensors, ctx.leaf, want_x, want_y = inputs
+        *tensors, ctx.request, want_x, want_y = inputs
         ctx.wants = want_x, want_y
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
@@ -177,14 +176,14 @@ class _Gradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         *inputs, ranges, mask = ctx.saved_tensors
-        options = ctx.leaf.of(ranges, mask)
+        options = ctx.request.options_with(ranges, mask)
         pulled = recompute.pull_back_gradient(grads, tuple(inputs), options, ctx.wants)
         return *pulled, *[None] * 5
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple:
         *inputs, ranges, mask = ctx.saved_tensors
-        options, wants = ctx.leaf.of(ranges, mask), ctx.wants
+        options, wants = ctx.request.options_with(ranges, mask), ctx.wants
         inputs = recompute.differentiable(tuple(inputs), options)
 
         def gradient(*inputs: Tensor) -> tuple[Tensor, ...]:

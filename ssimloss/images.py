@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from operator import lt
 
 import torch
 from torch import Tensor
@@ -174,14 +175,15 @@ def check_images(x: Tensor, y: Tensor, options: Options | OneWindow) -> tuple[Te
             raise TypeError(f"{name}: expected dtype {names}, got {image.dtype}{hint}")
     if x.shape != y.shape:
         raise ValueError(f"y: expected the shape of x, {list(x.shape)}, got {list(y.shape)}")
-    if x.device != y.device:
-        raise ValueError(f"y: expected the device of x, {x.device}, got {y.device}")
-    check_device(x.device)
+    device = x.device
+    if device != y.device:
+        raise ValueError(f"y: expected the device of x, {device}, got {y.device}")
+    check_device(device)
     if x.dtype != y.dtype:
         x, y = check_dtypes(x, y)
     if isinstance(options, OneWindow):
         options = options.volumes if x.dim() == 5 else options.shown
-    if x.device.type == "cuda" and has_kernels(x.device):
+    if device.type == "cuda" and has_kernels(device):
         check_cuda_limits(options)
     check_size(x, options)
     return x, y, options
@@ -269,15 +271,17 @@ def check_cuda_limits(options: Options) -> None:
 
 def check_size(x: Tensor, options: Options) -> None:
     """The window must fit, in the dyadic form into the coarsest level."""
-    levels = len(options.weights) if isinstance(options, Dyadic) else 1
-    sides = x.shape[-len(options.windows) :]
-    coarsest = [{"valid": taps, "reflect": taps // 2 + 1}.get(options.padding, 1) for taps in options.windows]
-    # A level is half the one before, rounded up.
-    least = [(side - 1) * 2 ** (levels - 1) + 1 for side in coarsest]
-    if isinstance(options, Dyadic) and options.halving == "drop":
-        least = [side * 2 ** (levels - 1) for side in coarsest]  # rounded down
-    channels_last = sides[-1] <= 4 < x.shape[-len(sides) - 1]
-    if any(side < enough for side, enough in zip(sides, least, strict=True)):
+    shape, windows = x.shape, options.windows
+    sides, channels = shape[-len(windows) :], shape[-len(windows) - 1]
+    least = least_sides(windows, options.padding)
+    if isinstance(options, Dyadic):
+        halved = 2 ** (len(options.weights) - 1)
+        # A level is half the one before, rounded up or down.
+        drop = options.halving == "drop"
+        least = tuple(side * halved if drop else (side - 1) * halved + 1 for side in least)
+    channels_last = sides[-1] <= 4 < channels
+    if any(map(lt, sides, least)):
+        levels = len(options.weights) if isinstance(options, Dyadic) else 1
         at = f" at the coarsest of {levels} levels" if levels > 1 else ""
         advice = ""
         if channels_last:
@@ -288,11 +292,17 @@ def check_size(x: Tensor, options: Options) -> None:
         names = "depth, height and width" if isinstance(options, Volume) else "height and width"
         raise ValueError(
             f"x: expected {names} of at least {one_or_each(least)} for padding={options.padding!r} and a "
-            f"window of {one_or_each(options.windows)} taps{at}, got {by(sides)}{advice}"
+            f"window of {one_or_each(windows)} taps{at}, got {by(sides)}{advice}"
         )
-    if not torch.compiler.is_compiling() and channels_last:
-        taken_for = f"images taken for {x.shape[-len(sides) - 1]} channels of {by(sides)} pixels"
+    if channels_last and not torch.compiler.is_compiling():
+        taken_for = f"images taken for {channels} channels of {by(sides)} pixels"
         warn_once(f"{taken_for}: {channels_last_question(x)}")
+
+
+def least_sides(windows: tuple[int, ...], padding: str) -> tuple[int, ...]:
+    if padding == "valid":
+        return windows
+    return tuple(taps // 2 + 1 for taps in windows) if padding == "reflect" else (1,) * len(windows)
 
 
 def by(sides: Sequence[int]) -> str:

@@ -327,3 +327,11 @@ def test_no_gradient_saves_nothing() -> None:
         with context:
             loss = ssimloss.MixLoss(window_size=5)(leaf, y)
         assert loss.grad_fn is None and not loss.requires_grad
+
+
+def test_incoming_gradient_of_a_map_in_another_dtype_is_refused() -> None:
+    x = torch.rand(1, 1, 11, 11)
+    options = SSIMLoss(reduction="map").options
+    options.backward_op(torch.ones(1, 1, 1, 1), x, x, True, False, *options)
+    with pytest.raises(ValueError, match=r"grad_loss: expected .* of a map, its dtype"):
+        options.backward_op(torch.ones(1, 1, 1, 1).double(), x, x, True, False, *options)

@@ -192,7 +192,8 @@ struct Call {
     if (reduction == Reduction::map) expected = map_size;
     bool same = size_t(grad_loss.dim()) == expected.size() && same_device(grad_loss, x);
     for (size_t i = 0; same && i < expected.size(); ++i) same = grad_loss.size(int64_t(i)) == expected[i];
-    check(same, "grad_loss: expected the shape and device of the loss");
+    same = same && (reduction != Reduction::map || grad_loss.scalar_type() == arithmetic(x));
+    check(same, "grad_loss: expected the shape and device of the loss and, of a map, its dtype");
   }
 };
 

@@ -195,10 +195,10 @@ struct Plane {
   INLINE T incoming_at(int row, int col) const {
     if (p.padding == Padding::reflect) row = mirrored(row, p.height), col = mirrored(col, p.width);
     if (!has_position(row, col)) return T(0);
-    return T(p.grad_map.read_any(p.grad_map.at(image, channel, row - p.crop, col - p.crop)));
+    return p.grad_map.template element<T>(p.grad_map.at(image, channel, row - p.crop, col - p.crop));
   }
   INLINE void write_loss(int row, int col, T loss) const {  // of a position
-    static_cast<T*>(p.loss_map.data)[p.loss_map.at(image, channel, row - p.crop, col - p.crop)] = loss;
+    p.loss_map.template element<T>(p.loss_map.at(image, channel, row - p.crop, col - p.crop)) = loss;
   }
 
   // The gradient at those of N pixels of a column, from row `row` on, that lie in rows [first, end): of_x

@@ -119,9 +119,10 @@ struct View {
   INLINE void write(T v, int64_t place) const {
     with_type<T>(dtype, [&](auto* tag) { narrow(v, static_cast<decltype(tag)>(data)[place]); });
   }
-  // The same of any type, whatever the arithmetic.
-  INLINE double read_any(int64_t place) const {
-    return dtype == DType::float64 ? read<double>(place) : read<float>(place);
+  // Of a map: its elements are of the arithmetic type.
+  template <class T>
+  INLINE T& element(int64_t place) const {
+    return static_cast<T*>(data)[place];
   }
 };
 

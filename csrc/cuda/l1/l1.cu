@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(l1_threads) l1_kernel(const __grid_constant__ 
         T by = gain;
         if (u < count && p.loss_map.data) plane.write_loss(row, col + u, weight * magnitude(d[u]));
         if (u < count && p.grad_map.data)
-          by *= T(p.grad_map.read_any(p.grad_map.at(plane.image, plane.channel, row, col + u)));
+          by *= p.grad_map.template element<T>(p.grad_map.at(plane.image, plane.channel, row, col + u));
         by = gradient_of_l1(d[u], by);
         narrow(by, of_x[u]), narrow(-by, of_y[u]);
       }

@@ -120,7 +120,7 @@ struct VolumeBlock {
     if (!p.grad_map.first.data) return of_term;
     if (!p.d.has_position(z) || !has_position(row, col)) return T(0);
     const int64_t at = p.grad_map.at(image, channel, z - p.d.crop, row - p.h.crop, col - p.w.crop);
-    return of_term * T(p.grad_map.first.read_any(at));
+    return of_term * p.grad_map.first.template element<T>(at);
   }
 
  private:
@@ -176,9 +176,9 @@ __global__ void __launch_bounds__(tile_threads<T>) depth_kernel(const __grid_con
       const T loss = not_negative(e.e_l + e.e_cs - e.e_l * e.e_cs);
       sum_ssim += double(loss);
       if (p.loss_map.first.data) {
-        p.loss_map.first.write(
-            p.ssim_weight * loss + (p.l1 ? p.l1_weight * magnitude(own.d) : T(0)),
-            p.loss_map.at(at.image, at.channel, z - p.d.crop, row - p.h.crop, col - p.w.crop));
+        p.loss_map.first.template element<T>(
+            p.loss_map.at(at.image, at.channel, z - p.d.crop, row - p.h.crop, col - p.w.crop)) =
+            p.ssim_weight * loss + (p.l1 ? p.l1_weight * magnitude(own.d) : T(0));
       }
       if (!p.gradient) continue;
       const T gain = at.gain(p.ssim_gain, z, row, col) * at.edges(z, row, col);
