@@ -38,6 +38,7 @@ struct VolumeProblem {
   const double* inverse_ranges;  // [batch], in its place; or null
 
   Volumes x, y;  // dtypes as in Problem
+  Volumes mask;  // as in Problem
   Volumes loss_map;
   double* plane_sums;  // out: [planes][pieces][2]; or null
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from operator import lt
 
 import torch
 from torch import Tensor
@@ -129,7 +128,7 @@ def _of_batch(x: Tensor, y: Tensor, options: Options) -> Tensor:
             l1 = at_positions(l1.reshape(x.shape), options.padding, [taps // 2 for taps in options.windows])
         return ssim + (1 - options.ssim_weight) * l1
     weighted = mask is not None or options.padding == "normalized"
-    if not has_kernels(x.device) or (weighted and not have_kernels(x, options)):
+    if not has_kernels(x.device) or (weighted and not have_kernels(x)):
         return plain_loss(x, y, options)
     if x.dtype != y.dtype and x.device.type == "cuda":  # where they read one
         x, y = one_dtype(x, y, options)
@@ -208,11 +207,12 @@ def check_dtypes(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def inverse_ranges(data_range: Tensor, x: Tensor) -> Tensor:
     """1 / data_range [N] of the images x; NaN where it is not a finite number > 0. Waits for no device."""
     images = 1 if x.dim() == 3 else x.shape[0]
-    shapes = ((),) if x.dim() == 3 else ((), (images,))
     if data_range.layout != torch.strided:
         raise TypeError(f"data_range: expected layout torch.strided, got {data_range.layout}")
-    if tuple(data_range.shape) not in shapes:
-        expected = " or ".join(map(str, map(list, shapes)))
+    # Its size as an int: of lists of sizes a compiled graph knows too little.
+    one_each = x.dim() != 3 and data_range.dim() == 1 and data_range.shape[0] == images
+    if data_range.dim() != 0 and not one_each:
+        expected = "[]" if x.dim() == 3 else f"[] or [{images}]"
         raise ValueError(f"data_range: expected shape {expected}, got {list(data_range.shape)}")
     if data_range.dtype.is_complex or data_range.dtype == torch.bool:
         raise TypeError(f"data_range: expected real numbers, got {data_range.dtype}")
@@ -280,7 +280,7 @@ def check_size(x: Tensor, options: Options) -> None:
         drop = options.halving == "drop"
         least = tuple(side * halved if drop else (side - 1) * halved + 1 for side in least)
     channels_last = sides[-1] <= 4 < channels
-    if any(map(lt, sides, least)):
+    if any(side < enough for side, enough in zip(sides, least, strict=True)):
         levels = len(options.weights) if isinstance(options, Dyadic) else 1
         at = f" at the coarsest of {levels} levels" if levels > 1 else ""
         advice = ""

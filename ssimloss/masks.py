@@ -5,7 +5,6 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from . import torch_private
-from .options import Options, Volume
 
 DTYPES = (torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -26,10 +25,7 @@ def check_mask(mask: Tensor, x: Tensor) -> Tensor | None:
     if mask.device != x.device:
         raise ValueError(f"mask: expected the device of x, {x.device}, got {mask.device}")
     channels, *sides = x.shape if x.dim() == 3 else x.shape[1:]
-    allowed = [[c, *sides] for c in (1, channels)]
-    if x.dim() != 3:
-        allowed += [[len(x), *shape] for shape in allowed]
-    if list(mask.shape) not in allowed:
+    if not _fits(mask, x):
         one_or_all = f"{'1' if channels == 1 else f'1 or {channels}'}, {', '.join(map(str, sides))}]"
         expected = f"[{one_or_all}" + (f" or [{len(x)}, {one_or_all}" if x.dim() != 3 else "")
         raise ValueError(f"mask: expected shape {expected}, got {list(mask.shape)}")
@@ -38,6 +34,16 @@ def check_mask(mask: Tensor, x: Tensor) -> Tensor | None:
     if mask.dim() == 1 + len(sides):
         mask = mask.unsqueeze(0)
     return None if _can_look_at(mask) and _all_ones(mask) else mask
+
+
+def _fits(mask: Tensor, x: Tensor) -> bool:
+    """Size by size, each an int: of lists of sizes a compiled graph knows too little."""
+    dims = 3 if x.dim() == 3 else x.dim() - 1  # of an image
+    if mask.dim() != dims and (mask.dim() != x.dim() or mask.shape[0] != x.shape[0]):
+        return False
+    channels, *sides = mask.shape[-dims:]
+    same = all(side == of_x for side, of_x in zip(sides, x.shape[1 - dims :], strict=True))
+    return same and (channels == 1 or channels == x.shape[-dims])
 
 
 def as_weights(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -50,9 +56,9 @@ def as_weights(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where((weights >= 0) & (weights <= 1), weights, torch.nan)
 
 
-def have_kernels(x: Tensor, options: Options) -> bool:
+def have_kernels(x: Tensor) -> bool:
     """Whether those of the device compute windows that are normalised by weights; plain torch does, too."""
-    return x.device.type in ("cpu", "meta") and not isinstance(options, Volume)
+    return x.device.type in ("cpu", "meta")
 
 
 def wants_derivative(given: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """The kernels under masks and padding "normalized", against plain torch in float64: larger images than
 test_masks.py's, cut into strips, bands and groups; and what float32 could not hold."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ from cases import CASES, Case, every_loss, pair, relative_error, value_and_gradi
 from test_masks import every_border, every_name, under, weights
 from torch import Tensor
 
-from ssimloss import SSIMLoss, images, ssim
+from ssimloss import L1SSIMLoss, SSIMLoss, images, ssim
 
 KINDS = ("soft", "bits", "hole", "none")
 
@@ -175,16 +176,9 @@ def test_masks_of_operators() -> None:
     for bad in (torch.ones(2, 2, 30, 31), torch.ones(1, 30, 31), torch.ones(1, 1, 30, 31).double()):
         with pytest.raises(ValueError, match="mask: expected the sides of x, in the dtype of the loss"):
             options.op(x, y, 1.0, False, False, *options._replace(mask=bad))
-    volume = SSIMLoss()._of_any_rank.volumes
-    with pytest.raises(ValueError, match="padding: expected another than normalized for volumes"):
-        volume.op(
-            x[None],
-            y[None],
-            1.0,
-            False,
-            False,
-            *volume._replace(padding="normalized", window_sizes=(1, 1, 1)),
-        )
+    with pytest.raises(ValueError, match="padding: expected another than normalized for details"):
+        normalized = options._replace(padding="normalized")
+        normalized.detailed_op(x, y, 1.0, False, False, False, *normalized)
 
 
 def test_ranges_of_images_under_a_mask(plain) -> None:
@@ -215,3 +209,55 @@ def test_few_rows_far_from_zero(name: str, rows: slice, plain) -> None:
     assert relative_error(value, expected) < 5e-6
     for gradient, right in zip(gradients, exact, strict=True):
         assert relative_error(gradient, right) < 5e-6
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 9, 20, 23), (1, 1, 16, 40, 300)], ids=str)
+@every_border
+@pytest.mark.parametrize("loss", [SSIMLoss, L1SSIMLoss])
+def test_volumes(loss: type, padding: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones and one of many items; soft weights, bits, and padding alone; NaN where nothing is kept."""
+    soft = weights(shape[0], 1, *shape[2:])
+    masks = [soft, soft > 0, torch.ones(shape)] if padding == "normalized" else [soft, soft > 0]
+    window = dict(sigma=(0.8, 1.2, 1.0), window_size=(3, 7, 5), padding=padding)
+
+    def value_and_gradient(x: Tensor, y: Tensor, mask: Tensor, want: str, reduction: str) -> tuple:
+        return value_and_gradients(
+            lambda x, y: loss(reduction=reduction, **window)(x, y, mask=mask), x, y, want
+        )
+
+    for mask, reduction in itertools.product(masks, ("mean", "none", "map")):
+        x, y = (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+        seen = [t.masked_fill(mask == 0, torch.nan) for t in (x, y)]
+        with monkeypatch.context() as patch:
+            patch.setattr(images, "have_kernels", lambda *_: False)
+            expected, expected_grads = value_and_gradient(x.double(), y.double(), mask, "xy", reduction)
+        for want in ("x", "xy"):
+            actual, grads = value_and_gradient(*seen, mask, want, reduction)
+            assert relative_error(actual, expected) < 2e-7
+            assert all(relative_error(*g) < 2e-7 for g in zip(grads, expected_grads, strict=False))
+            assert all(torch.count_nonzero(grad[mask.expand_as(x) == 0]) == 0 for grad in grads)
+        wide, grads = value_and_gradient(*(t.double() for t in seen), mask, "y", reduction)
+        assert relative_error(wide, expected) < 1e-13
+        assert relative_error(grads[0], expected_grads[1]) < 1e-13
+
+
+def test_a_volume_of_which_a_mask_leaves_nothing() -> None:
+    x, y = (torch.rand(2, 1, 5, 6, 7) for _ in range(2))
+    mask = torch.ones(2, 1, 5, 6, 7)
+    mask[1] = 0
+    for loss in (SSIMLoss, L1SSIMLoss):
+        make = loss(window_size=3, reduction="none")
+        value, grads = value_and_gradients(lambda x, y, make=make: make(x, y, mask=mask), x, y)
+        assert value[0] > 0 and value[1] == 0 and torch.count_nonzero(grads[0][1]) == 0
+
+
+def test_threads_change_no_bit_of_a_volume() -> None:
+    x, y = (torch.rand(1, 2, 12, 40, 70) for _ in range(2))
+    mask = weights(1, 1, 12, 40, 70)
+    results = []
+    for count in (1, 3):
+        with threads(count):
+            loss = L1SSIMLoss(padding="zeros")
+            results.append(value_and_gradients(lambda x, y, loss=loss: loss(x, y, mask=mask), x, y))
+    (value, grads), (other, other_grads) = results
+    assert torch.equal(value, other) and all(map(torch.equal, grads, other_grads))

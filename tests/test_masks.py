@@ -363,6 +363,20 @@ def test_half_types(name: str, dtype: torch.dtype) -> None:
 # ---- Transforms and graphs
 
 
+def test_a_graph_for_changing_sizes_takes_a_mask_and_ranges() -> None:
+    """Sizes that have changed are symbols there, those of the first mask and the first ranges are not."""
+    torch.compiler.reset()
+    loss = SSIMLoss()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for batch in (2, 3, 4):
+        x, y = pair(batch, 3, 10 + 10 * batch, 31)
+        compiled(x, y)
+    given = dict(mask=weights(batch, 1, *x.shape[2:]) > 0, data_range=torch.rand(batch) + 1)
+    for names in (["mask"], ["data_range"], ["mask", "data_range"]):
+        some = {name: given[name] for name in names}
+        torch.testing.assert_close(compiled(x, y, **some), loss(x, y, **some))
+
+
 @every_loss
 def test_compile_and_export(case: Case) -> None:
     x, y = tiny_pair(case, torch.float32)

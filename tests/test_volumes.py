@@ -368,7 +368,7 @@ def test_a_loss_takes_images_and_volumes() -> None:
 @pytest.mark.parametrize("padding", ["valid", "zeros", "reflect", "normalized"])
 @every_loss
 def test_masks(name: str, padding: str) -> None:
-    """In plain torch: slice by slice those of images, and NaN behind the mask changes nothing."""
+    """Slice by slice those of images, and NaN behind the mask changes nothing."""
     x, y = pair(2, 3, 4, 12, 13, dtype=torch.float64)
     mask = (torch.rand(2, 1, 4, 12, 13, generator=torch.Generator().manual_seed(2)) < 0.8).float()
     make, given = VOLUMES[name].make, dict(padding=padding, reduction="map")

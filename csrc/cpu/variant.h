@@ -31,7 +31,11 @@
 
 #include "pyramid.h"
 
+#include "volume_side.h"
+
 #include "volume.h"
+
+#include "volume_items.h"
 
 bool in_double(DType dtype) { return dtype == DType::float64; }
 

@@ -11,54 +11,22 @@
 // All arithmetic is in double, whatever the voxels are: so no variance is lost near large means, and nothing
 // has to be moved from base to base. At M data ranges from 0 double knows a variance to 2e-16 M^2, in squares
 // of the range.
+//
+// Weighted: a mask's weights, or those of padding "normalized", are a third row beside x and y, which are 0
+// where it is. Moments are those of the values times their weights, and, as a fifth, the weights' own, by
+// which they are divided; so are the coefficients, and a voxel's gradient is multiplied by its weight.
 #ifndef VECTOR_BYTES
 #error "include variant.h, inside a namespace"
 #endif
 
 constexpr int slices_at_a_time = VECTOR_BYTES == 64 ? 4 : 2;  // what share the loads along the depth
 
-// One dimension of an item.
-struct Side {
-  int64_t size, r, crop;
-  int64_t begin, end;   // own voxels
-  int64_t first, last;  // positions that they need
-  int64_t from, to;     // voxels that those see, inside of the volume
-  bool reflect;
-
-  int64_t own() const { return end - begin; }
-  int64_t positions() const { return larger(0, last - first); }
-  int64_t voxels() const { return larger(0, to - from); }
-  bool has_position(int64_t i) const { return i >= crop && i < size - crop; }
-  // Where voxel i is found, which may be outside of the volume; -1: it is a zero.
-  int64_t source(int64_t i) const {
-    if (i >= 0 && i < size) return i;
-    return reflect ? mirrored(i, size) : -1;
-  }
-  // The same for a map of the positions, whose adjoint doubles the edges of what is reflected (edge).
-  int64_t map_source(int64_t i) const {
-    i = source(i);
-    return i >= 0 && has_position(i) ? i : -1;
-  }
-  double edge(int64_t i) const { return reflect && (i == 0 || i == size - 1) ? 0.5 : 1; }
-};
-
-inline Side side_of(const VolumeProblem& p, int which, int64_t part, int64_t parts) {
-  Side s{};
-  s.size = p.size[which], s.r = p.windows[which].radius;
-  s.crop = p.padding == Padding::valid ? s.r : 0;
-  s.begin = s.size * part / parts, s.end = s.size * (part + 1) / parts;
-  const int64_t margin = p.gains ? s.r : 0;
-  s.first = larger(s.crop, s.begin - margin), s.last = smaller(s.size - s.crop, s.end + margin);
-  s.from = larger(0, s.first - s.r), s.to = smaller(s.size, s.last + s.r);
-  s.reflect = p.padding == Padding::reflect;
-  return s;
-}
-
 // E: what voxels are kept in, float, or double for those of float64.
-template <class E>
+template <class E, bool Weighted>
 class VolumeStream {
   using V = Vec<double>;
   static constexpr int L = lanes<double>, R = rows_at_a_time, K = slices_at_a_time;
+  static constexpr int fields = Weighted ? 3 : 2, moments_of = Weighted ? 5 : 4;
   typedef E Voxels __attribute__((vector_size(L * sizeof(E)), aligned(alignof(E)), may_alias));
 
   const VolumeProblem& p;
@@ -74,11 +42,11 @@ class VolumeStream {
 
   E *raw, *raw_zeros;
   double *blurred, *zeros, *moments, *map_row, *map_rows, *map_ring;
-  double *incoming, *losses, *m_row, *d_row, *map_sums;
+  double *incoming, *losses, *m_row, *d_row, *w_row, *map_sums;
   double *edge_w, *weights[3];  // the windows' relative to the centre's, see fir.h
   Mask<double>* own;            // all ones in the own columns of the positions
   V* work;
-  const E **xs, **ys;
+  const E **xs, **ys, **ws;
   const double** rows;
   double centre = 1, ssim_gain = 0, l1_gain = 0;
   double sum_ssim = 0, sum_l1 = 0;
@@ -155,17 +123,17 @@ class VolumeStream {
     const Side* const sides[3] = {&d, &h, &w};
     for (int i = 0; i < 3; ++i) take(weights[i], sides[i]->r + 1);
     take(work, 2 * (K + 2 * most));
-    take(xs, K + 2 * d.r), take(ys, K + 2 * d.r);
+    take(xs, K + 2 * d.r), take(ys, K + 2 * d.r), take(ws, K + 2 * d.r);
     take(rows, larger(R + 2 * h.r, K + 2 * d.r));
-    take(raw, raw_slices * 2 * h.voxels() * raw_pitch);
+    take(raw, raw_slices * fields * h.voxels() * raw_pitch);
     take(raw_zeros, raw_pitch);
-    take(blurred, K * h.voxels() * 4 * pitch);
-    take(moments, 4 * larger(R * pitch, K * raw_pitch));
+    take(blurred, K * h.voxels() * moments_of * pitch);
+    take(moments, moments_of * larger(R * pitch, K * raw_pitch));
     take(zeros, 4 * larger(pitch, own_pitch));
     take(own, pitch / L);
     take(incoming, larger(pitch, own_pitch));
     take(losses, pitch);
-    take(m_row, own_pitch), take(d_row, own_pitch);
+    take(m_row, own_pitch), take(d_row, own_pitch), take(w_row, own_pitch);
     if (!gradient) return used;
     take(edge_w, own_pitch);
     take(map_row, maps * map_pitch);
@@ -193,9 +161,12 @@ class VolumeStream {
     for (int64_t k = 0; k < own_pitch; ++k) edge_w[k] = w.edge(w.begin + k);
   }
 
-  // ---- Raw voxels, rows of x and of y.
+  // ---- Raw voxels, rows of x and of y; Weighted: and of weights.
+  static INLINE V voxels(const E* from) {
+    return __builtin_convertvector(*reinterpret_cast<const Voxels*>(from), V);
+  }
   E* raw_row(int64_t slice, int64_t row, int which) const {
-    return raw + ((slice % raw_slices * h.voxels() + (row - h.from)) * 2 + which) * raw_pitch;
+    return raw + ((slice % raw_slices * h.voxels() + (row - h.from)) * fields + which) * raw_pitch;
   }
 
   void read_slice(int64_t slice) {
@@ -203,6 +174,31 @@ class VolumeStream {
     for (int64_t row = h.from; row < h.to; ++row) {
       read_padded(x, row, raw_row(slice, row, 0));
       read_padded(y, row, raw_row(slice, row, 1));
+      if (Weighted) read_weights(slice, row);
+    }
+  }
+
+  // `count` weights of a row, from column `first` on.
+  template <class T>
+  void read_mask(int64_t slice, int64_t row, int64_t first, int64_t count, T* out) const {
+    if (p.mask.first.data) return read_row<T>(p.mask.at(slice), n, c, row, first, count, out);
+    for (int64_t k = 0; k < count; ++k) out[k] = 1;
+  }
+
+  // A row of weights; and where they are 0, zeros in place of x and y.
+  void read_weights(int64_t slice, int64_t row) const {
+    const int64_t start = w.first - w.r, end = w.last + w.r;
+    E *const x = raw_row(slice, row, 0), *const y = raw_row(slice, row, 1),
+             *const out = raw_row(slice, row, 2);
+    read_mask(slice, row, w.from, w.to - w.from, out + (w.from - start));
+    const auto pad = [&](int64_t col) {
+      const int64_t source = w.weight_source(col);
+      out[col - start] = source < 0 ? E(0) : out[source - start];
+    };
+    for (int64_t col = start; col < w.from; ++col) pad(col);
+    for (int64_t col = w.to; col < end; ++col) pad(col);
+    for (int64_t k = 0; k < end - start; ++k) {
+      if (out[k] == 0) x[k] = y[k] = 0;
     }
   }
 
@@ -219,9 +215,9 @@ class VolumeStream {
     for (int64_t col = w.to; col < end; ++col) pad(col);
   }
 
-  // ---- Moments: m, m^2, d, d^2.
+  // ---- Moments: m, m^2, d, d^2; Weighted: and the weights.
   double* blurred_row(int64_t i, int64_t row, int q) const {
-    return blurred + ((i * h.voxels() + (row - h.from)) * 4 + q) * pitch;
+    return blurred + ((i * h.voxels() + (row - h.from)) * moments_of + q) * pitch;
   }
 
   // Of positions in slices [slice, slice + count), in all rows that they see.
@@ -232,11 +228,14 @@ class VolumeStream {
           const int64_t from = d.source(smaller(slice - d.r + i, slice + count - 1 + d.r));
           xs[i] = from < 0 ? raw_zeros : raw_row(from, row, 0);
           ys[i] = from < 0 ? raw_zeros : raw_row(from, row, 1);
+          if (!Weighted) continue;
+          const int64_t weight = d.weight_source(smaller(slice - d.r + i, slice + count - 1 + d.r));
+          ws[i] = weight < 0 ? raw_zeros : raw_row(weight, row, 2);
         }
         blur_depth(along_depth);
         for (int64_t i = 0; i < count; ++i) {
-          for (int q = 0; q < 4; ++q)
-            blur_width(moments + (i * 4 + q) * raw_pitch, w.positions(), blurred_row(i, row, q));
+          for (int q = 0; q < moments_of; ++q)
+            blur_width(moments + (i * moments_of + q) * raw_pitch, w.positions(), blurred_row(i, row, q));
         }
       }
     });
@@ -246,17 +245,21 @@ class VolumeStream {
   INLINE void blur_depth(const Taps<double, Radius>& taps) {
     const double scale = inverse_range;
     for (int64_t k = 0; k < w.positions() + 2 * w.r; k += L) {
-      const auto voxels = [&](const E* from) INLINE_LAMBDA {
-        return __builtin_convertvector(*reinterpret_cast<const Voxels*>(from + k), V);
-      };
       const auto put = [&](int q) INLINE_LAMBDA {
-        return [to = moments + q * raw_pitch + k, step = 4 * raw_pitch](int i, V sum)
+        return [to = moments + q * raw_pitch + k, step = moments_of * raw_pitch](int i, V sum)
                    INLINE_LAMBDA { store<double>(to + i * step, sum); };
       };
-      fir_squares<K>([&](int i) INLINE_LAMBDA { return (voxels(xs[i]) + voxels(ys[i])) * scale; }, taps,
-                     put(0), put(1), work);
-      fir_squares<K>([&](int i) INLINE_LAMBDA { return (voxels(xs[i]) - voxels(ys[i])) * scale; }, taps,
-                     put(2), put(3), work);
+      const auto m = [&](int i) INLINE_LAMBDA { return (voxels(xs[i] + k) + voxels(ys[i] + k)) * scale; };
+      const auto d = [&](int i) INLINE_LAMBDA { return (voxels(xs[i] + k) - voxels(ys[i] + k)) * scale; };
+      if constexpr (Weighted) {
+        const auto weight = [&](int i) INLINE_LAMBDA { return voxels(ws[i] + k); };
+        fir_weighted<K>(m, weight, taps, put(0), put(1), work);
+        fir_weighted<K>(d, weight, taps, put(2), put(3), work);
+        fir_computed<K>(weight, taps, put(4), work);
+      } else {
+        fir_squares<K>(m, taps, put(0), put(1), work);
+        fir_squares<K>(d, taps, put(2), put(3), work);
+      }
     }
   }
 
@@ -285,13 +288,21 @@ class VolumeStream {
 
   // ---- Positions of `count` rows of slice `slice`, the i-th of K.
   void positions(int64_t slice, int64_t i, int64_t row, int64_t count) {
-    for (int64_t t = 0; t < R + 2 * h.r; ++t) {
-      const int64_t from = h.source(smaller(row - h.r + t, row + count - 1 + h.r));
-      rows[t] = from < 0 ? zeros : blurred_row(i, from, 0);
+    const auto find_rows = [&](int q, auto source) {
+      for (int64_t t = 0; t < R + 2 * h.r; ++t) {
+        const int64_t from = source(smaller(row - h.r + t, row + count - 1 + h.r));
+        rows[t] = from < 0 ? zeros : blurred_row(i, from, q);
+      }
+    };
+    constexpr int step = moments_of;
+    find_rows(0, [&](int64_t at) { return h.source(at); });
+    blur_height(4, w.positions(), pitch, moments, step * pitch);
+    if (Weighted) {
+      find_rows(4, [&](int64_t at) { return h.weight_source(at); });
+      blur_height(1, w.positions(), pitch, moments + 4 * pitch, step * pitch);
     }
-    blur_height(4, w.positions(), pitch, moments, 4 * pitch);
     for (int64_t j = 0; j < count; ++j) {
-      positions_of_row(slice, row + j, moments + j * 4 * pitch);
+      positions_of_row(slice, row + j, moments + j * step * pitch);
       if (!gradient) continue;
       pad_map_row();
       double* const to = map_rows + (row + j - h.first) * maps * own_pitch;
@@ -301,32 +312,40 @@ class VolumeStream {
 
   void positions_of_row(int64_t slice, int64_t row, const double* at) {
     const bool own_row = slice >= d.begin && slice < d.end && row >= h.begin && row < h.end;
-    const bool write_map = p.loss_map.first.data && own_row, weighted = p.grad_map.first.data || h.reflect;
-    if (gradient && weighted) weigh(slice, row);
+    const bool write_map = p.loss_map.first.data && own_row, of_map = p.grad_map.first.data;
+    const bool has_gains = of_map || h.reflect;
+    if (gradient && has_gains) find_gains(slice, row);
     double* const maps_at = map_row + (w.first - (w.begin - w.r));
-    const double gain_here = ssim_gain * centre, c1 = p.c1, c2 = p.c2;
+    const E* const weights = raw_row(slice, row, fields - 1) + w.r;
+    const double c1 = p.c1, c2 = p.c2;
     V sum{};
     for (int64_t k = 0; k < w.positions(); k += L) {
-      const V mu_m = centre * load(at + k), mu_d = centre * load(at + 2 * pitch + k);
+      // Blurred are sums relative to the centre's weight: this makes them means.
+      const V norm = Weighted ? 1 / load(at + 4 * pitch + k) : splat(centre);
+      const V weight = Weighted ? voxels(weights + k) : splat(1.0);
+      const Mask<double> kept = Weighted ? Mask<double>(weight != V{}) : ~Mask<double>{};
+      const V mu_m = norm * load(at + k), mu_d = norm * load(at + 2 * pitch + k);
       const auto variance = [&](int q, V mu) INLINE_LAMBDA {
         if (one_voxel) return mu * V{};  // NaN where the value is NaN
-        return not_negative(centre * load(at + q * pitch + k) - mu * mu);
+        return not_negative(norm * load(at + q * pitch + k) - mu * mu);
       };
       const Moments<V> here{mu_m, mu_d, variance(1, mu_m), variance(3, mu_d)};
       const Dissimilarity<V> e = dissimilarity<true, double>(here, c1, c2);
       const V loss = not_negative(e.e_l + e.e_cs - e.e_l * e.e_cs);
-      if (own_row) sum += masked<double>(loss, own[k / L]);
+      if (own_row) sum += masked<double>(weight * loss, own[k / L] & kept);
       if (write_map) store<double>(losses + k, loss);
       if (!gradient) continue;
-      V gain = splat(gain_here);
-      if (weighted) gain *= load(incoming + k);
+      V gain = ssim_gain * norm;
+      if (Weighted && !of_map) gain *= weight;
+      if (has_gains) gain *= load(incoming + k);
       // One voxel has no variance, but large terms that would have to cancel.
       const V g_cs = one_voxel ? V{} : gain * e.l;
       const Coefficients<V> a = coefficients<true, double>(here, e, -mu_m, -mu_d, gain * e.cs, g_cs);
-      store<double>(maps_at + k, a.b_m);
-      store<double>(maps_at + map_pitch + k, a.b_d);
-      store<double>(maps_at + 2 * map_pitch + k, a.a_m + a.a_d);
-      if (both) store<double>(maps_at + 3 * map_pitch + k, a.a_m - a.a_d);
+      const auto put = [&](int q, V map) INLINE_LAMBDA {
+        store<double>(maps_at + q * map_pitch + k, Weighted ? masked<double>(map, kept) : map);
+      };
+      put(0, a.b_m), put(1, a.b_d), put(2, a.a_m + a.a_d);
+      if (both) put(3, a.a_m - a.a_d);
     }
     sum_ssim += sum_lanes<double>(sum);
     if (write_map) write_losses(slice, row);
@@ -334,7 +353,7 @@ class VolumeStream {
 
   // What the gradient of a row's positions is multiplied by, into `incoming`: that of the map, and the
   // doubled edges of what is reflected.
-  void weigh(int64_t slice, int64_t row) {
+  void find_gains(int64_t slice, int64_t row) {
     if (p.grad_map.first.data) {
       read_row<double>(p.grad_map.at(slice - d.crop), n, c, row - h.crop, w.first - w.crop, w.positions(),
                        incoming);
@@ -348,9 +367,11 @@ class VolumeStream {
   void write_losses(int64_t slice, int64_t row) {
     const int64_t begin = larger(w.begin, w.first), end = smaller(w.end, w.last);
     const E *const x = raw_row(slice, row, 0) + w.r, *const y = raw_row(slice, row, 1) + w.r;
+    const E* const weights = raw_row(slice, row, fields - 1) + w.r;
     for (int64_t k = 0; k < w.positions(); ++k) {
       losses[k] *= p.ssim_weight;
       if (pixel_l1) losses[k] += p.l1_weight * absolute((double(x[k]) - double(y[k])) * inverse_range);
+      if (Weighted && weights[k] == 0) losses[k] = 0;
     }
     if (begin < end)
       write_row<double>(p.loss_map.at(slice - d.crop), n, c, row - h.crop, begin - w.crop, end - begin,
@@ -406,14 +427,21 @@ class VolumeStream {
     }
   }
 
-  // m and d of own voxels, and the sum of the l1 terms.
+  // m, d and weights of own voxels, and the sum of the l1 terms.
   void read_own(int64_t slice, int64_t row) {
     read_sum_difference<double>(p.x.at(slice), p.y.at(slice), inverse_range, 0, 0, n, c, row, w.begin,
                                 w.own(), m_row, d_row);
+    if (Weighted) {
+      read_mask(slice, row, w.begin, w.own(), w_row);
+      for (int64_t k = 0; k < w.own(); ++k) {
+        if (w_row[k] == 0) m_row[k] = d_row[k] = 0;
+      }
+    }
     if (!pixel_l1) return;
-    for (int64_t k = w.own(); k < w.own() + L; ++k) d_row[k] = 0;
+    for (int64_t k = w.own(); k < w.own() + L; ++k) d_row[k] = w_row[k] = 0;
     V sum{};
-    for (int64_t k = 0; k < w.own(); k += L) sum += absolute(load(d_row + k));
+    for (int64_t k = 0; k < w.own(); k += L)
+      sum += Weighted ? load(w_row + k) * absolute(load(d_row + k)) : absolute(load(d_row + k));
     sum_l1 += sum_lanes<double>(sum);
   }
 
@@ -421,15 +449,22 @@ class VolumeStream {
     if (pixel_l1) l1_gains(slice, row);
     const double edge = d.edge(slice) * h.edge(row);
     for (int64_t k = 0; k < w.own(); k += L) {
-      const V m = load(m_row + k), difference = load(d_row + k), weight = edge * load(edge_w + k);
+      const V m = load(m_row + k), difference = load(d_row + k), own_weight = load(w_row + k);
+      V weight = edge * load(edge_w + k);
+      if (Weighted) weight *= own_weight;
       const V by_m = load(at + k) * m, by_d = load(at + own_pitch + k) * difference;
       V of_x = weight * ((load(at + 2 * own_pitch + k) - by_m) + by_d);
       V of_y = both ? weight * ((load(at + 3 * own_pitch + k) - by_m) - by_d) : V{};
       if (pixel_l1) {
-        const V gain = load(incoming + k);
+        V gain = load(incoming + k);
+        if (Weighted && !p.grad_map.first.data) gain *= own_weight;
         // sign(0) = 0, sign(NaN) = NaN
         const V by_l1 = difference > V{} ? gain : (difference < V{} ? -gain : difference * gain);
         of_x += by_l1, of_y -= by_l1;
+      }
+      if (Weighted) {
+        const Mask<double> kept = Mask<double>(own_weight != V{});
+        of_x = masked<double>(of_x, kept), of_y = masked<double>(of_y, kept);
       }
       store<double>(at + 2 * own_pitch + k, of_x);
       if (both) store<double>(at + 3 * own_pitch + k, of_y);
@@ -450,48 +485,3 @@ class VolumeStream {
     for (int64_t k = 0; k < end - begin; ++k) to[k] *= l1_gain;
   }
 };
-
-// How a volume is cut: the cheapest of a few ways, by the filters' taps at all that lies in and around the
-// boxes; whose rings should stay in the L2 cache; and of which there should be some for several threads.
-// Depends on shapes alone: same bits for any threads.
-VolumeItems volume_items(const VolumeProblem& p) {
-  constexpr double cache = 1500 << 10, threads = 8;
-  VolumeItems best{{1, 1, 1}, p.batch * p.channels};
-  double least = -1;
-  const auto more = [](int64_t parts) { return parts + larger(1, parts / 4); };
-  const auto each = [&](int which, int64_t shortest, auto f) {
-    for (int64_t parts = 1; parts == 1 || p.size[which] / parts >= shortest; parts = more(parts)) f(parts);
-  };
-  const auto consider = [&](const VolumeItems& items) {
-    Side d = side_of(p, 0, items.parts[0] / 2, items.parts[0]),
-         h = side_of(p, 1, items.parts[1] / 2, items.parts[1]),
-         w = side_of(p, 2, items.parts[2] / 2, items.parts[2]);
-    const double slices = double(d.positions()), rows = double(h.positions()), cols = double(w.positions());
-    double cost = slices * double(h.voxels()) *
-                  ((cols + 2 * double(w.r)) * 4 * double(d.r + 4) + cols * 6 * double(w.r + 1));
-    cost += slices * rows * cols * (4 * double(h.r + 1) + 30);
-    if (p.gains) {
-      const double own = double(w.own());
-      cost += 3 * own *
-              (slices * (rows * 1.5 * double(w.r + 1) + double(h.own() * (h.r + 1))) +
-               double(d.own() * h.own() * (d.r + 4)));
-    }
-    const double count = double(items.count()), bytes = double(VolumeStream<float>(p, items, 0).bytes());
-    cost *= count;
-    if (count < threads) cost *= threads / count;
-    if (bytes > cache) cost *= bytes / cache;
-    if (least >= 0 && cost >= least) return;
-    least = cost, best = items;
-  };
-  each(0, 16, [&](int64_t slabs) {
-    each(1, 8, [&](int64_t bands) {
-      each(2, 16, [&](int64_t strips) { consider({{slabs, bands, strips}, best.planes}); });
-    });
-  });
-  return best;
-}
-
-void volume(const VolumeProblem& p, const VolumeItems& items, int64_t item) {
-  p.x.first.dtype == DType::float64 ? VolumeStream<double>(p, items, item).run()
-                                    : VolumeStream<float>(p, items, item).run();
-}

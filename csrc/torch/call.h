@@ -47,10 +47,10 @@ inline Volumes volumes(const Tensor& t) {
 }
 
 // A mask, which may be one for all images and channels.
-inline Images weights(const Tensor& t) {
-  Images all = images(t);
-  if (t.size(0) == 1) all.stride_n = 0;
-  if (t.size(1) == 1) all.stride_c = 0;
+inline Volumes weights(const Tensor& t) {
+  Volumes all = volumes(t);
+  if (t.size(0) == 1) all.first.stride_n = 0;
+  if (t.size(1) == 1) all.first.stride_c = 0;
   return all;
 }
 
@@ -175,7 +175,7 @@ struct Call {
     p.inverse_range = 1 / data_range;
     if (inverse_ranges) p.inverse_ranges = static_cast<const double*>(inverse_ranges->data_ptr());
     p.x = images(x), p.y = images(y);
-    if (mask) p.mask = weights(*mask);
+    if (mask) p.mask = weights(*mask).first;
     return p;
   }
 
@@ -235,6 +235,7 @@ inline VolumeProblem volume_problem(const Call& call, const VolumeWindows& windo
   p.inverse_range = 1 / call.data_range;
   if (call.inverse_ranges) p.inverse_ranges = static_cast<const double*>(call.inverse_ranges->data_ptr());
   p.x = volumes(call.x), p.y = volumes(call.y);
+  if (call.mask) p.mask = weights(*call.mask);
   return p;
 }
 

@@ -157,13 +157,18 @@ struct CpuCall : Call {
   // How many planes share a mean.
   size_t together() const { return size_t(reduction == Reduction::mean ? planes() : channels); }
 
-  // What the means are over; l1's are the positions, too, or all pixels.
-  Counts counts(const Problem& p, const OutputSize& out, bool l1_of_positions) const {
-    Counts counts(planes(), out.count(), l1_of_positions ? out.count() : double(height) * double(width));
+  // What the means are over: the positions, less so many pixels on every side; l1's too, or all pixels.
+  Counts counts(const Sides& crop, bool l1_of_positions) const {
+    const Sides size{depth, height, width};
+    double pixels = 1, positions = 1;
+    for (size_t i = 0; i < 3; ++i) pixels *= double(size[i]), positions *= double(size[i] - 2 * crop[i]);
+    Counts counts(planes(), positions, l1_of_positions ? positions : pixels);
     if (!mask || reduction == Reduction::map) return counts;
-    const int64_t crop = (height - out.height) / 2;  // of the positions
-    counts.ssim = counts.l1 = mean_of_each(sums_of_weights(p, crop), together());
-    if (!l1_of_positions && crop > 0) counts.l1 = mean_of_each(sums_of_weights(p, 0), together());
+    const auto mean_over = [&](const Sides& crop) {
+      return mean_of_each(sums_of_weights(weights(*mask), batch, channels, size, crop), together());
+    };
+    counts.ssim = counts.l1 = mean_over(crop);
+    if (!l1_of_positions && positions < pixels) counts.l1 = mean_over({});
     return counts;
   }
 
@@ -261,7 +266,8 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const GaussianOptions& opt
   const OutputSize out = output_size(p);
   const bool map = call.reduction == Reduction::map;
   if (grad_loss) call.check_incoming(*grad_loss, {call.batch, call.channels, out.height, out.width});
-  const Counts counts = call.counts(p, out, call.l1_windowed || map);
+  const int64_t crop = (call.height - out.height) / 2;
+  const Counts counts = call.counts({0, crop, crop}, call.l1_windowed || map);
   std::vector<double> gains;
   Tensor loss = nothing(call.x);
   if (map && !grad_loss) {
@@ -292,11 +298,11 @@ std::tuple<Tensor, Tensor, Tensor> run(CpuCall& call, const VolumeOptions& optio
   const VolumeWindows windows(options.sigmas, options.window_sizes);
   check_range(call);
   VolumeProblem p = volume_problem(call, windows);
-  call.check_unweighted("volumes");
   const VolumeCounts sizes(p);
   const bool map = call.reduction == Reduction::map;
   if (grad_loss) call.check_incoming(*grad_loss, sizes.map_size);
-  const Counts counts(call.planes(), sizes.positions, map ? sizes.positions : sizes.voxels);
+  const auto crop = [&](int i) { return p.padding == Padding::valid ? int64_t(windows[i].radius) : 0; };
+  const Counts counts = call.counts({crop(0), crop(1), crop(2)}, map);
   std::vector<double> gains;
   Tensor loss = nothing(call.x);
   if (map && !grad_loss) {

@@ -52,9 +52,7 @@ inline void check_range(const Call& call) {
     };
     if (call.inverse_ranges) range = 1 / static_cast<const double*>(call.inverse_ranges->data_ptr())[n];
     const double least = 2 * range;
-    const Images w = call.mask ? weights(*call.mask) : Images{};
-    const bool seen =
-        !w.data || magnitude_at(w, n * w.stride_n + c * w.stride_c + row * w.stride_h + col * w.stride_w) > 0;
+    const bool seen = !call.mask || magnitude(weights(*call.mask)) > 0;
     beyond += seen && magnitude(x) > least && magnitude(y) > least;
     if (2 * (i + 1 - beyond) >= pixels) return;
   }

@@ -3,10 +3,11 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
-#include "../problem.h"
+#include "../volume.h"
 
 namespace ssimloss {
 
@@ -32,28 +33,38 @@ double sum_of_row(const T* row, int64_t stride, int64_t count) {
   return sum;
 }
 
-// Of each plane of p, the sum of its mask's weights, less `crop` pixels on every side.
-inline std::vector<double> sums_of_weights(const Problem& p, int64_t crop) {
-  const Images& t = p.mask;
-  const int64_t batch = t.stride_n ? p.batch : 1, channels = t.stride_c ? p.channels : 1;
-  const int64_t rows = p.height - 2 * crop, columns = p.width - 2 * crop;
+// Of each plane, the sum of a mask's weights, less so many on every side of its depth, height and width.
+using Sides = std::array<int64_t, 3>;
+inline std::vector<double> sums_of_weights(const Volumes& mask, int64_t all_batch, int64_t all_channels,
+                                           const Sides& size, const Sides& crop) {
+  const Images& t = mask.first;
+  const int64_t batch = t.stride_n ? all_batch : 1, channels = t.stride_c ? all_channels : 1;
+  const int64_t height = size[1] - 2 * crop[1], columns = size[2] - 2 * crop[2];
+  const int64_t rows = (size[0] - 2 * crop[0]) * height;
   std::vector<double> of_rows(size_t(batch * channels * rows));
   const auto add_up = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t n = i / rows / channels, c = i / rows % channels, row = i % rows + crop;
-      const int64_t at = n * t.stride_n + c * t.stride_c + row * t.stride_h + crop * t.stride_w;
+      const int64_t n = i / rows / channels, c = i / rows % channels;
+      const int64_t slice = i % rows / height + crop[0], row = i % height + crop[1];
+      const int64_t at =
+          n * t.stride_n + c * t.stride_c + slice * mask.stride_d + row * t.stride_h + crop[2] * t.stride_w;
       of_rows[size_t(i)] = t.dtype == DType::float64
                                ? sum_of_row(static_cast<const double*>(t.data) + at, t.stride_w, columns)
                                : sum_of_row(static_cast<const float*>(t.data) + at, t.stride_w, columns);
     }
   };
   if (!of_rows.empty()) torch::stable::parallel_for(0, int64_t(of_rows.size()), 256, add_up);
-  std::vector<double> sums(size_t(p.batch * p.channels), 0.0);
+  std::vector<double> sums(size_t(all_batch * all_channels), 0.0);
   for (int64_t i = 0; i < int64_t(sums.size()); ++i) {
-    const int64_t plane = (t.stride_n ? i / p.channels * channels : 0) + (t.stride_c ? i % p.channels : 0);
+    const int64_t plane =
+        (t.stride_n ? i / all_channels * channels : 0) + (t.stride_c ? i % all_channels : 0);
     for (int64_t row = 0; row < rows; ++row) sums[size_t(i)] += of_rows[size_t(plane * rows + row)];
   }
   return sums;
+}
+
+inline std::vector<double> sums_of_weights(const Problem& p, int64_t crop) {
+  return sums_of_weights({p.mask, 0}, p.batch, p.channels, {1, p.height, p.width}, {0, crop, crop});
 }
 
 // A mean over `together` planes is one over all their weights, so each of them has the mean of these: 1 where
