@@ -1,9 +1,9 @@
 // What torch/cuda.cpp hands to the CUDA launchers: plain data, no torch, no Python, no CUDA headers.
 //
 // Every call only queues work on `stream` (a cudaStream_t): no allocation, no synchronisation, nothing
-// read back, so that it can be captured in a CUDA graph. Scratch memory comes from the caller:
-// ask for its size with the same problem, and pass it 16-byte aligned. A kernel that cannot be launched
-// throws std::runtime_error with its name.
+// read back, so that it can be captured in a CUDA graph. Scratch memory comes from the caller: a call without
+// a workspace only answers how many bytes of it the same call needs, at least one; pass it 16-byte aligned.
+// A kernel that cannot be launched throws std::runtime_error with its name.
 #pragma once
 
 #include <cstddef>
@@ -58,8 +58,8 @@ struct LossCall {
 struct GaussianCall : LossCall {
   Problem problem;
 };
-size_t gaussian_workspace(const GaussianCall&);  // at most 64 MiB, or three gradients, or 16 rows
-void gaussian_cuda(const GaussianCall&, void* workspace, void* stream);
+// The workspace: at most 64 MiB, or three gradients, or 16 rows.
+size_t gaussian_cuda(const GaussianCall&, void* workspace, void* stream);
 
 // The dyadic form: `finest` is the problem at full resolution (one scale; no maps; plane_sums and gains
 // null), weights[level] on the host. loss = ssim_weight * (1 - prod_j m_j^weights[j]) + l1_weight * l1, the
@@ -75,16 +75,14 @@ struct DyadicCall {
   Scalars incoming;
   bool clamp;
 };
-size_t dyadic_workspace(const DyadicCall&);
-void dyadic_cuda(const DyadicCall&, void* workspace, void* stream);
+size_t dyadic_cuda(const DyadicCall&, void* workspace, void* stream);
 
 // Volumes: `problem` as on the CPU, all of its pointers on the device except the windows'; plane_sums and
 // gains null.
 struct VolumeCall : LossCall {
   VolumeProblem problem;
 };
-size_t volume_workspace(const VolumeCall&);
-void volume_cuda(const VolumeCall&, void* workspace, void* stream);
+size_t volume_cuda(const VolumeCall&, void* workspace, void* stream);
 
 // images *= factor * by[image]; nothing is written where that is 1.
 struct ScaleCall {

@@ -3,21 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "api.h"
 
 namespace ssimloss {
-
-// Value and gradient of `problem` (as in GaussianCall), where a gradient to y alone never occurs: the loss
-// is symmetric, so the callers swap the images.
-struct Similarity {
-  Problem problem;
-  double ssim_gain, l1_gain;
-  Scalars incoming;
-  const void* offsets;  // [planes], in the arithmetic type: what was taken off the d of a pyramid; or null
-  double* sums;         // out: [planes][pieces][2], of the ssim and the l1 terms; or null
-  void* maps;           // scratch of Family::maps_bytes
-};
 
 // Of scratch memory: at most so many bytes, or three gradients.
 extern int64_t scratch_bytes;  // 64 MiB; tests make it less
@@ -28,9 +18,8 @@ inline int64_t scratch_bound(const Problem& p) {
 // out[i] = ssim_mean * (sum of sums[.][0]) + l1_mean * (sum of sums[.][1]) over `count` pairs each.
 void finish(const double* sums, int64_t count, int64_t outputs, double ssim_mean, double l1_mean, void* out,
             DType dtype, void* stream);
-// The sums of either term alone, divided by these counts: out [2][outputs].
-void finish_terms(const double* sums, int64_t count, int64_t outputs, double ssim_count, double l1_count,
-                  void* out, DType dtype, void* stream);
+// What a call wants of the loss, from `count` pairs of a batch.
+void finish(const LossCall&, const double* sums, int64_t count, int64_t batch, DType dtype, void* stream);
 
 inline int64_t crop_of(const Problem& p) { return p.padding == Padding::valid ? largest_radius(p) : 0; }
 inline bool has_windowed_l1(const Problem& p) { return p.l1_weight != 0 && p.l1_windowed; }
@@ -54,9 +43,7 @@ inline Scalars from_image(Scalars scalars, int64_t first) {
 inline void want_first(Problem& p) {
   p.gradients = (p.grad_x.data ? 1 : 0) + (p.grad_y.data ? 1 : 0);
   if (p.grad_x.data || !p.grad_y.data) return;
-  const Images x = p.x;
-  p.x = p.y, p.y = x;
-  p.grad_x = p.grad_y, p.grad_y = Images{};
+  std::swap(p.x, p.y), std::swap(p.grad_x, p.grad_y);
 }
 
 inline int64_t divided(int64_t v, int64_t by) { return (v + by - 1) / by; }  // rounded up
@@ -76,6 +63,7 @@ struct Cut {
   double cycles = 0;                // predicted
   int scale_rows[max_scales] = {};  // adjoint_kernel's, of each scale, in the place of band_rows
   Portions portions{};
+  int64_t maps_bytes = 0;  // of scratch memory, of one portion; 0 where one launch does it all
   int64_t pieces() const { return int64_t(strips) * bands; }
 };
 inline Cut cut_into(int64_t height, int64_t width, int64_t own, int64_t band_rows) {
@@ -85,37 +73,61 @@ inline Cut cut_into(int64_t height, int64_t width, int64_t own, int64_t band_row
   return cut;
 }
 
-// Pieces of memory, one behind the other: where each begins.
-class Layout {
- public:
-  int64_t take(int64_t size, int64_t to = 1) {
-    const int64_t at = used_;
-    used_ += rounded(size, to);
+// Value and gradient of `problem` (as in GaussianCall), where a gradient to y alone never occurs: the loss
+// is symmetric, so the callers swap the images.
+struct Similarity {
+  Problem problem;
+  Cut cut;  // that of its family
+  double ssim_gain, l1_gain;
+  Scalars incoming;
+  const void* offsets;  // [planes], in the arithmetic type: what was taken off the d of a pyramid; or null
+  double* sums;         // out: [planes][cut.pieces()][2], of the ssim and the l1 terms; or null
+  void* maps;           // scratch of cut.maps_bytes
+};
+// Its images from this one on, and from that channel on.
+inline Similarity from_image(Similarity s, int64_t first, int64_t channel = 0) {
+  Problem& p = s.problem;
+  const int64_t plane = first * p.channels + channel, size = element_size(arithmetic(p.x.dtype));
+  for (Images* images : {&p.x, &p.y, &p.grad_x, &p.grad_y, &p.loss_map, &p.grad_map})
+    *images = from_image(*images, first, channel);
+  if (p.inverse_ranges) p.inverse_ranges += first;
+  s.incoming = from_image(s.incoming, first);
+  if (s.offsets) s.offsets = static_cast<const char*>(s.offsets) + plane * size;
+  if (s.sums) s.sums += 2 * plane * s.cut.pieces();
+  return s;
+}
+
+// Pieces of memory, one behind the other; where there is none it only counts.
+struct Layout {
+  void* memory = nullptr;
+  int64_t used = 0;
+
+  int64_t take(int64_t size, int64_t to = 1) {  // where it begins
+    const int64_t at = used;
+    used += rounded(size, to);
     return at;
   }
-  int64_t used() const { return used_; }
-
- private:
-  int64_t used_ = 0;
+  template <class T>
+  T* array(int64_t count, int64_t to = 256) {
+    const int64_t at = take(count * int64_t(sizeof(T)), to);
+    return memory ? reinterpret_cast<T*>(static_cast<char*>(memory) + at) : nullptr;
+  }
+  size_t bytes() const { return size_t(std::max<int64_t>(1, used)); }  // of a workspace, which is not null
 };
 
 // Kernels for value and gradient at full resolution or of one level.
 struct Family {
   const char* name;
-  int64_t (*pieces)(const Problem&);      // blocks of a plane, each with its own sums
-  int64_t (*maps_bytes)(const Problem&);  // of scratch memory; 0 where one launch does it all
+  Cut (*plan)(const Problem&);
   void (*similarity)(const Similarity&, void* stream);
 };
 extern const Family l1_family, strip_family, ring_family, scales_family, tiles_family;
 
 const Family& route(const Problem&);
 
-bool ring_fits(const Problem&);  // into the device's shared memory
-bool scales_fit(const Problem&);
-
-// The levels of the dyadic form where the strips take the finest: that one, which also makes the images of
-// up to four coarser ones (the answer: how many) and the offsets of all; then the coarser ones.
-void strip_level_pieces(const Similarity* levels, int count, int64_t* pieces);
+// The levels of the dyadic form where the strips take the finest: their cuts; that one, which also makes the
+// images of up to four coarser ones (the answer: how many) and the offsets of all; then the coarser ones.
+void strip_plan(Similarity* levels, int count);
 int strip_finest(const Similarity* levels, int count, void* offsets, void* stream);
 void strip_coarser(const Similarity* levels, int count, void* stream);
 

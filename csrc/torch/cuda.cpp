@@ -92,7 +92,7 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const GaussianOptions& op
       todo.ssim_count = averaged * out.count(), todo.l1_count = averaged * l1_positions;
     }
   }
-  const Tensor workspace = call.scratch(gaussian_workspace(todo));
+  const Tensor workspace = call.scratch(gaussian_cuda(todo, nullptr, nullptr));
   gaussian_cuda(todo, workspace.data_ptr(), current_stream(call.x.get_device_index()));
   return {loss, call.grad_x, call.grad_y};
 }
@@ -137,7 +137,7 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const VolumeOptions& opti
       todo.ssim_count = averaged * counts.positions, todo.l1_count = averaged * l1_positions;
     }
   }
-  const Tensor workspace = call.scratch(volume_workspace(todo));
+  const Tensor workspace = call.scratch(volume_cuda(todo, nullptr, nullptr));
   volume_cuda(todo, workspace.data_ptr(), current_stream(call.x.get_device_index()));
   return {loss, call.grad_x, call.grad_y};
 }
@@ -178,7 +178,7 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const DyadicOptions& opti
     todo.loss = loss.data_ptr();
   }
   todo.incoming.times = todo.finest.inverse_ranges;
-  const Tensor workspace = call.scratch(dyadic_workspace(todo));
+  const Tensor workspace = call.scratch(dyadic_cuda(todo, nullptr, nullptr));
   dyadic_cuda(todo, workspace.data_ptr(), current_stream(call.x.get_device_index()));
   return {loss, call.grad_x, call.grad_y};
 }

@@ -158,7 +158,7 @@ void run(const std::string& name, const Options& o) {
     call.finest = p, call.weights = o.weights.data(), call.levels = int(o.weights.size());
     call.loss = loss.data(), call.per_image = o.per_image;
     call.grad_scale = 64, call.incoming = scalars, call.clamp = o.clamp;
-    Buffer workspace(dyadic_workspace(call));
+    Buffer workspace(dyadic_cuda(call, nullptr, nullptr));
     dyadic_cuda(call, workspace.data(), nullptr);
     check_call(cudaDeviceSynchronize());
   } else {
@@ -173,7 +173,7 @@ void run(const std::string& name, const Options& o) {
     call.ssim_mean = p.ssim_weight / count, call.l1_mean = p.l1_weight / count;
     call.ssim_gain = call.l1_gain = 64 / count;
     if (!map) call.incoming = scalars;
-    Buffer workspace(gaussian_workspace(call));
+    Buffer workspace(gaussian_cuda(call, nullptr, nullptr));
     gaussian_cuda(call, workspace.data(), nullptr);
     check_call(cudaDeviceSynchronize());
   }
@@ -241,7 +241,7 @@ void run_volume(const std::string& name, Padding padding, const std::string& wha
   const double count = double(grid_shape.count());
   call.ssim_mean = p.ssim_weight / count, call.l1_mean = p.l1_weight / double(all.count());
   call.ssim_gain = call.l1_gain = 64 / count;
-  Buffer workspace(volume_workspace(call));
+  Buffer workspace(volume_cuda(call, nullptr, nullptr));
   volume_cuda(call, workspace.data(), nullptr);
   check_call(cudaDeviceSynchronize());
   Case result(name);

@@ -67,8 +67,8 @@ Problem problem(const py::object& x, const py::object& y, const Windows& windows
 
 // In a workspace of exactly the size that was asked for, which is the answer, and full of NaN.
 template <class Call>
-size_t run(size_t (*bytes)(const Call&), void (*queue)(const Call&, void*, void*), const Call& call) {
-  const size_t size = bytes(call), numbers = std::getenv("SHIM_DRY") ? 1 : size / 8 + 1;
+size_t run(size_t (*queue)(const Call&, void*, void*), const Call& call) {
+  const size_t size = queue(call, nullptr, nullptr), numbers = std::getenv("SHIM_DRY") ? 1 : size / 8 + 1;
   const std::unique_ptr<double[]> workspace(new double[numbers]);
   std::memset(workspace.get(), 0xff, 8 * numbers);
   queue(call, workspace.get(), nullptr);
@@ -86,7 +86,7 @@ size_t gaussian(const py::object& x, const py::object& y, const std::vector<doub
   call.ssim_mean = option(given, "ssim_mean", 1.0), call.l1_mean = option(given, "l1_mean", 0.0);
   call.ssim_gain = option(given, "ssim_gain", 1.0), call.l1_gain = option(given, "l1_gain", 0.0);
   call.incoming = scalars(given, "incoming");
-  return run(&gaussian_workspace, &gaussian_cuda, call);
+  return run(&gaussian_cuda, call);
 }
 
 size_t dyadic(const py::object& x, const py::object& y, const std::vector<double>& weights, double sigma,
@@ -100,7 +100,7 @@ size_t dyadic(const py::object& x, const py::object& y, const std::vector<double
   call.grad_scale = option(given, "grad_scale", 1.0);
   call.incoming = scalars(given, "incoming");
   call.clamp = option(given, "clamp", false);
-  return run(&dyadic_workspace, &dyadic_cuda, call);
+  return run(&dyadic_cuda, call);
 }
 
 void scale(const py::object& unit, const py::kwargs& given) {

@@ -329,11 +329,11 @@ INLINE void copy_row(const Plane<float>& plane, E* tag, int row, int first, int 
   fill_row(
       plane, tag, row, first, count, lane, lanes,
       [&](int k, const E* x, const E* y) {
-        if (x) return copy_four(x, to_x + k), copy_four(y, to_y + k);
+        if (x) return copy<4>(x, to_x + k), copy<4>(y, to_y + k);
         put(Some<4>{}, to_x + k), put(Some<4>{pad_d, pad_d, pad_d, pad_d}, to_y + k);
       },
       [&](int k, const E* x, const E* y) {
-        if (x) return copy_one(x, to_x + k), copy_one(y, to_y + k);
+        if (x) return copy<1>(x, to_x + k), copy<1>(y, to_y + k);
         to_x[k] = 0.f, to_y[k] = pad_d;
       });
 }

@@ -34,11 +34,15 @@ void finish(const double* sums, int64_t count, int64_t outputs, double ssim_mean
   });
 }
 
-void finish_terms(const double* sums, int64_t count, int64_t outputs, double ssim_count, double l1_count,
-                  void* out, DType dtype, void* stream) {
-  finish(sums, count, outputs, 1 / ssim_count, 0, out, dtype, stream);
-  char* const l1 = static_cast<char*>(out) + outputs * element_size(dtype);
-  finish(sums, count, outputs, 0, 1 / l1_count, l1, dtype, stream);
+void finish(const LossCall& call, const double* sums, int64_t count, int64_t batch, DType dtype,
+            void* stream) {
+  if (!call.loss) return;
+  const int64_t outputs = call.per_image ? batch : 1, each = outputs ? count / outputs : 0;
+  finish(sums, each, outputs, call.ssim_mean, call.l1_mean, call.loss, dtype, stream);
+  if (!call.terms) return;
+  finish(sums, each, outputs, 1 / call.ssim_count, 0, call.terms, dtype, stream);
+  char* const l1 = static_cast<char*>(call.terms) + outputs * element_size(dtype);
+  finish(sums, each, outputs, 0, 1 / call.l1_count, l1, dtype, stream);
 }
 
 }  // namespace ssimloss

@@ -53,18 +53,17 @@ void set_problem(const Similarity& s, const Cut& cut, KernelParams<T>& params) {
   params.ssim_gain = T(s.ssim_gain), params.l1_gain = T(s.l1_gain);
 }
 
-// What differs, from image `first` on. A plane has so many pieces.
+// What differs, from image `first` on.
 template <class T>
-void set_images(const Similarity& s, int64_t first, int64_t pieces, KernelParams<T>& params) {
+void set_images(const Similarity& all, int64_t first, KernelParams<T>& params) {
+  const Similarity s = from_image(all, first);
   const Problem& p = s.problem;
-  params.x = view(from_image(p.x, first)), params.y = view(from_image(p.y, first));
-  params.grad_x = view(from_image(p.grad_x, first)), params.grad_y = view(from_image(p.grad_y, first));
-  params.loss_map = view(from_image(p.loss_map, first));
-  params.grad_map = view(from_image(p.grad_map, first));
-  params.incoming = from_image(s.incoming, first);
-  params.inverse_ranges = p.inverse_ranges ? p.inverse_ranges + first : nullptr;
-  params.offsets = s.offsets ? static_cast<const T*>(s.offsets) + first * p.channels : nullptr;
-  params.sums = s.sums ? s.sums + 2 * first * p.channels * pieces : nullptr;
+  params.x = view(p.x), params.y = view(p.y);
+  params.grad_x = view(p.grad_x), params.grad_y = view(p.grad_y);
+  params.loss_map = view(p.loss_map), params.grad_map = view(p.grad_map);
+  params.incoming = s.incoming, params.inverse_ranges = p.inverse_ranges;
+  params.offsets = static_cast<const T*>(s.offsets);
+  params.sums = s.sums;
 }
 
 // start(first image, images) for as many images at a time as a launch has blocks for, `blocks` an image.
@@ -74,13 +73,13 @@ void for_batches(int64_t batch, int64_t blocks, Start start) {
   for (int64_t first = 0; first < batch; first += most) start(first, std::min(most, batch - first));
 }
 
-// The blocks of a cut, `pieces` a plane, of the whole batch; params is what set_problem left.
+// The blocks of the cut, of the whole batch; params is what set_problem left.
 template <class Params>
-void launch_images(const char* name, void (*kernel)(Params), const Similarity& s, int64_t pieces, int threads,
-                   size_t shared, void* stream, Params& params) {
-  const int64_t in_image = pieces * s.problem.channels;
+void launch_images(const char* name, void (*kernel)(Params), const Similarity& s, int threads, size_t shared,
+                   void* stream, Params& params) {
+  const int64_t in_image = s.cut.pieces() * s.problem.channels;
   for_batches(s.problem.batch, in_image, [&](int64_t first, int64_t images) {
-    set_images(s, first, pieces, params);
+    set_images(s, first, params);
     launch(name, kernel, images * in_image, threads, shared, stream, params);
   });
 }

@@ -28,9 +28,9 @@ __device__ inline void narrow(float v, Half& out) { out = __float2half_rn(v); }
 __device__ inline void narrow(float v, Brain& out) { out = __float2bfloat16_rn(v); }
 __device__ inline void narrow(double v, double& out) { out = v; }
 
-// N elements side by side, aligned to their size, to 16 bytes at most.
+// N elements side by side, aligned to their size, to 16 bytes at most; an odd number of them as one is.
 template <int N, class E = float>
-struct alignas(N * sizeof(E) > 16 ? 16 : N * sizeof(E)) Some {
+struct alignas(N % 2 && N > 1 ? sizeof(E) : (N * sizeof(E) > 16 ? 16 : N * sizeof(E))) Some {
   E v[N];
   INLINE E& operator[](int i) { return v[i]; }
   INLINE const E& operator[](int i) const { return v[i]; }
@@ -66,20 +66,12 @@ INLINE int again(int v) {
 
 // Pixels on their way into shared memory. Those of float32 are copied while the block goes on; 16 bits become
 // float32 on the way.
-template <class E>
-INLINE void copy_four(const E* from, float* to) {
+template <int N, class E>
+INLINE void copy(const E* from, float* to) {
   if constexpr (std::is_same_v<E, float>) {
-    __pipeline_memcpy_async(to, from, 16);
+    __pipeline_memcpy_async(to, from, N * sizeof(float));
   } else {
-    put(wide(some<4>(from)), to);
-  }
-}
-template <class E>
-INLINE void copy_one(const E* from, float* to) {
-  if constexpr (std::is_same_v<E, float>) {
-    __pipeline_memcpy_async(to, from, sizeof *to);
-  } else {
-    *to = wide(*from);
+    put(wide(some<N>(from)), to);
   }
 }
 
@@ -103,10 +95,6 @@ struct View {
   DType dtype;
   int64_t n, c, h, w;
 
-  template <class E>
-  INLINE E* plane(int64_t image, int64_t channel) const {
-    return static_cast<E*>(data) + image * n + channel * c;
-  }
   INLINE int64_t at(int64_t image, int64_t channel, int64_t row, int64_t col) const {
     return image * n + channel * c + row * h + col * w;
   }

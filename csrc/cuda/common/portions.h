@@ -114,23 +114,17 @@ void each_of_rows(const Problem& p, const Kept& kept, const Portions& at, int64_
   }
 }
 
-// f(similarity) for each portion of the planes; all have so many pieces.
+// f(similarity) for each portion of the planes.
 template <class F>
-void each_portion(const Similarity& s, const Portions& at, int64_t pieces, F f) {
+void each_portion(const Similarity& s, F f) {
   const Problem& p = s.problem;
+  const Portions& at = s.cut.portions;
   for (int64_t image = 0; image < p.batch; image += at.images) {
     for (int64_t channel = 0; channel < p.channels; channel += at.channels) {
-      const int64_t plane = image * p.channels + channel;
-      Problem part = p;
-      part.batch = std::min(at.images, p.batch - image);
-      part.channels = std::min(at.channels, p.channels - channel);
-      for (Images* images : {&part.x, &part.y, &part.grad_x, &part.grad_y, &part.loss_map, &part.grad_map})
-        *images = from_image(*images, image, channel);
-      if (p.inverse_ranges) part.inverse_ranges += image;
-      const int64_t offset = plane * element_size(arithmetic(p.x.dtype));
-      f(Similarity{part, s.ssim_gain, s.l1_gain, from_image(s.incoming, image),
-                   s.offsets ? static_cast<const char*>(s.offsets) + offset : nullptr,
-                   s.sums ? s.sums + 2 * plane * pieces : nullptr, s.maps});
+      Similarity part = from_image(s, image, channel);
+      part.problem.batch = std::min(at.images, p.batch - image);
+      part.problem.channels = std::min(at.channels, p.channels - channel);
+      f(part);
     }
   }
 }

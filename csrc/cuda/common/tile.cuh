@@ -30,11 +30,7 @@ struct Tile {
 // Of a place, each in a plane of memory of its own: the means of m and d, their variances, and the mean of
 // |d|, where l1 is blurred; or the maps b_m, b_d, a (or a_m and a_d, for both gradients), and then l1's gain.
 template <class T>
-struct Numbers {
-  T v[5];
-  INLINE T& operator[](int q) { return v[q]; }
-  INLINE const T& operator[](int q) const { return v[q]; }
-};
+using Numbers = Some<5, T>;
 struct Planes {
   bool fourth, fifth;  // there are
 

@@ -15,60 +15,50 @@ namespace {
 
 struct Pyramid {
   Similarity levels[cuda_max_levels];
-  int64_t pieces[cuda_max_levels];
-  double count[cuda_max_levels];
+  double count[cuda_max_levels];  // of positions
   double* losses;
   void* offsets;
-  size_t bytes;
   bool strips() const { return &route(levels[0].problem) == &strip_family; }  // take all levels
 };
 
-Images dense(void* data, DType dtype, const Problem& p) {
-  return {data, dtype, p.channels * p.height * p.width, p.height * p.width, p.width, 1};
-}
-
-Pyramid pyramid_in(void* workspace, const DyadicCall& call) {
+Pyramid pyramid_in(Layout& workspace, const DyadicCall& call) {
   Pyramid all{};
-  Layout layout;
-  // With no workspace it only counts.
-  const auto take = [&](int64_t bytes) -> void* {
-    const int64_t at = layout.take(bytes, 256);
-    return workspace ? static_cast<char*>(workspace) + at : nullptr;
-  };
   Problem p = call.finest;
   want_first(p);
   const int64_t planes = p.batch * p.channels;
   const DType type = arithmetic(p.x.dtype);
-  all.losses = static_cast<double*>(take(planes * 2 * int64_t(sizeof(double))));
-  all.offsets = take(planes * element_size(type));
+  all.losses = workspace.array<double>(planes * 2);
+  all.offsets = workspace.array<char>(planes * element_size(type));
   int64_t maps = 0;
   for (int j = 0; j < call.levels; ++j) {
     if (j > 0) {
       p.height = Halving{p.height, p.odd_side}.size(), p.width = Halving{p.width, p.odd_side}.size();
       p.l1_weight = 0;
       p.sum_difference = true;
-      const int64_t bytes = planes * p.height * p.width * element_size(type);
-      p.x = dense(take(bytes), type, p), p.y = dense(take(bytes), type, p);
-      p.grad_x = p.gradients > 0 ? dense(take(bytes), type, p) : Images{};
-      p.grad_y = p.gradients > 1 ? dense(take(bytes), type, p) : Images{};
+      const auto dense = [&] {
+        char* const data = workspace.array<char>(planes * p.height * p.width * element_size(type));
+        return Images{data, type, p.channels * p.height * p.width, p.height * p.width, p.width, 1};
+      };
+      p.x = dense(), p.y = dense();
+      p.grad_x = p.gradients > 0 ? dense() : Images{};
+      p.grad_y = p.gradients > 1 ? dense() : Images{};
     }
     p.luminance = j + 1 == call.levels;
     const int64_t crop = crop_of(p);
     all.count[j] = double(p.height - 2 * crop) * double(p.width - 2 * crop);
-    all.levels[j].problem = p;
-    all.levels[j].ssim_gain = call.grad_scale * call.finest.ssim_weight / all.count[j];
-    all.levels[j].offsets = j > 0 ? all.offsets : nullptr;
-    maps = std::max(maps, route(p).maps_bytes(p));
+    Similarity& level = all.levels[j];
+    level.problem = p;
+    level.ssim_gain = call.grad_scale * call.finest.ssim_weight / all.count[j];
+    level.offsets = j > 0 ? all.offsets : nullptr;
+    if (!all.strips()) level.cut = route(p).plan(p);
+    maps = std::max(maps, level.cut.maps_bytes);
   }
-  if (all.strips()) strip_level_pieces(all.levels, call.levels, all.pieces);
-  void* shared_maps = take(maps);
+  if (all.strips()) strip_plan(all.levels, call.levels);
+  char* const shared_maps = workspace.array<char>(maps);
   for (int j = 0; j < call.levels; ++j) {
-    const Problem& level = all.levels[j].problem;
-    if (!all.strips()) all.pieces[j] = route(level).pieces(level);
-    all.levels[j].sums = static_cast<double*>(take(planes * all.pieces[j] * 2 * int64_t(sizeof(double))));
+    all.levels[j].sums = workspace.array<double>(planes * all.levels[j].cut.pieces() * 2);
     all.levels[j].maps = shared_maps;
   }
-  all.bytes = size_t(layout.used());
   return all;
 }
 
@@ -79,7 +69,7 @@ void pool(const Similarity& fine, const Problem& coarse, void* offsets, void* st
   params.odd_side = coarse.odd_side;
   const int64_t blocks = divided(coarse.height * coarse.width, 256) * coarse.channels;
   for_batches(coarse.batch, blocks, [&](int64_t first, int64_t images) {
-    set_images(fine, first, 0, params);
+    set_images(fine, first, params);
     params.m = view(from_image(coarse.x, first)), params.d = view(from_image(coarse.y, first));
     params.plane_offsets = static_cast<T*>(offsets) + first * coarse.channels;
     launch("pool_kernel", &pool_kernel<T>, images * blocks, 256, 0, stream, params);
@@ -95,11 +85,9 @@ void combine(const Pyramid& all, const DyadicCall& call, void* stream) {
   CombineParams<T> params{};
   Similarity finest = all.levels[0];
   finest.incoming = call.incoming;
-  finest.l1_gain = p.l1_weight != 0 ? call.grad_scale * p.l1_weight / all.count[0] : 0;
+  finest.l1_gain = call.grad_scale * p.l1_weight / all.count[0];
   set_problem(finest, Cut{}, params);
   params.levels = call.levels;
-  for (int j = 0; j < call.levels; ++j)
-    params.level[j] = {all.levels[j].sums, all.pieces[j], all.count[j], call.weights[j]};
   params.odd_side = p.odd_side, params.clamp = call.clamp;
   params.of_ssim = p.ssim_weight, params.of_l1 = p.l1_weight;
   const int64_t averaged = call.per_image ? p.channels : planes;
@@ -115,22 +103,19 @@ void combine(const Pyramid& all, const DyadicCall& call, void* stream) {
   for (int t = 0; t <= params.radius; ++t) params.taps[t] = p.windows[0].weights[t];
   const int64_t blocks = combine_resident * current_device().multiprocessors;
   params.rows = int(std::min(p.height, divided(planes * p.height, blocks)));
-  const int64_t in_image = divided(p.height, params.rows) * p.channels;
-  const int64_t step =
-      p.gradients ? std::max<int64_t>(1, (most_blocks - most_loss_blocks) / in_image) : p.batch;
-  for (int64_t first = 0; first < p.batch; first += step) {
-    set_images(finest, first, 0, params);
-    params.first_plane = first * p.channels;
-    for (int j = 1; j < call.levels; ++j) {
-      const Problem& level = all.levels[j].problem;
-      params.coarse[0][j] = static_cast<T*>(from_image(level.grad_x, first).data);
-      params.coarse[1][j] = static_cast<T*>(from_image(level.grad_y, first).data);
+  const int64_t in_image = p.gradients ? divided(p.height, params.rows) * p.channels : 0;
+  for_batches(p.batch, in_image ? in_image + params.loss_blocks : 0, [&](int64_t first, int64_t images) {
+    set_images(finest, first, params);
+    for (int j = 0; j < call.levels; ++j) {
+      const Similarity level = from_image(all.levels[j], first);
+      params.level[j] = {level.sums, level.cut.pieces(), all.count[j], call.weights[j], {}};
+      params.level[j].gradient[0] = static_cast<const T*>(level.problem.grad_x.data);
+      params.level[j].gradient[1] = static_cast<const T*>(level.problem.grad_y.data);
     }
-    const int64_t images = std::min(step, p.batch - first);
-    launch("combine_kernel", &combine_kernel<T>, params.loss_blocks + (p.gradients ? images * in_image : 0),
-           combine_threads, combine_shared, stream, params);
-    params.loss_blocks = 0;
-  }
+    launch("combine_kernel", &combine_kernel<T>, params.loss_blocks + images * in_image, combine_threads,
+           combine_shared, stream, params);
+    params.loss_blocks = 0;  // the first launch has done them all
+  });
   if (call.loss && !folded)
     finish(all.losses, averaged, planes / averaged, 1 / double(averaged), 0, call.loss, arithmetic(p.x.dtype),
            stream);
@@ -152,17 +137,17 @@ void run(const Pyramid& all, const DyadicCall& call, void* stream) {
 
 }  // namespace
 
-size_t dyadic_workspace(const DyadicCall& call) { return pyramid_in(nullptr, call).bytes; }
-
-void dyadic_cuda(const DyadicCall& call, void* workspace, void* stream) {
-  const Pyramid all = pyramid_in(workspace, call);
+size_t dyadic_cuda(const DyadicCall& call, void* workspace, void* stream) {
+  Layout layout{workspace};
+  const Pyramid all = pyramid_in(layout, call);
+  if (!workspace) return layout.bytes();
   const Problem& p = all.levels[0].problem;
-  const int64_t planes = p.batch * p.channels;
-  if (planes > 0) {
+  if (p.batch * p.channels > 0) {
     p.x.dtype == DType::float64 ? run<double>(all, call, stream) : run<float>(all, call, stream);
+  } else if (call.loss) {
+    finish(nullptr, 0, call.per_image ? p.batch : 1, NAN, 0, call.loss, arithmetic(p.x.dtype), stream);
   }
-  if (!call.loss || planes > 0) return;
-  finish(nullptr, 0, call.per_image ? p.batch : 1, NAN, 0, call.loss, arithmetic(p.x.dtype), stream);
+  return layout.bytes();
 }
 
 }  // namespace ssimloss

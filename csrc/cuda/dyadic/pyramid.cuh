@@ -59,6 +59,7 @@ struct CombineParams : KernelParams<T> {
     int64_t pieces;
     double count;  // positions of a plane
     double weight;
+    const T* gradient[2];  // of x and y, [planes][height][width] but of the finest
   } level[cuda_max_levels];
   OddSide odd_side;
   bool clamp;
@@ -69,10 +70,7 @@ struct CombineParams : KernelParams<T> {
   bool losses_double;
   int loss_stride;
   int loss_blocks;
-  // Gradients of planes [first_plane, ...).
-  int64_t first_plane;
-  int rows;                             // a block
-  const T* coarse[2][cuda_max_levels];  // [planes][height][width] of levels 1, 2, ...
+  int rows;  // a block of gradients
   double taps[cuda_max_radius + 1];
 };
 
@@ -147,7 +145,7 @@ __global__ void __launch_bounds__(combine_threads)
 
   // The product's derivative with respect to each level's mean, times the share of a pixel in its pixels.
   const double incoming = p.incoming.template of<double>(plane.image);
-  means_of(p, p.first_plane + index, 1, ssim, l1);
+  means_of(p, index, 1, ssim, l1);
   __syncthreads();
   T* factors = reinterpret_cast<T*>(l1);  // [levels]; the l1 term's mean has no use here
   if (int(threadIdx.x) < p.levels) {
@@ -182,7 +180,7 @@ __global__ void __launch_bounds__(combine_threads)
         if (times > 1) share *= T(times);
         row = down.of(row), col = across.of(col);
         down.n = down.size(), across.n = across.size();
-        const T coarse = p.coarse[of_y][level][(int64_t(index) * down.n + row) * across.n + col];
+        const T coarse = p.level[level].gradient[of_y][(int64_t(index) * down.n + row) * across.n + col];
         gradient += factors[level] * share * coarse;
       }
       fine.write(gradient + (of_y ? -by_l1 : by_l1), place);

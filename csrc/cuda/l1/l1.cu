@@ -79,12 +79,11 @@ template <class T>
 void run(const Similarity& given, void* stream) {
   Similarity s = given;
   const Problem& p = s.problem = as_rows(given.problem);
-  const Cut cut = plan_of(p);
   KernelParams<T> params{};
-  set_problem(s, cut, params);
+  set_problem(s, s.cut, params);
   params.in_fours = in_fours(p.x) && in_fours(p.y) && in_fours(p.grad_x) && in_fours(p.grad_y);
-  launch_images("l1_kernel", &l1_kernel<T>, s, cut.pieces(), l1_threads,
-                2 * (l1_threads / 32) * sizeof(double), stream, params);
+  launch_images("l1_kernel", &l1_kernel<T>, s, l1_threads, 2 * (l1_threads / 32) * sizeof(double), stream,
+                params);
 }
 
 void similarity(const Similarity& s, void* stream) {
@@ -93,7 +92,6 @@ void similarity(const Similarity& s, void* stream) {
 
 }  // namespace
 
-const Family l1_family = {"l1", [](const Problem& p) { return plan_of(as_rows(p)).pieces(); },
-                          [](const Problem&) { return int64_t(0); }, &similarity};
+const Family l1_family = {"l1", [](const Problem& p) { return plan_of(as_rows(p)); }, &similarity};
 
 }  // namespace ssimloss

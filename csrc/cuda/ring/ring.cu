@@ -31,10 +31,9 @@ Cut plan_of(const Problem& p) {
 
 void similarity(const Similarity& s, void* stream) {
   const Problem& p = s.problem;
-  const Cut cut = plan_of(p);
   RingParams params{};
-  set_problem(s, cut, params);
-  params.sizes = sizes_of(p, cut.own);
+  set_problem(s, s.cut, params);
+  params.sizes = sizes_of(p, s.cut.own);
   const Window& window = p.windows[0];
   for (int t = 0; t <= window.radius; ++t) params.taps[t] = float(window.weights[t]);
   for (int k = 0; k <= 2 * window.radius && k < 10; ++k)
@@ -42,15 +41,11 @@ void similarity(const Similarity& s, void* stream) {
   const auto kernel = for_gradients(p.gradients, [&](auto n) {
     return cell_side(p) == 8 ? &ring_kernel<8, n.value> : &ring_kernel<4, n.value>;
   });
-  launch_images("ring_kernel", kernel, s, cut.pieces(), ring_threads, size_t(params.sizes.bytes()), stream,
-                params);
+  launch_images("ring_kernel", kernel, s, ring_threads, size_t(params.sizes.bytes()), stream, params);
 }
 
 }  // namespace
 
-bool ring_fits(const Problem& p) { return plan_of(p).own > 0; }
-
-const Family ring_family = {"ring", [](const Problem& p) { return plan_of(p).pieces(); },
-                            [](const Problem&) { return int64_t(0); }, &similarity};
+const Family ring_family = {"ring", &plan_of, &similarity};
 
 }  // namespace ssimloss

@@ -57,7 +57,7 @@ struct RingSizes {
     raw = int(layout.take(of_raw)), moments_at = int(layout.take(of_moments));
     maps_at = int(layout.take(of_maps)), ring = int(layout.take(of_ring));
     bases = int(layout.take(of_bases, 4)), taps = int(layout.take(of_taps, 4));
-    partial = int(layout.take(of_partial)), queues = int(layout.take(of_queues)), end = int(layout.used());
+    partial = int(layout.take(of_partial)), queues = int(layout.take(of_queues)), end = int(layout.used);
   }
 
   int64_t bytes() const { return end * int64_t(sizeof(float)); }

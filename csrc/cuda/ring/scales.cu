@@ -153,7 +153,8 @@ Cut scales_plan(const Problem& p) {
       double cycles = count * (cut.cycles + portion_cycles);
       if (p.gradients) cycles += count * adjoint_cut(p, planes, at.rows).cycles;
       if (cycles >= least) return;
-      least = cycles, cut.cycles *= count, cut.portions = at;
+      least = cycles, cut.cycles *= count;
+      cut.portions = at, cut.maps_bytes = bytes_of(p, kept_of(p), at);
       best = cut;
     });
     if (best.own == 0 || count_of(p, best.portions) <= 1) return best;
@@ -166,10 +167,11 @@ Cut scales_plan(const Problem& p) {
 
 Cut adjoint_plan(const Problem& p) {
   return plan_for(scales_family, "adjoint_kernel", p, 1, [&] {
-    const Portions at = scales_plan(p).portions;
+    const Cut positions = scales_plan(p);
+    const Portions& at = positions.portions;
     const int64_t count = count_of(p, at);
     Cut cut = adjoint_cut(p, at.images * at.channels, at.rows);
-    cut.cycles *= double(count), cut.portions = at;
+    cut.cycles *= double(count), cut.portions = at, cut.maps_bytes = positions.maps_bytes;
     for (int j = 0; count > 1 && j < p.scales; ++j) cut.scale_rows[j] = cells_of(cut.scale_rows[j]);
     return cut;
   });
@@ -199,7 +201,7 @@ void queue(const Similarity& s, const char* name, const Cut& cut, const LaunchRo
   }
   const int64_t of_band = cut.strips * p.channels;
   for_batches(p.batch, of_band * bands, [&](int64_t first, int64_t images) {
-    set_images(s, first, cut.pieces(), params);
+    set_images(s, first, params);
     int64_t before = 0;
     for (int j = p.scales - 1; j >= 0; --j) {
       params.cut[j].first_block = int(before);
@@ -214,11 +216,11 @@ void queue(const Similarity& s, const char* name, const Cut& cut, const LaunchRo
   });
 }
 
-void run_portion(const Similarity& s, const Cut& positions, const Cut& gradient, void* stream) {
+void run_portion(const Similarity& s, const Cut& gradient, void* stream) {
   const Problem& p = s.problem;
   const bool parts = p.scales > 1, both = p.gradients == 2;
   const auto run = [&](const LaunchRows& rows, const LaunchRows& pixels) {
-    queue(s, "scales_kernel", positions, rows, scales_sizes(p, positions.own), positions.threads,
+    queue(s, "scales_kernel", s.cut, rows, scales_sizes(p, s.cut.own), s.cut.threads,
           for_gradients(p.gradients, [](auto n) { return &scales_kernel<n.value>; }), stream);
     if (p.gradients == 0) return;
     queue(s, "adjoint_kernel", gradient, pixels, adjoint_sizes(p, gradient.own), gradient.threads,
@@ -230,28 +232,19 @@ void run_portion(const Similarity& s, const Cut& positions, const Cut& gradient,
           in_bands(pixels, gather_rows), RingSizes{}, gather_threads,
           both ? &gather_kernel<2> : &gather_kernel<1>, stream);
   };
-  each_of_rows(p, kept_of(p), positions.portions, positions.band_rows, run);
+  each_of_rows(p, kept_of(p), s.cut.portions, s.cut.band_rows, run);
 }
 
 void similarity(const Similarity& whole, void* stream) {
   Similarity s = whole;
   s.problem = upright(s.problem);
-  const Cut positions = scales_plan(s.problem);
   const Cut gradient = s.problem.gradients ? adjoint_plan(s.problem) : Cut{};
-  each_portion(s, positions.portions, positions.pieces(),
-               [&](const Similarity& part) { run_portion(part, positions, gradient, stream); });
+  each_portion(s, [&](const Similarity& part) { run_portion(part, gradient, stream); });
 }
 
 }  // namespace
 
-bool scales_fit(const Problem& given) {
-  const Problem p = upright(given);
-  return scales_plan(p).own > 0 && (p.gradients == 0 || adjoint_plan(p).own > 0);
-}
-
-const Family scales_family = {
-    "scales", [](const Problem& p) { return scales_plan(upright(p)).pieces(); },
-    [](const Problem& p) { return bytes_of(upright(p), kept_of(p), scales_plan(upright(p)).portions); },
-    &similarity};
+const Family scales_family = {"scales", [](const Problem& p) { return scales_plan(upright(p)); },
+                              &similarity};
 
 }  // namespace ssimloss

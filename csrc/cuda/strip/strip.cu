@@ -62,16 +62,25 @@ Cut least_time_of(const Similarity* levels, int count, bool pools) {
   return least_time(p.height, p.width, int(strip_threads - 2 * margin) / 8 * 8, strip_narrower, of_width);
 }
 
-Cut plan_of(const Similarity* levels, int count, bool pools) {
+// Sets the cuts of the levels of a launch.
+void plan(Similarity* levels, int count, bool pools) {
   const Problem& p = levels[0].problem;
   const char* kernel =
       pools ? "strip_kernel that pools" : (p.sum_difference ? "levels_kernel" : "strip_kernel");
-  return plan_for(strip_family, kernel, p, count, [&] { return least_time_of(levels, count, pools); });
+  const Cut cut =
+      plan_for(strip_family, kernel, p, count, [&] { return least_time_of(levels, count, pools); });
+  for (int j = 0; j < count; ++j) levels[j].cut = of_level(levels[j].problem, cut);
+}
+Cut plan_of(const Problem& p) {
+  Similarity one{};
+  one.problem = p;
+  plan(&one, 1, false);
+  return one.cut;
 }
 
-void set_params(const Similarity& s, const Cut& cut, bool pools, StripParams& params) {
+void set_params(const Similarity& s, bool pools, StripParams& params) {
   const Problem& p = s.problem;
-  set_problem(s, of_level(p, cut), params);
+  set_problem(s, s.cut, params);
   params.filled = params.own + (p.gradients || pools ? 28 : 20);  // 12 before the own ones
   params.in_fours = params.in_fours && in_fours(p.grad_x) && in_fours(p.grad_y);
   const double* taps = p.windows[0].weights;
@@ -87,26 +96,25 @@ void set_params(const Similarity& s, const Cut& cut, bool pools, StripParams& pa
   }
 }
 
-// start(params, threads, first image, blocks) for as many images at a time as a grid has room for.
+// start(params, first image, blocks) for as many images at a time as a grid has room for.
 template <class Start>
 void each_launch(const Similarity* levels, int count, bool pools, Start start) {
-  const Cut cut = plan_of(levels, count, pools);
+  const Problem& p = levels[0].problem;
   LevelsParams params{};
-  int64_t pieces[levels_at_once], all = 0;
+  int64_t pieces = 0;
   for (int j = 0; j < count; ++j) {
-    set_params(levels[j], cut, pools, params.level[j]);
-    pieces[j] = of_level(levels[j].problem, cut).pieces();
-    all += pieces[j] * levels[j].problem.channels;
+    set_params(levels[j], pools, params.level[j]);
+    pieces += levels[j].cut.pieces();
   }
-  for_batches(levels[0].problem.batch, all, [&](int64_t first, int64_t images) {
+  for_batches(p.batch, pieces * p.channels, [&](int64_t first, int64_t images) {
     int64_t blocks = 0;
     for (int j = 0; j < levels_at_once; ++j) {
       params.first_block[j] = j < count ? int(blocks) : INT_MAX;
       if (j >= count) continue;
-      set_images(levels[j], first, pieces[j], params.level[j]);
-      blocks += images * pieces[j] * levels[j].problem.channels;
+      set_images(levels[j], first, params.level[j]);
+      blocks += images * p.channels * levels[j].cut.pieces();
     }
-    start(params, cut.threads, first, blocks);
+    start(params, first, blocks);
   });
 }
 
@@ -115,36 +123,28 @@ void similarity(const Similarity& s, void* stream) {
   const auto kernel = for_gradients(s.problem.gradients, [&](auto n) {
     return maps ? &strip_kernel<n.value, true, false> : &strip_kernel<n.value, false, false>;
   });
-  each_launch(&s, 1, false, [&](const LevelsParams& params, int threads, int64_t, int64_t blocks) {
-    launch("strip_kernel", kernel, blocks, threads, strip_shared, stream, params.level[0]);
+  each_launch(&s, 1, false, [&](LevelsParams& params, int64_t, int64_t blocks) {
+    launch("strip_kernel", kernel, blocks, s.cut.threads, strip_shared, stream, params.level[0]);
   });
 }
 
 }  // namespace
 
-const Family strip_family = {"strip",
-                             [](const Problem& p) {
-                               const Similarity one{p, 0, 0, {}, nullptr, nullptr, nullptr};
-                               return of_level(p, plan_of(&one, 1, false)).pieces();
-                             },
-                             [](const Problem&) { return int64_t(0); }, &similarity};
+const Family strip_family = {"strip", &plan_of, &similarity};
 
-void strip_level_pieces(const Similarity* levels, int count, int64_t* pieces) {
-  for (int first = 0; first < count;) {
-    const int together = first == 0 ? 1 : std::min(levels_at_once, count - first);
-    const Cut cut = plan_of(levels + first, together, first == 0);
-    for (const int end = first + together; first < end; ++first)
-      pieces[first] = of_level(levels[first].problem, cut).pieces();
-  }
+void strip_plan(Similarity* levels, int count) {
+  plan(levels, 1, true);
+  for (int done = 1; done < count; done += levels_at_once)
+    plan(levels + done, std::min(levels_at_once, count - done), false);
 }
 
 int strip_finest(const Similarity* levels, int count, void* offsets, void* stream) {
   const int pooled = std::min(count - 1, pooled_levels);
   const auto kernel =
       for_gradients(levels[0].problem.gradients, [](auto n) { return &strip_kernel<n.value, false, true>; });
-  each_launch(levels, 1, true, [&](const LevelsParams& params, int threads, int64_t first, int64_t blocks) {
-    StripParams finest = params.level[0];
-    PooledLevels& to = finest.pooled;
+  each_launch(levels, 1, true, [&](LevelsParams& params, int64_t first, int64_t blocks) {
+    StripParams& finest = params.level[0];
+    PooledLevels& to = finest.pooled = {};
     const OddSide odd_side = levels[0].problem.odd_side;
     Halving down{finest.height, odd_side}, across{finest.width, odd_side};
     to.repeats = odd_side == OddSide::edge;
@@ -158,20 +158,19 @@ int strip_finest(const Similarity* levels, int count, void* offsets, void* strea
     }
     to.count = pooled;
     to.offsets = static_cast<float*>(offsets) + first * finest.channels;
-    launch("strip_kernel", kernel, blocks, threads, strip_shared_pooling, stream, finest);
+    launch("strip_kernel", kernel, blocks, levels[0].cut.threads, strip_shared_pooling, stream, finest);
   });
   return pooled;
 }
 
 void strip_coarser(const Similarity* levels, int count, void* stream) {
+  const auto kernel =
+      for_gradients(levels[0].problem.gradients, [](auto n) { return &levels_kernel<n.value>; });
   for (int done = 1; done < count; done += levels_at_once) {
-    const int together = std::min(levels_at_once, count - done);
-    const auto kernel =
-        for_gradients(levels[0].problem.gradients, [](auto n) { return &levels_kernel<n.value>; });
-    each_launch(levels + done, together, false,
-                [&](const LevelsParams& params, int threads, int64_t, int64_t blocks) {
-                  launch("levels_kernel", kernel, blocks, threads, strip_shared, stream, params);
-                });
+    const auto start = [&](LevelsParams& params, int64_t, int64_t blocks) {
+      launch("levels_kernel", kernel, blocks, levels[done].cut.threads, strip_shared, stream, params);
+    };
+    each_launch(levels + done, std::min(levels_at_once, count - done), false, start);
   }
 }
 

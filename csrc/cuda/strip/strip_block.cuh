@@ -154,8 +154,8 @@ class StripBlock {
 #pragma unroll
     for (int i = 0; i < R; i += at_once) {
       if (i + at_once > R && i + begin >= R) return;  // begin < at_once: the last time alone
-      copy_four(x, to + i * raw_pitch);
-      copy_four(y, to + (R + i) * raw_pitch);
+      copy<4>(x, to + i * raw_pitch);
+      copy<4>(y, to + (R + i) * raw_pitch);
       x += at_once * p.x.h, y += at_once * p.y.h;
     }
   }

@@ -29,7 +29,7 @@ Cut plan_of(const Problem& p) {
     const int64_t height = p.height - 2 * crop_of(p), width = p.width - 2 * crop_of(p);
     const int own = p.x.dtype == DType::float64 ? tile_width<double> : tile_width<float>;
     Cut cut = cut_into(height, width, own, tile_height);
-    cut.portions = portions_of(p);
+    cut.portions = portions_of(p), cut.maps_bytes = bytes_of(p, kept_of(p), cut.portions);
     cut.threads = p.x.dtype == DType::float64 ? tile_threads<double> : tile_threads<float>;
     double instructions = 0;
     for (int j = 0; j < p.scales; ++j) {
@@ -55,11 +55,11 @@ size_t shared_bytes(const TileParams<T>& p) {
 
 // One portion of planes.
 template <class T>
-void run(const Similarity& s, const Cut& cut, void* stream) {
+void run(const Similarity& s, void* stream) {
   const Problem& p = s.problem;
-  const Portions& at = cut.portions;
+  const Portions& at = s.cut.portions;
   TileParams<T> params{};
-  set_problem(s, cut, params);
+  set_problem(s, s.cut, params);
   params.gradient = p.gradients > 0, params.both = p.gradients == 2, params.scales = p.scales;
   params.maps_a_scale = params.both ? 4 : 3;
   params.all_maps = p.scales * params.maps_a_scale + (params.l1 && params.l1_windowed);
@@ -69,7 +69,7 @@ void run(const Similarity& s, const Cut& cut, void* stream) {
   // Tiles of the gradient, at least as many as of positions.
   for_batches(p.batch, across * down * p.channels, [&](int64_t first, int64_t images) {
     const int64_t planes = images * p.channels;
-    set_images(s, first, cut.pieces(), params);
+    set_images(s, first, params);
     params.maps = static_cast<T*>(s.maps) + first * p.channels * params.all_maps * params.map_size;
     const auto start = [&](const char* name, auto kernel, const LaunchRows& rows, int64_t strips) {
       params.rows = rows, params.strips = int(strips);
@@ -77,7 +77,7 @@ void run(const Similarity& s, const Cut& cut, void* stream) {
              params);
     };
     each_of_rows(p, kept_of(p), at, tile_height, [&](const LaunchRows& rows, const LaunchRows& pixels) {
-      start("positions_kernel", &positions_kernel<T>, rows, cut.strips);
+      start("positions_kernel", &positions_kernel<T>, rows, s.cut.strips);
       if (params.gradient)
         start("gradient_kernel", &gradient_kernel<T>, in_bands(pixels, tile_height), across);
     });
@@ -87,17 +87,13 @@ void run(const Similarity& s, const Cut& cut, void* stream) {
 void similarity(const Similarity& whole, void* stream) {
   Similarity s = whole;
   s.problem = upright(s.problem);
-  const Cut cut = plan_of(s.problem);
-  each_portion(s, cut.portions, cut.pieces(), [&](const Similarity& part) {
-    part.problem.x.dtype == DType::float64 ? run<double>(part, cut, stream) : run<float>(part, cut, stream);
+  each_portion(s, [&](const Similarity& part) {
+    part.problem.x.dtype == DType::float64 ? run<double>(part, stream) : run<float>(part, stream);
   });
 }
 
 }  // namespace
 
-const Family tiles_family = {
-    "tiles", [](const Problem& p) { return plan_of(upright(p)).pieces(); },
-    [](const Problem& p) { return bytes_of(upright(p), kept_of(p), plan_of(upright(p)).portions); },
-    &similarity};
+const Family tiles_family = {"tiles", [](const Problem& p) { return plan_of(upright(p)); }, &similarity};
 
 }  // namespace ssimloss
