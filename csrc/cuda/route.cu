@@ -33,7 +33,7 @@ size_t gaussian_cuda(const GaussianCall& call, void* workspace, void* stream) {
   s.cut = family.plan(p);
   const int64_t planes = p.batch * p.channels;
   double* const sums = layout.array<double>(planes * s.cut.pieces() * 2);
-  s.sums = call.loss ? sums : nullptr, s.maps = layout.array<char>(s.cut.maps_bytes, 1);
+  s.sums = call.loss ? sums : nullptr, s.maps = layout.array<char>(s.cut.portions.bytes, 1);
   if (!workspace) return layout.bytes();
   if (planes > 0) family.similarity(s, stream);
   finish(call, sums, planes * s.cut.pieces(), p.batch, arithmetic(p.x.dtype), stream);

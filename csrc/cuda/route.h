@@ -53,6 +53,7 @@ inline int64_t rounded(int64_t v, int64_t to) { return divided(v, to) * to; }
 struct Portions {
   int64_t images, channels;  // all channels, or some of one image
   int64_t rows, map_rows;    // of the gradient; of positions
+  int64_t bytes;             // of one; 0 where one launch does it all
 };
 
 // Which blocks do a plane: each owns a strip of columns and a band of rows.
@@ -63,7 +64,6 @@ struct Cut {
   double cycles = 0;                // predicted
   int scale_rows[max_scales] = {};  // adjoint_kernel's, of each scale, in the place of band_rows
   Portions portions{};
-  int64_t maps_bytes = 0;  // of scratch memory, of one portion; 0 where one launch does it all
   int64_t pieces() const { return int64_t(strips) * bands; }
 };
 inline Cut cut_into(int64_t height, int64_t width, int64_t own, int64_t band_rows) {
@@ -82,7 +82,7 @@ struct Similarity {
   Scalars incoming;
   const void* offsets;  // [planes], in the arithmetic type: what was taken off the d of a pyramid; or null
   double* sums;         // out: [planes][cut.pieces()][2], of the ssim and the l1 terms; or null
-  void* maps;           // scratch of cut.maps_bytes
+  void* maps;           // scratch of cut.portions.bytes
 };
 // Its images from this one on, and from that channel on.
 inline Similarity from_image(Similarity s, int64_t first, int64_t channel = 0) {

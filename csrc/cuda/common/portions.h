@@ -38,12 +38,6 @@ struct LaunchRows {
 
 inline int64_t positions_down(const Problem& p) { return p.height - 2 * crop_of(p); }
 
-inline int64_t bytes_of(const Problem& p, const Kept& kept, const Portions& at) {
-  const int64_t of_maps = kept.maps * at.map_rows * (p.width - 2 * crop_of(p));
-  return at.images * at.channels * (of_maps + kept.parts * at.rows * p.width) *
-         element_size(arithmetic(p.x.dtype));
-}
-
 // What maps may have: all but the sums of blocks, of which each has 8 x 8 positions at least (or half, for
 // planes of one pixel or two).
 inline int64_t room_for_maps(const Problem& p) {
@@ -54,9 +48,15 @@ inline int64_t room_for_maps(const Problem& p) {
 
 // As many rows of these planes as there is room for, in portions of about the same size; or the least.
 inline Portions of_planes(const Problem& p, const Kept& kept, int64_t images, int64_t channels) {
-  Portions at{images, channels, p.height, positions_down(p)};
+  Portions at{images, channels, p.height, positions_down(p), 0};
   const int64_t least = std::max<int64_t>(16, kept.step);
-  for (int64_t n = 2; bytes_of(p, kept, at) > room_for_maps(p) && at.rows > least; ++n) {
+  const auto too_large = [&] {
+    const int64_t of_maps = kept.maps * at.map_rows * (p.width - 2 * crop_of(p));
+    at.bytes =
+        images * channels * (of_maps + kept.parts * at.rows * p.width) * element_size(arithmetic(p.x.dtype));
+    return at.bytes > room_for_maps(p);
+  };
+  for (int64_t n = 2; too_large() && at.rows > least; ++n) {
     at.rows = std::min(p.height, rounded(divided(p.height, n), least));
     at.map_rows = positions_down(p);
     if (at.rows < p.height)
@@ -78,7 +78,7 @@ void each_of_planes(const Problem& p, const Kept& kept, F f) {
     if (planes == before) continue;
     const Portions at = of_planes(p, kept, images, channels);
     before = planes;
-    if (bytes_of(p, kept, at) > room_for_maps(p) && planes > 1) continue;
+    if (at.bytes > room_for_maps(p) && planes > 1) continue;
     if (at.rows == p.height && whole == 0) whole = planes;
     if (2 * planes < whole) return;
     f(at);
@@ -131,7 +131,7 @@ void each_portion(const Similarity& s, F f) {
 
 // The problem, or, where a ring of whole rows would be too large, its transpose: windows are as high as wide.
 inline Problem upright(const Problem& p, const Kept& kept) {
-  if (p.width <= p.height || bytes_of(p, kept, of_planes(p, kept, 1, 1)) <= room_for_maps(p)) return p;
+  if (p.width <= p.height || of_planes(p, kept, 1, 1).bytes <= room_for_maps(p)) return p;
   Problem turned = p;
   std::swap(turned.height, turned.width);
   for (Images* images :

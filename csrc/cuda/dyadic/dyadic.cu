@@ -51,7 +51,7 @@ Pyramid pyramid_in(Layout& workspace, const DyadicCall& call) {
     level.ssim_gain = call.grad_scale * call.finest.ssim_weight / all.count[j];
     level.offsets = j > 0 ? all.offsets : nullptr;
     if (!all.strips()) level.cut = route(p).plan(p);
-    maps = std::max(maps, level.cut.maps_bytes);
+    maps = std::max(maps, level.cut.portions.bytes);
   }
   if (all.strips()) strip_plan(all.levels, call.levels);
   char* const shared_maps = workspace.array<char>(maps);

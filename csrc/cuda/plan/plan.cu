@@ -28,7 +28,7 @@ void report(const Family& family, const char* kernel, const Problem& p, const Cu
   if (at.rows > 0) {
     const long long count = count_of(p, at), planes_of = at.images * at.channels, rows = at.rows;
     std::fprintf(stderr, "%lld portions of %lld planes and %lld rows with %.1f MiB of maps, ", count,
-                 planes_of, rows, double(cut.maps_bytes) / (1 << 20));
+                 planes_of, rows, double(at.bytes) / (1 << 20));
   }
   std::fprintf(stderr, "%.0f us predicted at %g GHz\n", cut.cycles / clock_ghz / 1e3, clock_ghz);
 }

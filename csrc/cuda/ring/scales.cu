@@ -153,8 +153,7 @@ Cut scales_plan(const Problem& p) {
       double cycles = count * (cut.cycles + portion_cycles);
       if (p.gradients) cycles += count * adjoint_cut(p, planes, at.rows).cycles;
       if (cycles >= least) return;
-      least = cycles, cut.cycles *= count;
-      cut.portions = at, cut.maps_bytes = bytes_of(p, kept_of(p), at);
+      least = cycles, cut.cycles *= count, cut.portions = at;
       best = cut;
     });
     if (best.own == 0 || count_of(p, best.portions) <= 1) return best;
@@ -167,11 +166,10 @@ Cut scales_plan(const Problem& p) {
 
 Cut adjoint_plan(const Problem& p) {
   return plan_for(scales_family, "adjoint_kernel", p, 1, [&] {
-    const Cut positions = scales_plan(p);
-    const Portions& at = positions.portions;
+    const Portions at = scales_plan(p).portions;
     const int64_t count = count_of(p, at);
     Cut cut = adjoint_cut(p, at.images * at.channels, at.rows);
-    cut.cycles *= double(count), cut.portions = at, cut.maps_bytes = positions.maps_bytes;
+    cut.cycles *= double(count), cut.portions = at;
     for (int j = 0; count > 1 && j < p.scales; ++j) cut.scale_rows[j] = cells_of(cut.scale_rows[j]);
     return cut;
   });

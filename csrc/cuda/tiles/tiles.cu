@@ -29,7 +29,7 @@ Cut plan_of(const Problem& p) {
     const int64_t height = p.height - 2 * crop_of(p), width = p.width - 2 * crop_of(p);
     const int own = p.x.dtype == DType::float64 ? tile_width<double> : tile_width<float>;
     Cut cut = cut_into(height, width, own, tile_height);
-    cut.portions = portions_of(p), cut.maps_bytes = bytes_of(p, kept_of(p), cut.portions);
+    cut.portions = portions_of(p);
     cut.threads = p.x.dtype == DType::float64 ? tile_threads<double> : tile_threads<float>;
     double instructions = 0;
     for (int j = 0; j < p.scales; ++j) {
