@@ -37,8 +37,13 @@ __host__ __device__ constexpr int adjoint_threads(int gradients, bool parts) {
   return gradients == 2 ? 512 : (parts ? 768 : 384);
 }
 constexpr int gather_threads = 256, gather_rows = 4;
-// Blocks a multiprocessor for one gradient: ptxas may take 48 registers by itself, where 40 will do.
-constexpr int gather_blocks(int gradients) { return gradients == 1 ? 6 : 0; }  // 0: ptxas chooses
+// Blocks a multiprocessor for one gradient: ptxas may take 48 registers by itself, where 40 will do. Turing
+// has no room for as many threads.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+constexpr int gather_blocks(int gradients) { return gradients == 1 ? 6 : 0; }
+#else
+constexpr int gather_blocks(int) { return 0; }  // ptxas chooses
+#endif
 
 // Of a plane, scale j, gradient q: the part of the gradient.
 template <int Gradients>
