@@ -280,7 +280,10 @@ def check_size(x: Tensor, options: Options) -> None:
         drop = options.halving == "drop"
         least = tuple(side * halved if drop else (side - 1) * halved + 1 for side in least)
     channels_last = sides[-1] <= 4 < channels
-    if any(side < enough for side, enough in zip(sides, least, strict=True)):
+    too_small = False  # no generator, which takes longer than the loop
+    for side, enough in zip(sides, least, strict=True):
+        too_small = too_small or side < enough
+    if too_small:
         levels = len(options.weights) if isinstance(options, Dyadic) else 1
         at = f" at the coarsest of {levels} levels" if levels > 1 else ""
         advice = ""
