@@ -379,6 +379,7 @@ def test_a_graph_for_changing_sizes_takes_a_mask_and_ranges() -> None:
 
 @every_loss
 def test_compile_and_export(case: Case) -> None:
+    torch.compiler.reset()
     x, y = tiny_pair(case, torch.float32)
     loss, mask = case.make(**case.tiny), weights(1, *x.shape[-2:])
     expected, expected_grads = value_and_gradients(lambda x, y: loss(x, y, mask=mask), x, y)
