@@ -83,6 +83,7 @@ def test_pyramids(name: str, negative: str, halving: str) -> None:
         )
         actual, grads = value_and_gradients(under(case, mask), x, y, **options)
         assert relative_error(actual, expected) < 1e-11
+        assert relative_error(case.spec(x, y, mask=mask, **options), expected) < 1e-11
         assert all(relative_error(*g) < 1e-11 for g in zip(grads, expected_grads, strict=True))
         assert torch.count_nonzero(grads[0][:, 0]) > 0
         assert (torch.count_nonzero(grads[0][:, 1]) == 0) == (name == "ms_ssim" and negative == "clamp")
