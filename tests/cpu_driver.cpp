@@ -132,7 +132,7 @@ struct Array {
 
 class Case {
  public:
-  explicit Case(const std::string& name) { std::printf("%s", name.c_str()); }
+  explicit Case(const std::string& name) { std::printf("%s:", name.c_str()); }
   void add(const Array& array) {
     double sum = 0, sizes = 0;
     for (int64_t i = 0; i < array.count(); ++i) {

@@ -255,6 +255,24 @@ def test_current_stream(case: Case) -> None:
 
 
 @on_gpu
+@every_loss
+def test_two_streams(case: Case) -> None:
+    """Side by side, in whatever order: neither stream has the other's working memory."""
+    images = [cuda_pair(2, 3, 170, 180, seed=seed) for seed in range(2)]
+    expected = [value_and_gradients(case.fused, *both) for both in images]
+    streams = [torch.cuda.Stream() for _ in images]
+    torch.cuda.synchronize()
+    results = []
+    for i in [0, 1] * 10:
+        with torch.cuda.stream(streams[i]):
+            results.append((i, *value_and_gradients(case.fused, *images[i])))
+    torch.cuda.synchronize()
+    for i, value, grads in results:
+        assert torch.equal(value, expected[i][0])
+        assert all(torch.equal(*same) for same in zip(grads, expected[i][1], strict=True))
+
+
+@on_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize(("case", "reduction"), EVERY_CASE)
 def test_captured_graph(case: Case, reduction: str, dtype: torch.dtype) -> None:
