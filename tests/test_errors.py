@@ -318,14 +318,18 @@ def test_images_instead_of_options() -> None:
         MixLoss(A, A)
 
 
-def test_not_built(tmp_path, python) -> None:
-    """In a clone that is not built, which hides an installed package."""
+@pytest.mark.parametrize("library", [None, b"not a library"], ids=["none", "broken"])
+def test_not_built(library: bytes | None, tmp_path, python) -> None:
+    """In a clone that is not built, which hides an installed package; a broken library says so itself."""
     package = Path(ssimloss.__file__).parent
     ignore = shutil.ignore_patterns("_C*.so", "__pycache__")
     shutil.copytree(package, tmp_path / "ssimloss", ignore=ignore)
+    if library is not None:
+        (tmp_path / "ssimloss" / "_C.abi3.so").write_bytes(library)
     done = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import ssimloss")
     assert done.returncode == 1
-    assert f"ssimloss is not built in {tmp_path / 'ssimloss'}: run `pip install" in done.stderr
+    says = f"ssimloss is not built in {tmp_path / 'ssimloss'}: run `pip install"
+    assert (says in done.stderr) == (library is None) and (library is None or "_C.abi3.so" in done.stderr)
 
 
 def test_info() -> None:
