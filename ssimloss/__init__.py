@@ -19,7 +19,7 @@ from . import ops as _operators
 from .functional import ms_ssim, ms_ssim_gaussian, ssim
 from .modules import L1Loss, L1SSIMLoss, MixLoss, MSSSIMLoss, SSIMLoss
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "L1Loss",
     "L1SSIMLoss",
