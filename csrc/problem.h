@@ -49,7 +49,7 @@ struct Problem {
   // range / 255. Else they are of one dtype; but d is float64 where they are m and d (on CUDA: less an
   // offset).
   Images x, y;
-  Images mask;       // weights of the pixels, strides may be 0; or absent: 1. On the CPU alone
+  Images mask;       // weights of the pixels, in the arithmetic type, strides may be 0; or absent: 1
   OddSide odd_side;  // of the dyadic form
   // Out, on the CPU alone (CUDA's pyramid is its own): 2x2 means of m and d in units of 1, dense, [batch,
   // channels, Halving's size of the height, of the width]; or absent. d is float64: a uniform difference, up

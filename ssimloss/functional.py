@@ -29,9 +29,9 @@ left, similarities and losses are 0. The zeros of padding="zeros" have the weigh
 ms_ssim halves images under the mask, and the mask by its means; a level that keeps no position counts as 1,
 and the mean is over the images and channels that keep some. Weights outside of [0, 1] are an error on the
 CPU; on other devices, in compiled graphs and in transforms they make the loss NaN. A mask of ones is as
-none, on the CPU to the bit, where nothing compiles or transforms the call. The CPU kernels take masks and
-padding "normalized". On CUDA they are computed in plain torch, in float64: right as far as that reaches
-(docs/accuracy.md), but slower (on a CPU 60 to 200 times), in much memory.
+none, on the CPU to the bit, where nothing compiles or transforms the call. The kernels take masks and padding
+"normalized", but on CUDA for volumes and a few more (docs/limits.md). Plain torch computes these, in float64:
+right as far as that reaches (docs/accuracy.md), but slower (on a CPU 60 to 200 times), in much memory.
 
 The result is float32 for 16-bit images; gradients have the images' dtype. Values outside the data
 range are computed as they are (how exactly: docs/accuracy.md); NaN gives NaN. Bad arguments raise

@@ -128,7 +128,7 @@ def _of_batch(x: Tensor, y: Tensor, options: Options) -> Tensor:
             l1 = at_positions(l1.reshape(x.shape), options.padding, [taps // 2 for taps in options.windows])
         return ssim + (1 - options.ssim_weight) * l1
     weighted = mask is not None or options.padding == "normalized"
-    if not has_kernels(x.device) or (weighted and not have_kernels(x)):
+    if not has_kernels(x.device) or (weighted and not have_kernels(x, options)):
         return plain_loss(x, y, options)
     if x.dtype != y.dtype and x.device.type == "cuda":  # where they read one
         x, y = one_dtype(x, y, options)

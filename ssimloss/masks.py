@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from . import torch_private
+from .options import Dyadic, Gaussian, Options, Volume
 
 DTYPES = (torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -56,9 +57,18 @@ def as_weights(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where((weights >= 0) & (weights <= 1), weights, torch.nan)
 
 
-def have_kernels(x: Tensor) -> bool:
-    """Whether those of the device compute windows that are normalised by weights; plain torch does, too."""
-    return x.device.type in ("cpu", "meta")
+def have_kernels(x: Tensor, options: Options) -> bool:
+    """Whether the device's compute windows that are normalised by weights; plain torch does, too.
+
+    On CUDA they do not for volumes, nor in float64 in the dyadic form and for l1 alone, nor for wide windows
+    in the dyadic form, which shared memory may not hold.
+    """
+    if x.device.type != "cuda":
+        return x.device.type in ("cpu", "meta")
+    if isinstance(options, Gaussian) and options.sigmas:
+        return True
+    small = not isinstance(options, Dyadic) or options.window_size <= 33
+    return small and not isinstance(options, Volume) and x.dtype != torch.float64
 
 
 def wants_derivative(given: Tensor) -> bool:

@@ -71,6 +71,7 @@ class Bug(NamedTuple):
 
 SSIM, MIX = ("strip", "ssim zeros x"), ("tiles", "mix zeros default")
 RING, SCALES = ("ring", "ssim zeros taps9"), ("scales", "mix zeros x")
+MASKED = "masked l1_ssim zeros x"
 VOLUME = ("volume", "volume zeros x")
 WAIT, BARRIER = "__pipeline_wait_prior(0);", "__syncthreads();"
 LAST_COLUMN = "return col0 + p.own < p.width ? col0 + p.own : p.width;"
@@ -127,6 +128,12 @@ BUGS = {
     ),
     "ring of maps a row too short": Bug(
         "at - ring_rows;", "at - ring_rows + 1;", "scales", "mix in portions", "plain", "differs"
+    ),
+    "what a mask leaves out is multiplied": Bug(
+        "if (weight == 0.f) one = {};", "", "ring", MASKED, "plain", "not finite"
+    ),
+    "no room for the weights": Bug(
+        "(weighted ? 3 : 2) * each_raw", "2 * each_raw", "ring", MASKED, "plain", "differs"
     ),
     "maps of slices beyond the volume": Bug(
         "if (first + o >= p.d.size) break;", "", *VOLUME, "plain", "differs"

@@ -23,6 +23,7 @@ from torch import Tensor
 
 import ssimloss
 from ssimloss import SSIMLoss
+from ssimloss.options import PADDINGS
 
 EVERY_CASE = [pytest.param(c, r, id=f"{name}-{r}") for name, c in CASES.items() for r in c.reductions()]
 # Half types are rounded once, at the end, on both devices: to the same or to neighbouring numbers.
@@ -134,10 +135,9 @@ def test_parts_and_maps(case: Case, dtype: torch.dtype, reduction: str) -> None:
 @pytest.mark.parametrize("padding", ["valid", "normalized"])
 @pytest.mark.parametrize(("case", "reduction"), EVERY_CASE)
 def test_masks(case: Case, reduction: str, padding: str, dtype: torch.dtype) -> None:
-    """In plain torch on CUDA; weights are not looked at there, so one beyond [0, 1] makes the loss NaN."""
+    """Weights are not looked at on CUDA, so one beyond [0, 1] makes the loss NaN."""
     x, y = pair(2, 3, 40, 41, dtype=dtype)
-    mask = torch.rand(2, 1, 40, 41, generator=torch.Generator().manual_seed(0)) * 2 - 0.5
-    mask = mask.clamp(0, 1)
+    mask = pair(2, 1, 40, 41)[0].mul(2).sub(0.3).clamp(0, 1)
     loss = case.make(padding=padding, reduction=reduction, **case.tiny)
     expected, expected_grads = value_and_gradients(lambda x, y: loss(x, y, mask=mask), x, y)
     actual, grads = value_and_gradients(lambda x, y: loss(x, y, mask=mask.cuda()), x.cuda(), y.cuda())
@@ -145,6 +145,44 @@ def test_masks(case: Case, reduction: str, padding: str, dtype: torch.dtype) -> 
     for grad, expected_grad in zip(grads, expected_grads, strict=True):
         assert relative_error(grad.cpu(), expected_grad) < TOLERANCE[dtype]
     assert loss(x.cuda(), y.cuda(), mask=2 * mask.cuda()).isnan().any()
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("padding", PADDINGS)
+@every_loss
+def test_masks_by_every_family(case: Case, padding: str, dtype: torch.dtype) -> None:
+    """Default windows, of images in several strips and bands; NaN behind the mask; twice the same bits."""
+    x, y = pair(2, 3, 190, 303, dtype=dtype)
+    mask = pair(2, 1, 190, 303)[0].sub(0.2).mul(3).clamp(0, 1)
+    mask[..., 40:90, 100:200] = 0
+    loss, factor = case.make(padding=padding), 8192.0 if dtype in HALF_TYPES else 1.0
+
+    def step(x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return value_and_gradients(lambda *xy: factor * loss(*xy, mask=mask.to(x.device)), x, y)
+
+    expected, expected_grads = step(x, y)
+    hidden = [t.masked_fill(mask == 0, torch.nan).cuda() for t in (x, y)]
+    (actual, grads), (again, same) = step(*hidden), step(*hidden)
+    assert torch.equal(again, actual) and all(map(torch.equal, same, grads))
+    assert relative_error(actual.cpu(), expected) < (1e-10 if dtype == torch.float64 else 1e-5)
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        assert relative_error(grad.cpu(), expected_grad) < TOLERANCE[dtype]
+
+
+@on_gpu
+def test_a_mask_does_not_wait_for_the_device() -> None:
+    """A step under a mask is captured in a graph, and follows a mask that changes."""
+    x, y = cuda_pair(1, 3, 100, 120)
+    mask, loss = torch.ones(1, 100, 120, device="cuda"), SSIMLoss()
+    value_and_gradients(lambda x, y: loss(x, y, mask=mask), x, y)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        value = loss(x, y, mask=mask)
+    for rows in (slice(0, 50), slice(60, 100)):
+        mask.zero_()[:, rows] = 1
+        graph.replay()
+        assert torch.equal(value, loss(x, y, mask=mask)) and value > 0
 
 
 @on_gpu

@@ -58,6 +58,7 @@ struct LossCall {
 struct GaussianCall : LossCall {
   Problem problem;
 };
+DType weighted_dtype(const Problem&, int levels);  // under weights the images must be of this one
 // The workspace: at most 64 MiB, or three gradients, or 16 rows.
 size_t gaussian_cuda(const GaussianCall&, void* workspace, void* stream);
 

@@ -9,6 +9,15 @@
 
 namespace ssimloss {
 
+// What the kernels are told of a plane under a mask: common/weights.cu works it out.
+struct PlaneWeights {
+  // What sums and gains of the two terms are multiplied by: for the mean, but in the dyadic form.
+  double ssim, l1;
+  double m, d;  // of a typical pixel that is kept: in the place of those that are left out
+  // Of the dyadic form: see Plane::offset; what makes means of the sums; how many planes this one counts as.
+  double offset, ssim_mean, l1_mean, planes;
+};
+
 // Of scratch memory: at most so many bytes, or three gradients.
 extern int64_t scratch_bytes;  // 64 MiB; tests make it less
 inline int64_t scratch_bound(const Problem& p) {
@@ -20,6 +29,11 @@ void finish(const double* sums, int64_t count, int64_t outputs, double ssim_mean
             DType dtype, void* stream);
 // What a call wants of the loss, from `count` pairs of a batch.
 void finish(const LossCall&, const double* sums, int64_t count, int64_t batch, DType dtype, void* stream);
+
+// What weights are multiplied by: float32 then holds their products with small squares.
+inline double weight_unit(const Problem& p) {
+  return p.mask.data && p.x.dtype != DType::float64 ? double(int64_t(1) << 40) : 1;
+}
 
 inline int64_t crop_of(const Problem& p) { return p.padding == Padding::valid ? largest_radius(p) : 0; }
 inline bool has_windowed_l1(const Problem& p) { return p.l1_weight != 0 && p.l1_windowed; }
@@ -44,6 +58,11 @@ inline void want_first(Problem& p) {
   p.gradients = (p.grad_x.data ? 1 : 0) + (p.grad_y.data ? 1 : 0);
   if (p.grad_x.data || !p.grad_y.data) return;
   std::swap(p.x, p.y), std::swap(p.grad_x, p.grad_y);
+}
+
+// Under weights the kernels of windows give one gradient at a time.
+inline bool one_by_one(const Problem& p) {
+  return is_weighted(p) && p.scales > 0 && p.grad_x.data && p.grad_y.data;
 }
 
 inline int64_t divided(int64_t v, int64_t by) { return (v + by - 1) / by; }  // rounded up
@@ -83,17 +102,19 @@ struct Similarity {
   const void* offsets;  // [planes], in the arithmetic type: what was taken off the d of a pyramid; or null
   double* sums;         // out: [planes][cut.pieces()][2], of the ssim and the l1 terms; or null
   void* maps;           // scratch of cut.portions.bytes
+  PlaneWeights* weights = nullptr;  // [planes], under a mask
 };
 // Its images from this one on, and from that channel on.
 inline Similarity from_image(Similarity s, int64_t first, int64_t channel = 0) {
   Problem& p = s.problem;
   const int64_t plane = first * p.channels + channel, size = element_size(arithmetic(p.x.dtype));
-  for (Images* images : {&p.x, &p.y, &p.grad_x, &p.grad_y, &p.loss_map, &p.grad_map})
+  for (Images* images : {&p.x, &p.y, &p.grad_x, &p.grad_y, &p.loss_map, &p.grad_map, &p.mask})
     *images = from_image(*images, first, channel);
   if (p.inverse_ranges) p.inverse_ranges += first;
   s.incoming = from_image(s.incoming, first);
   if (s.offsets) s.offsets = static_cast<const char*>(s.offsets) + plane * size;
   if (s.sums) s.sums += 2 * plane * s.cut.pieces();
+  if (s.weights) s.weights += plane;
   return s;
 }
 
@@ -114,6 +135,15 @@ struct Layout {
   }
   size_t bytes() const { return size_t(std::max<int64_t>(1, used)); }  // of a workspace, which is not null
 };
+
+// PlaneWeights of all planes, under a mask. The means are over `ssim_planes` planes side by side each,
+// and l1's over `l1_planes`; 0: there is none. l1's is of the positions, or of all pixels.
+struct WeightsCall {
+  int ssim_planes, l1_planes;
+  bool l1_of_positions, dyadic;
+};
+PlaneWeights* weights_in(Layout&, const Problem&);  // room for them, and for what find_weights needs besides
+void find_weights(const Similarity&, const WeightsCall&, void* stream);
 
 // Kernels for value and gradient at full resolution or of one level.
 struct Family {

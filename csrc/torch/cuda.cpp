@@ -23,7 +23,6 @@ struct CudaCall : Call {
     check(depth < (int64_t(1) << 30) && height < (int64_t(1) << 30) && width < (int64_t(1) << 30) &&
               channels < (int64_t(1) << 31),
           "x: expected sides below 2^30 and fewer than 2^31 channels");
-    check_unweighted("the CUDA kernels");
   }
 
   void make_gradients() {
@@ -49,6 +48,30 @@ Scalars scalars(const Tensor& t) {  // of a tensor [] or [N]
   return {t.data_ptr(), dtype_of(t), t.dim() == 0 ? 0 : t.stride(0), nullptr};
 }
 
+// `levels`, or 0: the Gaussian form. What run(call, grad_loss) gives on images of the dtype that the kernels
+// of weights take, if it is another.
+template <class Run>
+std::optional<std::tuple<Tensor, Tensor, Tensor>> converted(const CudaCall& call, const Problem& p,
+                                                            int levels, const Tensor* grad_loss, Run run) {
+  if (!is_weighted(p)) return {};
+  const DType dtype = weighted_dtype(p, std::max(levels, 1));
+  check(
+      dtype == DType::float32 || (p.scales > 0 && levels == 0),
+      "mask: expected none for float64 images on CUDA, or windows that do not fit into its shared memory, in "
+      "the dyadic form and for l1 alone; nor padding normalized");
+  if (dtype == dtype_of(call.x)) return {};
+  const ScalarType wide = dtype == DType::float64 ? ScalarType::Double : ScalarType::Float;
+  CudaCall other = call;
+  using torch::stable::to;
+  other.x = to(call.x, wide), other.y = to(call.y, wide);
+  if (call.mask) other.mask = to(*call.mask, wide);
+  const std::optional<Tensor> incoming =
+      grad_loss ? std::optional<Tensor>(to(*grad_loss, wide)) : std::nullopt;
+  const auto [loss, grad_x, grad_y] = run(other, incoming ? &*incoming : nullptr);
+  const ScalarType given = call.x.scalar_type();
+  return std::make_tuple(to(loss, arithmetic(call.x)), to(grad_x, given), to(grad_y, given));
+}
+
 // ---- Gaussian form: all scales at full resolution; one scale is SSIM.
 
 std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const GaussianOptions& options,
@@ -62,9 +85,20 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const GaussianOptions& op
   const bool map = call.reduction == Reduction::map;
   if (grad_loss) call.check_incoming(*grad_loss, {call.batch, call.channels, out.height, out.width});
   const CurrentDevice guard(call.x.get_device_index());
+  const auto again = [&](CudaCall& other, const Tensor* grad) {
+    return run(other, options, grad, unit_scale);
+  };
+  Problem asked = p;
+  if (map) (grad_loss ? asked.grad_map : asked.loss_map) = p.x;
+  if ((call.want_x || call.want_y) && (grad_loss || !map)) asked.grad_x = p.x;
+  if (const auto results = converted(call, asked, 0, grad_loss, again)) return *results;
   const double l1_positions =
       call.l1_windowed || map ? out.count() : double(call.height) * double(call.width);
   const double averaged = call.averaged_planes();
+  // Under a mask sums and gains are divided on the device, by sums of weights.
+  const bool divided = call.mask && call.planes() > 0;
+  const double ssim_count = divided ? 1 : averaged * out.count();
+  const double l1_count = divided ? 1 : averaged * l1_positions;
   todo.per_image = call.per_image();
   Tensor loss = nothing(call.x);
   if (map && !grad_loss) {
@@ -78,10 +112,10 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const GaussianOptions& op
     if (grad_loss && !map) todo.incoming = scalars(*grad_loss);
     todo.incoming.times = p.inverse_ranges;
     const double scale = unit_scale / call.data_range;
-    todo.ssim_gain = scale * call.ssim_weight / (map ? 1 : averaged * out.count());
-    todo.l1_gain = scale * call.l1_weight / (map ? 1 : averaged * l1_positions);
-    todo.ssim_mean = call.ssim_weight / (averaged * out.count());
-    todo.l1_mean = call.l1_weight / (averaged * l1_positions);
+    todo.ssim_gain = scale * call.ssim_weight / (map ? 1 : ssim_count);
+    todo.l1_gain = scale * call.l1_weight / (map ? 1 : l1_count);
+    todo.ssim_mean = call.ssim_weight / ssim_count;
+    todo.l1_mean = call.l1_weight / l1_count;
     if (!grad_loss) {
       loss = call.make_loss();
       todo.loss = loss.data_ptr();
@@ -89,7 +123,7 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const GaussianOptions& op
     if (call.terms) {
       call.terms = call.make_terms();
       todo.terms = call.terms->data_ptr();
-      todo.ssim_count = averaged * out.count(), todo.l1_count = averaged * l1_positions;
+      todo.ssim_count = ssim_count, todo.l1_count = l1_count;
     }
   }
   const Tensor workspace = call.scratch(gaussian_cuda(todo, nullptr, nullptr));
@@ -105,6 +139,7 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const VolumeOptions& opti
   for (int i = 0; i < 3; ++i) check_taps(windows[i].radius);
   VolumeCall todo{};
   VolumeProblem& p = todo.problem = volume_problem(call, windows);
+  call.check_unweighted("volumes");
   const VolumeCounts counts(p);
   const bool map = call.reduction == Reduction::map;
   if (grad_loss) call.check_incoming(*grad_loss, counts.map_size);
@@ -164,6 +199,12 @@ std::tuple<Tensor, Tensor, Tensor> run(CudaCall& call, const DyadicOptions& opti
     coarsest.width = Halving{coarsest.width, coarsest.odd_side}.size();
   output_size(coarsest);
   const CurrentDevice guard(call.x.get_device_index());
+  const auto again = [&](CudaCall& other, const Tensor* grad) {
+    return run(other, options, grad, unit_scale);
+  };
+  Problem asked = todo.finest;
+  if (call.want_x || call.want_y) asked.grad_x = asked.x;
+  if (const auto results = converted(call, asked, int(weights.size()), grad_loss, again)) return *results;
   call.make_gradients();
   if (call.want_x) todo.finest.grad_x = images(call.grad_x);
   if (call.want_y) todo.finest.grad_y = images(call.grad_y);

@@ -5,6 +5,7 @@
 // 1 if anything was left unwritten or is not finite.
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -122,7 +123,33 @@ struct Options {
   std::vector<double> weights;  // of the dyadic form, if any
   OddSide odd_side = OddSide::edge;
   bool clamp = false;
+  bool masked = false;  // one mask for each image, which leaves some pixels out: those are NaN
 };
+
+// Weights of which some are 0, some 1 and others between.
+std::vector<unsigned char> some_weights(const Shape& s, DType dtype) {
+  std::mt19937 random(5);
+  std::vector<unsigned char> bytes(size_t(s.count() * element_size(dtype)));
+  for (int64_t i = 0; i < s.count(); ++i) {
+    const bool hole = i / s.w % s.h / 8 % 3 == 1 && i % s.w / 8 % 2 == 1;
+    const double value = hole ? 0 : std::min(1., double(random() % 1024) / 512);
+    const float single = float(value);
+    dtype == DType::float64 ? std::memcpy(&bytes[size_t(8 * i)], &value, 8)
+                            : std::memcpy(&bytes[size_t(4 * i)], &single, 4);
+  }
+  return bytes;
+}
+
+// NaN in all channels where a weight is 0.
+void spoil(std::vector<unsigned char>& pixels, const std::vector<unsigned char>& weights, const Shape& s,
+           DType dtype, DType of_weights) {
+  const size_t size = size_t(element_size(dtype)), weight = size_t(element_size(of_weights));
+  for (int64_t i = 0; i < s.count(); ++i) {
+    const size_t at = size_t(i / (s.c * s.h * s.w) * s.h * s.w + i % (s.h * s.w)) * weight;
+    if (std::all_of(&weights[at], &weights[at] + weight, [](unsigned char byte) { return byte == 0; }))
+      std::memset(&pixels[size_t(i) * size], 0xff, size);
+  }
+}
 
 void run(const std::string& name, const Options& o) {
   if (name.find(filter) == std::string::npos) return;
@@ -137,8 +164,16 @@ void run(const std::string& name, const Options& o) {
   Buffer x(bytes), y(bytes), grad_x(bytes), grad_y(bytes);
   Buffer grid(size_t(positions.count() * element_size(out))), loss(size_t(losses * element_size(out)));
   Buffer incoming(size_t(losses * element_size(out)));
-  x.set(noise(o.shape, o.dtype, 1).data());
-  y.set(noise(o.shape, o.dtype, 2).data());
+  auto pixels_x = noise(o.shape, o.dtype, 1), pixels_y = noise(o.shape, o.dtype, 2);
+  const Shape one_channel{o.shape.n, 1, o.shape.h, o.shape.w};
+  Buffer mask(size_t(one_channel.count() * element_size(out)));
+  if (o.masked) {
+    const auto weights = some_weights(one_channel, out);
+    mask.set(weights.data());
+    spoil(pixels_x, weights, o.shape, o.dtype, out), spoil(pixels_y, weights, o.shape, o.dtype, out);
+  }
+  x.set(pixels_x.data());
+  y.set(pixels_y.data());
   incoming.set(noise({1, 1, 1, losses}, out, 3).data());
 
   Problem p{};
@@ -148,6 +183,10 @@ void run(const std::string& name, const Options& o) {
   p.ssim_weight = 0.8, p.l1_weight = o.l1_weight;
   p.c1 = 1e-4, p.c2 = 9e-4, p.inverse_range = 1, p.odd_side = o.odd_side;
   p.x = images_in(x, o.dtype, o.shape, o.layout), p.y = images_in(y, o.dtype, o.shape, o.layout);
+  if (o.masked) {
+    p.mask = images_in(mask, out, one_channel, Layout::plain);
+    p.mask.stride_c = 0;
+  }
   if (want_x) p.grad_x = images_in(grad_x, o.dtype, o.shape, o.layout);
   if (want_y) p.grad_y = images_in(grad_y, o.dtype, o.shape, o.layout);
   const Scalars scalars{incoming.data(), out, o.per_image ? 1 : 0, nullptr};
@@ -250,6 +289,69 @@ void run_volume(const std::string& name, Padding padding, const std::string& wha
   if (want_y) result.add(grad_y, dtype);
 }
 
+// Under a mask, and with padding "normalized".
+void run_weighted() {
+  const std::vector<std::pair<std::string, Padding>> paddings = {{"valid", Padding::valid},
+                                                                 {"zeros", Padding::zeros},
+                                                                 {"reflect", Padding::reflect},
+                                                                 {"normalized", Padding::normalized}};
+  for (const auto& [border, padding] : paddings) {
+    Options o;
+    o.padding = padding, o.masked = true, o.shape = {1, 2, 35, 41}, o.l1_weight = 0.2;
+    for (const std::string what : {"", "x", "y", "xy", "map", "map x"}) {
+      o.what = what;
+      run("masked l1_ssim " + border + " " + what, o);
+    }
+    o.what = "x", o.l1_weight = 0;
+    o.dtype = DType::float64;
+    run("masked ssim " + border + " dtype1", o);
+    o.dtype = DType::float32, o.per_image = true, o.shape.n = 2;
+    run("masked ssim " + border + " an image", o);
+    o.shape.n = 1;
+    for (const int64_t taps : {1, 5, 33}) {
+      o.sigmas = {double(taps) / 6}, o.sizes = {taps};
+      run("masked ssim " + border + " taps" + std::to_string(taps), o);
+    }
+    o.l1_windowed = true, o.l1_weight = 0.3;
+    o.sigmas = {2}, o.sizes = {15};
+    run("masked mix of one scale " + border, o);
+    o.sigmas = {0.5, 1, 2}, o.sizes = {5, 9, 15};
+    for (const std::string what : {"", "x", "map", "map x"}) {
+      o.what = what;
+      run("masked mix " + border + " " + what, o);
+    }
+    o.what = "x", o.dtype = DType::float64;
+    run("masked mix " + border + " dtype1", o);
+    o.dtype = DType::float32;
+    if (padding == Padding::zeros) {
+      const int64_t bytes = std::exchange(scratch_bytes, 1);
+      o.sigmas = {0.5, 1, 3}, o.sizes = {3, 7, 19}, o.shape = {1, 1, 75, 24};
+      run("masked mix in portions", o);
+      o.dtype = DType::float64, o.shape = {1, 1, 100, 24};
+      run("masked mix in portions dtype1", o);
+      o.dtype = DType::float32, scratch_bytes = bytes;
+    }
+    o.shape = {1, 2, 47, 50}, o.sigmas = {1.5}, o.sizes = {11}, o.weights = {0.3, 0.3, 0.4};
+    for (const std::string what : {"", "x", "xy"}) {
+      o.what = what;
+      run("masked mix_dyadic " + border + " " + what, o);
+    }
+    o.odd_side = OddSide::zeros;
+    run("masked mix_dyadic " + border + " zero halves", o);
+    if (padding == Padding::normalized) {  // which alone weighs
+      o.masked = false, o.what = "x";
+      run("normalized mix_dyadic", o);
+      o.weights.clear(), o.sigmas = {0.5, 1, 2}, o.sizes = {5, 9, 15};
+      run("normalized mix", o);
+    }
+    o.masked = true, o.weights.clear(), o.sigmas.clear(), o.sizes.clear(), o.l1_windowed = false;
+    for (const std::string what : {"", "xy", "map"}) {
+      o.what = what;
+      run("masked l1 alone " + border + " " + what, o);
+    }
+  }
+}
+
 void run_all() {
   const std::vector<std::pair<std::string, Padding>> paddings = {
       {"valid", Padding::valid}, {"zeros", Padding::zeros}, {"reflect", Padding::reflect}};
@@ -343,6 +445,7 @@ void run_all() {
     run("ms_ssim many planes", o);
   }
   run_scale(DType::float32, Layout::channels_last);
+  run_weighted();
   for (const auto& [border, padding] : paddings) {
     for (const std::string what : {"", "x", "y", "xy", "map", "map x", "map xy"})
       run_volume("volume " + border + " " + what, padding, what, DType::float32);

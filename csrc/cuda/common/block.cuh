@@ -111,6 +111,18 @@ __device__ inline T cover(int i, int size, Padding padding, const T* taps, int r
   return is_edge(i, size, padding) ? T(0.5) * sum : sum;
 }
 
+// See Plane::offset.
+template <class T>
+__device__ inline T offset_of(const T (&v)[3]) {
+  T low = v[0], high = v[0], sum = 0;
+  for (int i = 0; i < 3; ++i) {
+    low = v[i] < low ? v[i] : low, high = v[i] > high ? v[i] : high;
+    sum += v[i];
+  }
+  const T middle = sum - low - high;
+  return (high - low) * T(16) < magnitude(middle) && magnitude(middle) <= T(2) ? middle : T(0);
+}
+
 // The first own row and column of a piece.
 struct Piece {
   int image, channel, row, col;
@@ -177,13 +189,53 @@ struct Plane {
       const int64_t row = int64_t(p.height) * (2 * i + 1) / 6, col = int64_t(p.width) * (2 * i + 1) / 6;
       v[i] = difference(row, col) * inverse_range();
     }
-    T low = v[0], high = v[0], sum = 0;
-    for (int i = 0; i < 3; ++i) {
-      low = v[i] < low ? v[i] : low, high = v[i] > high ? v[i] : high;
-      sum += v[i];
+    return offset_of(v);
+  }
+
+  // ---- Under weights, whose kernels take images of type T alone. The same, with Weighted as a constant.
+  template <bool Weighted, class F>
+  INLINE void with_type_of(F f) const {
+    if constexpr (Weighted) {
+      f(static_cast<T*>(nullptr));
+    } else {
+      with_type<T>(p.x.dtype, f);
     }
-    const T middle = sum - low - high;
-    return (high - low) * T(16) < magnitude(middle) && magnitude(middle) <= T(2) ? middle : T(0);
+  }
+  template <bool Weighted, class F>
+  INLINE void with_pixels_of(int64_t row, int64_t col, F f) const {
+    if constexpr (Weighted) {
+      f(&p.x.template element<T>(p.x.at(image, channel, row, col)),
+        &p.y.template element<T>(p.y.at(image, channel, row, col)));
+    } else {
+      with_pixels(row, col, f);
+    }
+  }
+  template <bool Weighted>
+  INLINE T difference_of(int64_t row, int64_t col) const {
+    T difference;
+    with_pixels_of<Weighted>(row, col, [&](auto* x, auto* y) { difference = wide(*x) - wide(*y); });
+    return difference;
+  }
+  // What is known of the plane; and the weight of a pixel, and of what padding adds:
+  // zeros weigh as the pixel next to them.
+  INLINE PlaneWeights weights() const {
+    return p.of_planes ? p.of_planes[index()] : PlaneWeights{1, 1, 0, 0, 0, 1, 1, 1};
+  }
+  INLINE Pair<T> typical() const {
+    return p.of_planes ? Pair<T>{T(p.of_planes[index()].m), T(p.of_planes[index()].d)} : Pair<T>{};
+  }
+  INLINE T weight(int row, int col) const {
+    if (!p.mask.data) return T(1);
+    return static_cast<const T*>(p.mask.data)[p.mask.at(image, channel, row, col)] * p.weight_unit;
+  }
+  INLINE T weight_around(int row, int col) const {
+    if (row < 0 || row >= p.height || col < 0 || col >= p.width) {
+      if (p.padding == Padding::normalized) return T(0);
+      const bool reflect = p.padding == Padding::reflect;
+      row = clamped(reflect ? mirrored(row, p.height) : row, 0, p.height - 1);
+      col = clamped(reflect ? mirrored(col, p.width) : col, 0, p.width - 1);
+    }
+    return weight(row, col);
   }
 
   INLINE bool has_position(int row, int col) const {
@@ -203,20 +255,30 @@ struct Plane {
 
   // The gradient at those of N pixels of a column, from row `row` on, that lie in rows [first, end): of_x
   // and, where both are wanted, of_y; halved at edges that reflect, and with the l1 term of the pixel itself,
-  // whose x - y is `difference`.
-  template <int N>
+  // whose x - y is `difference`. Weighted: all of it times the pixel's weight, which a map's l1 has already.
+  template <bool Weighted = false, int N>
   INLINE void write_gradient(bool both, int row, int first, int end, int col, Some<N, T>& of_x,
                              Some<N, T>& of_y, const Some<N, T>& difference) const {
     const T col_edge = is_edge(col, p.width, p.padding) ? T(0.5) : T(1);
     const bool with_l1 = p.l1 && !p.l1_windowed;
-    const T gain = with_l1 ? p.l1_gain * incoming() : T(0);
+    T gain = with_l1 ? p.l1_gain * incoming() : T(0);
+    if (Weighted && with_l1) gain *= T(weights().l1);
 #pragma unroll
     for (int o = 0; o < N; ++o) {
-      const T edge = is_edge(row + o, p.height, p.padding) ? T(0.5) * col_edge : col_edge;
+      T edge = is_edge(row + o, p.height, p.padding) ? T(0.5) * col_edge : col_edge, weight_here = 1;
+      if constexpr (Weighted) {
+        weight_here = row + o >= first && row + o < end ? weight(row + o, col) : T(0);
+        edge *= weight_here;
+      }
       of_x[o] *= edge;
       if (both) of_y[o] *= edge;
+      if (Weighted && weight_here == 0) {
+        of_x[o] = of_y[o] = T(0);
+        continue;
+      }
       if (!with_l1 || row + o < first || row + o >= end) continue;
-      const T by = gradient_of_l1(difference[o], p.grad_map.data ? gain * incoming_at(row + o, col) : gain);
+      const T own = Weighted ? gain * weight_here : gain;
+      const T by = gradient_of_l1(difference[o], p.grad_map.data ? gain * incoming_at(row + o, col) : own);
       of_x[o] += by;
       if (both) of_y[o] -= by;
     }
@@ -236,20 +298,25 @@ struct Plane {
   // The block's sums, added in a fixed order, as those of the piece that owns this row and column. AllPixels:
   // with its share of the l1 terms of the plane's pixels, whatever the padding, where these are not blurred.
   // room: shared memory of two doubles for each warp.
-  template <bool AllPixels = false, class Sum>
+  template <bool AllPixels = false, bool Weighted = false, class Sum>
   INLINE void write_sums(int row, int col, Sum ssim, Sum l1, void* room) const {
     if (!p.sums) return;
     const int piece = row / p.band_rows * p.strips + col / p.own, pieces = p.strips * p.bands;
     if (AllPixels && p.l1 && !p.l1_windowed) {
       const int64_t pixels = int64_t(p.height) * p.width, step = int64_t(pieces) * blockDim.x;
 #pragma unroll 1
-      for (int64_t i = int64_t(piece) * blockDim.x + threadIdx.x; i < pixels; i += step)
-        l1 += Sum(pixel_l1(i / p.width, i % p.width));
+      for (int64_t i = int64_t(piece) * blockDim.x + threadIdx.x; i < pixels; i += step) {
+        const T here = Weighted ? weight(int(i / p.width), int(i % p.width)) : T(1);
+        if (Weighted && here == 0) continue;
+        l1 += Sum(Weighted ? here * magnitude(difference_of<true>(i / p.width, i % p.width) * inverse_range())
+                           : pixel_l1(i / p.width, i % p.width));
+      }
     }
     double all_ssim = ssim, all_l1 = l1;
     sum_block(all_ssim, all_l1, static_cast<double*>(room));
     if (threadIdx.x != 0) return;
     double* sums = p.sums + 2 * (index() * pieces + piece);
+    if (Weighted) all_ssim *= weights().ssim, all_l1 *= weights().l1;
     sums[0] = all_ssim, sums[1] = all_l1;
   }
 };

@@ -30,6 +30,9 @@ struct KernelParams {
   Scalars incoming;
   const T* offsets;  // of a pyramid: what was taken off d, per plane
   double* sums;      // [planes][pieces][2]
+  View mask;         // weights of pixels, of type T; absent: 1, and under padding "normalized" 0 outside
+  T weight_unit;     // what they are multiplied by
+  const PlaneWeights* of_planes;  // [planes], under a mask; else null
 };
 
 // All but what differs from image to image.
@@ -51,6 +54,7 @@ void set_problem(const Similarity& s, const Cut& cut, KernelParams<T>& params) {
   params.luminance = p.luminance ? T(1) : T(0);
   params.ssim_weight = T(p.ssim_weight), params.l1_weight = T(p.l1_weight);
   params.ssim_gain = T(s.ssim_gain), params.l1_gain = T(s.l1_gain);
+  params.weight_unit = T(weight_unit(p));
 }
 
 // What differs, from image `first` on.
@@ -64,6 +68,7 @@ void set_images(const Similarity& all, int64_t first, KernelParams<T>& params) {
   params.incoming = s.incoming, params.inverse_ranges = p.inverse_ranges;
   params.offsets = static_cast<const T*>(s.offsets);
   params.sums = s.sums;
+  params.mask = view(p.mask), params.of_planes = s.weights;
 }
 
 // start(first image, images) for as many images at a time as a launch has blocks for, `blocks` an image.

@@ -134,8 +134,8 @@ inline Problem upright(const Problem& p, const Kept& kept) {
   if (p.width <= p.height || of_planes(p, kept, 1, 1).bytes <= room_for_maps(p)) return p;
   Problem turned = p;
   std::swap(turned.height, turned.width);
-  for (Images* images :
-       {&turned.x, &turned.y, &turned.grad_x, &turned.grad_y, &turned.loss_map, &turned.grad_map})
+  for (Images* images : {&turned.x, &turned.y, &turned.grad_x, &turned.grad_y, &turned.loss_map,
+                         &turned.grad_map, &turned.mask})
     std::swap(images->stride_h, images->stride_w);
   return turned;
 }

@@ -2,8 +2,8 @@
 // levels' sums and gradients.
 //
 //   pool     a thread owns one pixel of a level: the 2 x 2 means of m = x + y and d = x - y of the level
-//            above. Reads 4 pixels of two images, writes one of each: 8 bytes an element of the finer level,
-//            2 written
+//            above, under its mask, if there is one. Reads 4 pixels of two images, writes one of each: 8
+//            bytes an element of the finer level, 2 written
 //   combine  its first blocks own the losses: the levels' partial sums in a fixed order, the logarithms of
 //            ssim_math's dyadic form, the mean over planes. The others own some rows of one plane of the
 //            finest level each; they work the levels' factors out for themselves (a few thousand bytes from
@@ -20,11 +20,12 @@ namespace ssimloss {
 template <class T>
 struct PoolParams : KernelParams<T> {
   View m, d;         // out, d less the plane's offset
+  View next_mask;    // out, under a mask: then m and d are means under it
   T* plane_offsets;  // out, written by the first level
   OddSide odd_side;
 };
 
-template <class T>
+template <class T, bool Weighted>
 __global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolParams<T> p) {
   const Halving down{p.height, p.odd_side}, across{p.width, p.odd_side};
   const int64_t size = int64_t(down.size()) * across.size(), blocks_a_plane = (size + 255) / 256;
@@ -32,22 +33,48 @@ __global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolP
   const Plane<T> plane{p, index / p.channels, index % p.channels};
   const int64_t at = blockIdx.x % blocks_a_plane * 256 + threadIdx.x;
   if (at >= size) return;
-  const T offset = p.pyramid ? -plane.pad_d() : plane.offset();
+  const T offset = p.pyramid ? -plane.pad_d() : Weighted ? T(plane.weights().offset) : plane.offset();
   if (!p.pyramid && at == 0) p.plane_offsets[index] = offset;
 
   const int row = int(at / across.size()), col = int(at % across.size());
   Pair<T> v[4];
+  T weight[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int from = i / 2 ? down.second(row) : down.first(row);
     const int from_col = i % 2 ? across.second(col) : across.first(col);
     v[i] = {T(0), -offset};
-    if (from >= 0 && from_col >= 0)
+    if constexpr (Weighted) {  // a zero before the first pixel weighs as that
+      weight[i] = plane.weight(max(from, 0), max(from_col, 0));
+      if (weight[i] == 0) v[i] = {};
+      if (weight[i] == 0) continue;
+    }
+    if constexpr (Weighted) {
+      if (from >= 0 && from_col >= 0) {
+        plane.template with_pixels_of<true>(from, from_col, [&](const T* x, const T* y) {
+          const T range = plane.inverse_range();
+          v[i] = p.pyramid ? Pair<T>{*x, *y} : Pair<T>{(*x + *y) * range, (*x - *y) * range - offset};
+        });
+      }
+      v[i] = {weight[i] * v[i].m, weight[i] * v[i].d};
+    } else if (from >= 0 && from_col >= 0) {
       v[i] = plane.pixel(from, from_col) - Pair<T>{T(0), p.pyramid ? T(0) : offset};
+    }
   }
   const Pair<T> sum = (v[0] + v[1]) + (v[2] + v[3]);
+  T by = T(0.25);
+  if constexpr (Weighted) {
+    const T all = (weight[0] + weight[1]) + (weight[2] + weight[3]);
+    by = all == 0 ? T(0) : T(1) / all;
+    p.next_mask.template element<T>(p.next_mask.at(plane.image, plane.channel, row, col)) =
+        T(0.25) * (all / p.weight_unit);
+  }
   const int64_t to = p.m.at(plane.image, plane.channel, row, col);
-  p.m.write(T(0.25) * sum.m, to), p.d.write(T(0.25) * sum.d, to);
+  if constexpr (Weighted) {
+    static_cast<T*>(p.m.data)[to] = by * sum.m, static_cast<T*>(p.d.data)[to] = by * sum.d;
+  } else {
+    p.m.write(by * sum.m, to), p.d.write(by * sum.d, to);
+  }
 }
 
 // Of the finest level, whose gradients are in and out.
@@ -59,7 +86,9 @@ struct CombineParams : KernelParams<T> {
     int64_t pieces;
     double count;  // positions of a plane
     double weight;
-    const T* gradient[2];  // of x and y, [planes][height][width] but of the finest
+    const T* gradient[2];         // of x and y, [planes][height][width] but of the finest
+    const T* mask;                // the same
+    const PlaneWeights* weights;  // of the planes, under a mask
   } level[cuda_max_levels];
   OddSide odd_side;
   bool clamp;
@@ -72,6 +101,9 @@ struct CombineParams : KernelParams<T> {
   int loss_blocks;
   int rows;  // a block of gradients
   double taps[cuda_max_radius + 1];
+  // Under weights: l1's gradient, and what all gradients are multiplied by.
+  View l1_gradient;
+  double grad_scale;
 };
 
 constexpr int combine_threads = 256;
@@ -82,7 +114,7 @@ constexpr size_t combine_shared = 2 * sums_at_once * sizeof(double);
 
 // The mean ssim and l1 terms of levels of planes [first, first + planes), into ssim[planes][levels] and, of
 // the finest, l1[planes]. A barrier must follow.
-template <class T>
+template <bool Weighted, class T>
 __device__ inline void means_of(const CombineParams<T>& p, int64_t first, int planes, double* ssim,
                                 double* l1) {
   const int sum = int(threadIdx.x) / lanes_a_sum, plane = sum / p.levels, level = sum % p.levels;
@@ -96,6 +128,12 @@ __device__ inline void means_of(const CombineParams<T>& p, int64_t first, int pl
   }
   of_ssim = sum_lanes<lanes_a_sum>(of_ssim), of_l1 = sum_lanes<lanes_a_sum>(of_l1);
   if (!exists || threadIdx.x % lanes_a_sum != 0) return;
+  if (Weighted && p.level[level].weights) {
+    const PlaneWeights& by = p.level[level].weights[first + plane];
+    ssim[sum] = of_ssim * by.ssim_mean;
+    if (level == 0) l1[plane] = of_l1 * by.l1_mean;
+    return;
+  }
   ssim[sum] = of_ssim / p.level[level].count;
   if (level == 0) l1[plane] = of_l1 / p.level[0].count;
 }
@@ -108,17 +146,20 @@ __device__ inline double log_product(const CombineParams<T>& p, const double* ss
   return logs;
 }
 
-template <class T>
+template <bool Weighted, class T>
 __device__ inline void loss_of(const CombineParams<T>& p, int64_t output, double* ssim, double* l1) {
   const int at_once = sums_at_once / p.levels;
   double loss = 0, nothing = 0;
   for (int64_t done = 0; done < p.planes_an_output; done += at_once) {
     const int64_t left = p.planes_an_output - done;
     const int planes = left < at_once ? int(left) : at_once;
-    means_of(p, output * p.planes_an_output + done, planes, ssim, l1);
+    const int64_t first = output * p.planes_an_output + done;
+    means_of<Weighted>(p, first, planes, ssim, l1);
     __syncthreads();
     if (int(threadIdx.x) < planes) {
-      loss += p.of_ssim * -expm1(log_product(p, ssim + int(threadIdx.x) * p.levels));
+      const double counts =
+          Weighted && p.level[0].weights ? p.level[0].weights[first + threadIdx.x].planes : 1;
+      loss += counts * p.of_ssim * -expm1(log_product(p, ssim + int(threadIdx.x) * p.levels));
       if (p.of_l1 != 0) loss += p.of_l1 * l1[threadIdx.x];
     }
     __syncthreads();
@@ -128,13 +169,14 @@ __device__ inline void loss_of(const CombineParams<T>& p, int64_t output, double
   put_loss(p.losses, p.losses_double, output * p.loss_stride, loss / double(p.planes_an_output));
 }
 
-template <class T>
-__global__ void __launch_bounds__(combine_threads)
+// Weighted: with a number of blocks, or ptxas takes so few registers that some spill.
+template <class T, bool Weighted>
+__global__ void __launch_bounds__(combine_threads, Weighted ? 4 : 0)
     combine_kernel(const __grid_constant__ CombineParams<T> p) {
   double *ssim = reinterpret_cast<double*>(ssimloss_shared), *l1 = ssim + sums_at_once;
   if (int(blockIdx.x) < p.loss_blocks) {
     for (int64_t output = blockIdx.x; output < p.outputs; output += p.loss_blocks) {
-      loss_of(p, output, ssim, l1);
+      loss_of<Weighted>(p, output, ssim, l1);
       __syncthreads();  // its sum has been read
     }
     return;
@@ -145,32 +187,48 @@ __global__ void __launch_bounds__(combine_threads)
 
   // The product's derivative with respect to each level's mean, times the share of a pixel in its pixels.
   const double incoming = p.incoming.template of<double>(plane.image);
-  means_of(p, index, 1, ssim, l1);
+  means_of<Weighted>(p, index, 1, ssim, l1);
   __syncthreads();
-  T* factors = reinterpret_cast<T*>(l1);  // [levels]; the l1 term's mean has no use here
+  T* factors = reinterpret_cast<T*>(l1);  // [levels], and one more; the l1 term's mean has no use here
   if (int(threadIdx.x) < p.levels) {
     const int level = int(threadIdx.x);
     const double slope = log_power(ssim[level], p.level[level].weight, p.clamp).slope;
-    factors[level] = T(incoming * exp(log_product(p, ssim)) * slope / double(int64_t(1) << 2 * level));
+    double factor = incoming * exp(log_product(p, ssim)) * slope / double(int64_t(1) << 2 * level);
+    if (Weighted && p.level[0].weights)
+      factor *= p.grad_scale * p.level[level].weights[index].ssim_mean * p.level[0].weights[index].planes;
+    if (Weighted && !p.level[0].weights) factor *= p.grad_scale / p.level[level].count;
+    factors[level] = T(factor);
   }
+  if (Weighted && int(threadIdx.x) == p.levels)  // l1's
+    factors[p.levels] = T(incoming * p.grad_scale *
+                          (p.level[0].weights ? p.level[0].weights[index].l1_mean : 1 / p.level[0].count));
   __syncthreads();
 
   const int rows = p.height - first_row < p.rows ? p.height - first_row : p.rows;
   for (unsigned at = threadIdx.x; at < unsigned(rows) * unsigned(p.width); at += combine_threads) {
     const int row0 = first_row + int(at / unsigned(p.width)), col0 = int(at % unsigned(p.width));
     T by_l1 = 0;
-    if (p.l1_gain != 0) {  // sign(x - y) * gain * incoming * cover
+    if (!Weighted && p.l1_gain != 0) {  // sign(x - y) * gain * incoming * cover
       const T gain = p.l1_gain * T(incoming) *
                      T(cover(row0, p.height, p.padding, p.taps, p.radius) *
                        cover(col0, p.width, p.padding, p.taps, p.radius));
       by_l1 = gradient_of_l1(plane.difference(row0, col0), gain);
     }
+    T own = 1;
+    if constexpr (Weighted) {
+      own = plane.weight(row0, col0) / p.weight_unit;
+      if (p.l1_gradient.data) {
+        by_l1 = factors[p.levels] *
+                p.l1_gradient.template element<T>(p.l1_gradient.at(plane.image, plane.channel, row0, col0));
+      }
+    }
 #pragma unroll
-    for (int of_y = 0; of_y < 2; ++of_y) {
+    for (int of_y = 0; of_y < (Weighted ? 1 : 2); ++of_y) {
       const View fine = of_y ? p.grad_y : p.grad_x;
       if (!fine.data) continue;
       const int64_t place = fine.at(plane.image, plane.channel, row0, col0);
-      T gradient = fine.template read<T>(place) * factors[0];
+      T* const alone = static_cast<T*>(fine.data) + (Weighted ? place : 0);
+      T gradient = (Weighted ? *alone : fine.template read<T>(place)) * factors[0];
       T share = 1;
       int row = row0, col = col0;
       Halving down{p.height, p.odd_side}, across{p.width, p.odd_side};
@@ -180,10 +238,19 @@ __global__ void __launch_bounds__(combine_threads)
         if (times > 1) share *= T(times);
         row = down.of(row), col = across.of(col);
         down.n = down.size(), across.n = across.size();
-        const T coarse = p.level[level].gradient[of_y][(int64_t(index) * down.n + row) * across.n + col];
+        const int64_t at = (int64_t(index) * down.n + row) * across.n + col;
+        T coarse = p.level[level].gradient[of_y][at];
+        if (Weighted && p.level[0].weights) {
+          const T all = p.level[level].mask[at];
+          coarse = own == 0 || all == 0 ? T(0) : coarse * (own / all);
+        }
         gradient += factors[level] * share * coarse;
       }
-      fine.write(gradient + (of_y ? -by_l1 : by_l1), place);
+      if (Weighted) {
+        *alone = gradient + by_l1;
+      } else {
+        fine.write(gradient + (of_y ? -by_l1 : by_l1), place);
+      }
     }
   }
 }

@@ -64,6 +64,31 @@ __global__ void __launch_bounds__(l1_threads) l1_kernel(const __grid_constant__ 
   plane.write_sums(own.row, own.col, 0., sum * double(plane.inverse_range()), ssimloss_shared);
 }
 
+// The same under a mask, of float32, a pixel a thread at a time.
+__global__ void __launch_bounds__(l1_threads)
+    weighted_l1_kernel(const __grid_constant__ KernelParams<float> p) {
+  using T = float;
+  const Piece own = piece_of(p, int(blockIdx.x), p.bands, p.band_rows);
+  const Plane<T> plane{p, own.image, own.channel};
+  const int rows = min(p.band_rows, p.height - own.row), cols = min(p.own, p.width - own.col);
+  const T gain = p.l1_gain * plane.incoming() * T(plane.weights().l1);
+  const T of_map = p.l1_weight * plane.inverse_range();
+  double sum = 0;
+#pragma unroll 1
+  for (int i = threadIdx.x; i < rows * cols; i += l1_threads) {
+    const int row = own.row + i / cols, col = own.col + i % cols;
+    const T weight = plane.weight(row, col), d = weight == 0 ? T(0) : plane.difference_of<true>(row, col);
+    sum += double(weight * magnitude(d));
+    if (p.loss_map.data) plane.write_loss(row, col, of_map * magnitude(d));
+    if (!p.grad_x.data && !p.grad_y.data) continue;
+    const T incoming = p.grad_map.data ? plane.incoming_at(row, col) : weight;
+    const T by = weight == 0 ? T(0) : gradient_of_l1(d, gain * incoming);
+    if (p.grad_x.data) p.grad_x.element<T>(p.grad_x.at(plane.image, plane.channel, row, col)) = by;
+    if (p.grad_y.data) p.grad_y.element<T>(p.grad_y.at(plane.image, plane.channel, row, col)) = -by;
+  }
+  plane.write_sums<false, true>(own.row, own.col, 0., sum * double(plane.inverse_range()), ssimloss_shared);
+}
+
 namespace {
 
 // As many blocks as run at once, twice, but of no fewer than 2048 pixels: every one has a sum to be added up.
@@ -82,8 +107,11 @@ void run(const Similarity& given, void* stream) {
   KernelParams<T> params{};
   set_problem(s, s.cut, params);
   params.in_fours = in_fours(p.x) && in_fours(p.y) && in_fours(p.grad_x) && in_fours(p.grad_y);
-  launch_images("l1_kernel", &l1_kernel<T>, s, l1_threads, 2 * (l1_threads / 32) * sizeof(double), stream,
-                params);
+  auto kernel = &l1_kernel<T>;
+  if constexpr (sizeof(T) == 4) {
+    if (p.mask.data) kernel = &weighted_l1_kernel;
+  }
+  launch_images("l1_kernel", kernel, s, l1_threads, 2 * (l1_threads / 32) * sizeof(double), stream, params);
 }
 
 void similarity(const Similarity& s, void* stream) {

@@ -60,6 +60,9 @@ struct Pace {
   double wait;  // cycles an instruction of one warp, where all wait for it
 };
 constexpr Pace ring_pace = {4, 1.5}, scales_pace = {2.3, 4}, adjoint_pace = {2.5, 5};
+// How many times as many instructions the kernels of weights have, as their machine code for sm_90
+// (2026-11-30, csrc/README.md).
+constexpr double ring_weights = 1.2, scales_weights = 1.35, adjoint_weights = 1.2;
 // Cycles between two barriers in which tasks of a queue run out at different times (same source).
 constexpr double queue_idle = 1000;
 

@@ -39,7 +39,7 @@ Cut plan_for(const Family& family, const char* kernel, const Problem& p, int lev
              const std::function<Cut()>& find) {
   // All that a plan depends on. A kernel's name lies at one place.
   const Device device = current_device();
-  std::array<int64_t, 15 + max_scales> question{int64_t(reinterpret_cast<intptr_t>(kernel)),
+  std::array<int64_t, 16 + max_scales> question{int64_t(reinterpret_cast<intptr_t>(kernel)),
                                                 levels,
                                                 p.batch * p.channels,
                                                 p.height,
@@ -53,8 +53,9 @@ Cut plan_for(const Family& family, const char* kernel, const Problem& p, int lev
                                                 device.multiprocessors,
                                                 device.shared_per_block,
                                                 p.channels,
-                                                scratch_bound(p)};
-  for (int j = 0; j < p.scales; ++j) question[size_t(15 + j)] = p.windows[j].radius;
+                                                scratch_bound(p),
+                                                is_weighted(p)};
+  for (int j = 0; j < p.scales; ++j) question[size_t(16 + j)] = p.windows[j].radius;
   thread_local std::map<decltype(question), Cut> answers;
   if (answers.size() >= 64) answers.clear();  // a dyadic call of 16 levels asks 32 questions
   auto answer = answers.find(question);

@@ -33,8 +33,8 @@ __host__ __device__ constexpr int adjoint_late(int radius) {
 }
 
 // Threads of a multiprocessor, in one block or two. More would spill on some architecture.
-__host__ __device__ constexpr int adjoint_threads(int gradients, bool parts) {
-  return gradients == 2 ? 512 : (parts ? 768 : 384);
+__host__ __device__ constexpr int adjoint_threads(int gradients, bool parts, bool weighted) {
+  return gradients == 2 || weighted ? 512 : (parts ? 768 : 384);
 }
 constexpr int gather_threads = 256, gather_rows = 4;
 // Blocks a multiprocessor for one gradient: ptxas may take 48 registers by itself, where 40 will do. Turing
@@ -57,8 +57,9 @@ struct AdjointPlane {
   int chunks;
 };
 
-// Parts: there are several scales.
-template <int Gradients, bool Parts>
+// Parts: there are several scales, or weights, by which gather_kernel multiplies. Weighted: then what is left
+// out is not read; its maps are 0.
+template <int Gradients, bool Parts, bool Weighted>
 class Adjoint : RingBlock {
   static constexpr int R = adjoint_rows, K = 4;
   static constexpr int M = Gradients == 2 ? 4 : 3;
@@ -134,18 +135,27 @@ class Adjoint : RingBlock {
     return maps + k % 2 * s.maps * R * s.map_pitch + line * s.map_pitch;
   }
 
+  // Of the pixels from this one on; null: all are 1.
+  INLINE const float* weights_at(int row, int col) const {
+    if (!Weighted || !p.mask.data) return nullptr;
+    return static_cast<const float*>(p.mask.data) + p.mask.at(plane.image, plane.channel, row, col);
+  }
+
   // Of one row of cells.
   INLINE void find_bases(int k, int cell_row, int part) {
     const int count = divided_up(col1 - col0 + 2 * r, K);
     const int row = row0 - r + R * k + K * part, col = col0 - r;
     const auto value = values({0, 0});
     const Cells to = row_of_cells(cell_row, part);
-    plane.with_pixels(0, 0, [&](auto* x, auto* y) {
+    const float* const weights = weights_at(0, 0);
+    plane.with_pixels_of<Weighted>(0, 0, [&](auto* x, auto* y) {
 #pragma unroll 1
       for (int cell = lane(); cell < count; cell += 32) {
         to.set(cell, base_of_three([&](int u) {
                  const int64_t at_row = clamped(row + cell_pixel<K>(u), 0, p.height - 1);
                  const int64_t at_col = clamped(col + K * cell + cell_pixel<K>(u), 0, p.width - 1);
+                 if (Weighted && weights && weights[at_row * p.mask.h + at_col * p.mask.w] == 0.f)
+                   return plane.typical();
                  return value(wide(x[at_row * p.x.h + at_col * p.x.w]),
                               wide(y[at_row * p.y.h + at_col * p.y.w]));
                }));
@@ -176,8 +186,9 @@ class Adjoint : RingBlock {
     const float* source = all.maps + here().maps + all.rows.in_ring(row) * p.map_width + (first - p.crop);
     const Cells bases_here = row_of_cells(cell_row, line / K);
     const auto value = values({0, 0});
+    const float* const weights = weights_at(row, first);
     constexpr int together = 3;  // places of a lane, whose reads wait side by side
-    plane.with_pixels(row, first, [&](auto* x, auto* y) {
+    plane.with_pixels_of<Weighted>(row, first, [&](auto* x, auto* y) {
 #pragma unroll 1
       for (int c = begin + lane(); c < end; c += 32 * together) {
         float map[together][M + 1];
@@ -191,6 +202,7 @@ class Adjoint : RingBlock {
           for (int q = 0; q < M; ++q, from += p.map_size) map[u][q] = *from;
           map[u][M] = with_l1 ? *from : 0.f;
           pixel[u] = value(wide(x[at * p.x.w]), wide(y[at * p.y.w]));
+          if (Weighted && weights && weights[at * p.mask.w] == 0.f) pixel[u] = {};
         }
 #pragma unroll
         for (int u = 0; u < together; ++u) {
@@ -236,7 +248,7 @@ class Adjoint : RingBlock {
     slot = next(previous(slot, late() * R, capacity()), K * part, capacity());
     cell_row = next(previous(cell_row, late() * (R / K), cell_rows()), part, cell_rows());
     Some<K> out[M];
-    const Some<K> difference = maps_down(
+    const Some<K> difference = maps_down<Weighted>(
         window(), row, column, [&](int i) { return next(slot, i, capacity()); },
         cells(cell_of<K>(window(), column / K)),
         [&](int i) { return next(cell_row, i / K, cell_rows()) * 2 * s.cells; }, has_l1(), out);
@@ -252,15 +264,15 @@ class Adjoint : RingBlock {
   }
 };
 
-template <int Gradients, bool Parts>
-__global__ void __launch_bounds__(adjoint_threads(Gradients, Parts), 1)
+template <int Gradients, bool Parts, bool Weighted>
+__global__ void __launch_bounds__(adjoint_threads(Gradients, Parts, Weighted), 1)
     adjoint_kernel(const __grid_constant__ ScalesParams params) {
-  Adjoint<Gradients, Parts>(params).run();
+  Adjoint<Gradients, Parts, Weighted>(params).run();
 }
 
 // Adds up the scales' parts. A block has a few rows of one plane.
-template <int Gradients>
-__global__ void __launch_bounds__(gather_threads, gather_blocks(Gradients))
+template <int Gradients, bool Weighted>
+__global__ void __launch_bounds__(gather_threads, Weighted ? 0 : gather_blocks(Gradients))
     gather_kernel(const __grid_constant__ ScalesParams p) {
   constexpr int across = gather_threads / gather_rows;
   const int64_t size = int64_t(p.rows.part_rows) * p.width;
@@ -277,8 +289,8 @@ __global__ void __launch_bounds__(gather_threads, gather_blocks(Gradients))
       of_x[0] += from[j * Gradients * size];
       if (Gradients == 2) of_y[0] += from[(2 * j + 1) * size];
     }
-    const Some<1> difference{p.l1 && !p.l1_windowed ? plane.difference(row, col) : 0.f};
-    plane.write_gradient(Gradients == 2, row, 0, p.height, col, of_x, of_y, difference);
+    const Some<1> difference{p.l1 && !p.l1_windowed ? plane.template difference_of<Weighted>(row, col) : 0.f};
+    plane.template write_gradient<Weighted>(Gradients == 2, row, 0, p.height, col, of_x, of_y, difference);
   }
 }
 

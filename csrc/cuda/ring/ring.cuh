@@ -23,16 +23,17 @@
 // benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
-#include "ring_block.cuh"
+#include "ring_weights.cuh"
 
 namespace ssimloss {
 
-template <int K, int Gradients>
-class Ring : RingBlock {
+// Weighted: see ring_weights.cuh; with one gradient, of a mean, and without a blurred l1.
+template <int K, int Gradients, bool Weighted>
+class Ring : WeightedRing {
   static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, a_m + a_d, a_m - a_d
 
  public:
-  INLINE Ring(const RingParams& params) : RingBlock(params), window{p.radius, taps, p.rim} {
+  INLINE Ring(const RingParams& params) : WeightedRing(params), window{p.radius, taps, p.rim} {
     load_taps(p.taps, p.radius, taps);
   }
 
@@ -57,8 +58,11 @@ class Ring : RingBlock {
       __syncthreads();
       if (row + K < end) {
         const int reached = row < first ? -p.radius : p.radius;
-        fill(row + K + reached, row < first ? 0 : next(slot, 2 * p.radius + K, s.capacity),
-             row < first ? 2 * p.radius + K : K);
+        if (Weighted)
+          fill_weights(row + K + reached, row < first ? 0 : next(slot, 2 * p.radius + K, s.capacity),
+                       row < first ? 2 * p.radius + K : K);
+        fill<Weighted>(row + K + reached, row < first ? 0 : next(slot, 2 * p.radius + K, s.capacity),
+                       row < first ? 2 * p.radius + K : K);
       }
 #pragma unroll 1
       for (int task = warp(); task < across_tasks + own_tasks; task += ring_threads / 32) {
@@ -74,13 +78,16 @@ class Ring : RingBlock {
       if (row < first) continue;
       slot = next(slot, K, s.capacity), kept = next(kept, 1, s.chunks);
     }
-    plane.write_sums(row0, col0, sum_ssim, sum_l1, raw);
+    plane.template write_sums<false, Weighted>(row0, col0, sum_ssim, sum_l1, raw);
   }
 
  private:
   const RingWindow window;
   float sum_ssim = 0, sum_l1 = 0;
 
+  // Not under weights: scales.cuh has them.
+  INLINE bool l1_windowed() const { return !Weighted && p.l1_windowed; }
+  INLINE bool of_map() const { return !Weighted && p.grad_map.data; }
   INLINE int groups() const { return divided_up(col1 - col0 + 2 * s.margin, K); }  // needed
   INLINE int cell_of(int group) const { return ssimloss::cell_of<K>(window, group); }
   INLINE int own_cell_of(int group) const { return cell_of(cell_of(group)); }
@@ -89,15 +96,27 @@ class Ring : RingBlock {
   INLINE void down(int row, int slot, int kept, int column) {
     if (column >= K * groups() + 2 * p.radius) return;
     const int shift = s.reach - s.margin - p.radius;
-    moments_down<K, false>(window, row, slot, shift, column, p.l1_windowed, cells(2 * kept * s.cells),
-                           moments);
+    if constexpr (Weighted) {
+      weighted_down<K, false>(window, row, slot, shift, column, false, cells(2 * kept * s.cells), moments);
+      float* const to = moments + (of_weights() + 1) * s.each_moment + column;
+#pragma unroll 1
+      for (int o = 0; o < K; ++o)
+        to[o * s.moment_pitch] =
+            raw_weights()[next(slot, o + p.radius, s.capacity) * s.raw_pitch + shift + column];
+    } else {
+      moments_down<K, false>(window, row, slot, shift, column, l1_windowed(), cells(2 * kept * s.cells),
+                             moments);
+    }
     const int own = column - s.margin - p.radius;
-    if (!p.l1 || p.l1_windowed || own < 0 || own >= col1 - col0) return;
+    if (!p.l1 || l1_windowed() || own < 0 || own >= col1 - col0) return;
 #pragma unroll 1
     for (int o = 0; o < K; ++o) {
       if (row + o < row0 || row + o >= row1) continue;
       const float* at = raw + next(slot, o + p.radius, s.capacity) * s.raw_pitch + shift + column;
-      sum_l1 += magnitude(values({0, 0})(at[0], at[s.each_raw]).d);
+      const float weight = Weighted ? at[2 * s.each_raw] : 1.f;
+      if (Weighted && weight == 0.f) continue;
+      const float here = magnitude(values({0, 0})(at[0], at[s.each_raw]).d);
+      sum_l1 += Weighted ? weight * here : here;
     }
   }
 
@@ -108,9 +127,14 @@ class Ring : RingBlock {
     if (group >= groups()) return;
     const float* from = moments + line * s.moment_pitch + K * group;
     RowMoments<K> at;
-    moments_along(window, from, cells(2 * kept * s.cells + group), at);
-    Some<K> l1;
-    if (p.l1_windowed) l1 = blur_along<K>(window, from + 4 * s.each_moment);
+    Some<K> l1, inverse;  // of the blurred weights
+    if constexpr (Weighted) {
+      inverse = weighted_along(window, from, cells(2 * kept * s.cells + group), at);
+    } else {
+      moments_along(window, from, cells(2 * kept * s.cells + group), at);
+      if (l1_windowed()) l1 = blur_along<K>(window, from + 4 * s.each_moment);
+    }
+    const auto weight_of = [&](int o) { return from[(of_weights() + 1) * s.each_moment + p.radius + o]; };
 
     // Where positions are that matter here. Under reflect those outside mirror those inside.
     const bool reflect = p.padding == Padding::reflect;
@@ -119,9 +143,10 @@ class Ring : RingBlock {
     const float row_gain =
         Gradients ? plane.incoming() * (is_edge(row, p.height, p.padding) ? 2.f : 1.f) : 0.f;
     float block_ssim = 0, block_l1 = 0;
+    const float ssim_gain = Weighted ? p.ssim_gain * float(plane.weights().ssim) : p.ssim_gain;
     float* to = maps + line * s.map_pitch + K * group;
     const int first_col = col0 - s.margin + K * group;
-    if (Gradients && p.grad_map.data) {
+    if (Gradients && of_map()) {
 #pragma unroll 1
       for (int o = 0; o < K; ++o) to[o] = plane.incoming_at(row, first_col + o);
     }
@@ -131,11 +156,14 @@ class Ring : RingBlock {
 #pragma unroll
       for (int u = 0; u < 4; ++u) {
         const int o = half + u, col = first_col + o;
-        const bool exists = row_exists && (reflect || (col >= p.crop && col < p.width - p.crop));
+        bool exists = row_exists && (reflect || (col >= p.crop && col < p.width - p.crop));
+        const float weight = Weighted ? weight_of(o) : 1.f;
+        if (Weighted) exists = exists && weight != 0.f;
         const bool own = row_own && exists && col >= col0 && col < col1;
         float gain = is_edge(col, p.width, p.padding) ? 2.f * row_gain : row_gain;
-        if (Gradients && p.grad_map.data) gain *= to[o];
-        const float g = p.ssim_gain * gain;
+        if (Gradients && of_map()) gain *= to[o];
+        if (Weighted) gain *= weight * inverse[o];
+        const float g = ssim_gain * gain;
         const float g_cs =
             p.radius > 0 ? g : 0.f;  // one tap has no variance, but large terms that would have to cancel
         float maps_here[4];
@@ -143,11 +171,11 @@ class Ring : RingBlock {
         const float loss = loss_and_maps<Gradients>(at.moments(o, plane.pad_d()), p.c1, p.c2, p.luminance,
                                                     relative.m, relative.d, g, g_cs, maps_here);
         if (own) {
-          block_ssim += loss;
-          if (p.l1_windowed) block_l1 += l1[o];
+          block_ssim += Weighted ? weight * loss : loss;
+          if (l1_windowed()) block_l1 += l1[o];
         }
         if constexpr (Gradients == 0) {
-          map[0][u] = p.ssim_weight * loss + (p.l1_windowed ? p.l1_weight * l1[o] : 0.f);
+          map[0][u] = p.ssim_weight * loss + (l1_windowed() ? p.l1_weight * l1[o] : 0.f);
         } else {
 #pragma unroll
           for (int q = 0; q < M; ++q) map[q][u] = exists ? maps_here[q] : 0.f;
@@ -158,7 +186,7 @@ class Ring : RingBlock {
       for (int q = 0; q < (Gradients ? M : 1); ++q) {
         if (Gradients || p.loss_map.data) put(map[q], to + q * s.each_map + half);
       }
-      if (Gradients && p.l1_windowed) put(l1_gain, to + M * s.each_map + half);
+      if (Gradients && l1_windowed()) put(l1_gain, to + M * s.each_map + half);
     }
     sum_ssim += block_ssim, sum_l1 += block_l1;
     if constexpr (Gradients == 0) {
@@ -168,7 +196,7 @@ class Ring : RingBlock {
         const int col = first_col + o;
         if (col < p.crop || col >= p.width - p.crop || col >= col1) continue;
         float loss = to[o];
-        if (p.l1 && !p.l1_windowed) loss += p.l1_weight * plane.pixel_l1(row, col);
+        if (p.l1 && !l1_windowed()) loss += p.l1_weight * plane.pixel_l1(row, col);
         plane.write_loss(row, col, loss);
       }
     }
@@ -179,7 +207,7 @@ class Ring : RingBlock {
     const int line = row_of_lane<K>(lane()), group = group_of_lane<K>(lane(), task);
     if (K * group >= col1 - col0) return;
     maps_along<K, M>(window, maps + line * s.map_pitch + K * group,
-                     cells(2 * kept * s.cells + cell_of(group)), cell_of(0), p.l1_windowed,
+                     cells(2 * kept * s.cells + cell_of(group)), cell_of(0), l1_windowed(),
                      ring + next(slot, line, s.capacity) * s.ring_pitch + K * group);
   }
 
@@ -192,17 +220,18 @@ class Ring : RingBlock {
       return (kept >= back ? kept - back : kept - back + s.chunks) * 2 * s.cells;
     };
     Some<K> out[M];
-    const Some<K> difference = maps_down(
+    const Some<K> difference = maps_down<Weighted>(
         window, row, column, [&](int i) { return next(slot, i, s.capacity); }, cells(own_cell_of(column / K)),
-        chunk_of, p.l1_windowed, out);
-    plane.write_gradient(Gradients == 2, row, row0, row1, col0 + column, out[2], out[M - 1], difference);
+        chunk_of, l1_windowed(), out);
+    plane.template write_gradient<Weighted>(Gradients == 2, row, row0, row1, col0 + column, out[2],
+                                            out[M - 1], difference);
   }
 };
 
-template <int K, int Gradients>
+template <int K, int Gradients, bool Weighted>
 __global__ void __launch_bounds__(ring_threads, Gradients&& spills_at_two ? 1 : 2)
     ring_kernel(const __grid_constant__ RingParams params) {
-  Ring<K, Gradients>(params).run();
+  Ring<K, Gradients, Weighted>(params).run();
 }
 
 }  // namespace ssimloss

@@ -34,7 +34,7 @@ struct RingSizes {
   int raw, moments_at, maps_at, ring, bases, taps, partial, queues, end;
 
   RingSizes() = default;
-  RingSizes(int K, int radius, int own_columns, int gradients, bool windowed_l1) {
+  RingSizes(int K, int radius, int own_columns, int gradients, bool windowed_l1, bool weighted) {
     margin = gradients ? radius : 0;
     lag = int(rounded(2 * radius, 4)), reach = int(rounded(margin + radius, 4));
     groups = (own_columns + 2 * margin + K - 1) / K;
@@ -42,13 +42,13 @@ struct RingSizes {
     capacity = lag + K, chunks = (lag + K - 1) / K + 2;
     raw_pitch = int(rounded(columns + reach - margin - radius, 4));
     moment_pitch = odd_fours(columns), map_pitch = odd_fours(K * groups), ring_pitch = odd_fours(own_columns);
-    moments = 4 + windowed_l1, maps = gradients ? 2 + gradients + windowed_l1 : 0;
+    moments = 4 + windowed_l1 + (weighted ? 2 : 0), maps = gradients ? 2 + gradients + windowed_l1 : 0;
     repeated = 0;
     each_raw = capacity * raw_pitch, each_moment = K * moment_pitch;
     each_map = K * map_pitch, each_ring = capacity * ring_pitch;
     // A loss map is gathered where a gradient has its maps.
-    lay_out(2 * each_raw, moments * each_moment, (gradients ? maps : 1) * each_map, maps * each_ring,
-            2 * chunks * cells, 2 * radius + 4);
+    lay_out((weighted ? 3 : 2) * each_raw, moments * each_moment, (gradients ? maps : 1) * each_map,
+            maps * each_ring, 2 * chunks * cells, 2 * radius + 4);
   }
   // Where each part begins, in the order of the members; so many elements each.
   void lay_out(int of_raw, int of_moments, int of_maps, int of_ring, int of_bases, int of_taps,
@@ -173,8 +173,9 @@ class RingBlock {
   int filled = s.reach - s.margin - p.radius + s.columns;  // columns of `raw` that are needed
 
   // ---- `count` rows of x and y from image row `row`, with what padding adds, into slot `slot` of the ring.
+  template <bool Weighted = false>
   INLINE void fill(int row, int slot, int count) {
-    with_type<float>(p.x.dtype, [&](auto* tag) {
+    plane.with_type_of<Weighted>([&](auto* tag) {
 #pragma unroll 1
       for (int line = warp(); line < count; line += ring_threads / 32) {
         float* to = raw + next(slot, line, s.capacity) * s.raw_pitch;
@@ -293,7 +294,7 @@ class RingBlock {
   // ---- Then down a column, which gives the gradient at the own ones of the K pixels from `row` on: out's
   // last one or two. Input i lies in slot `slot_of(i)` of the ring, as the three after it; its base is
   // cells[chunk(i)]. The answer: the pixels' x - y.
-  template <int K, int M, class SlotOf, class Chunk>
+  template <bool Weighted, int K, int M, class SlotOf, class Chunk>
   INLINE Some<K> maps_down(const RingWindow& window, int row, int column, SlotOf slot_of, Cells cells,
                            Chunk chunk, bool with_l1, Some<K> (&out)[M]) const {
     const Pair<float> base = cells[chunk(window.radius + (K - 1) / 2)];
@@ -307,7 +308,7 @@ class RingBlock {
     Some<K> l1[1];
     blur_maps(window, part, [&](int i) { return cells[chunk(i)]; }, base, with_l1, out, l1);
     float x[K] = {}, y[K] = {};
-    plane.with_pixels(row, col0 + column, [&](auto* from_x, auto* from_y) {
+    plane.with_pixels_of<Weighted>(row, col0 + column, [&](auto* from_x, auto* from_y) {
 #pragma unroll
       for (int o = 0; o < K; ++o) {
         if (row + o >= row0 && row + o < row1) x[o] = wide(from_x[o * p.x.h]), y[o] = wide(from_y[o * p.y.h]);

@@ -9,6 +9,8 @@ namespace {
 
 // ---- The first launch: positions of all scales.
 
+bool has_parts(const Problem& p) { return p.scales > 1 || is_weighted(p); }  // of the gradient
+
 RingSizes scales_sizes(const Problem& p, int own) {
   const int radius = p.windows[p.scales - 1].radius;
   RingSizes s{};
@@ -22,26 +24,29 @@ RingSizes scales_sizes(const Problem& p, int own) {
   s.capacity = 2 * radius + 16 + (radius < 8 ? 8 : 0), s.repeated = 3;
   s.raw_pitch = int(rounded(s.columns + s.reach - radius, 4));
   s.moment_pitch = RingSizes::odd_fours(s.columns), s.map_pitch = RingSizes::odd_fours(own);
-  s.moments = 4 + has_windowed_l1(p), s.maps = p.gradients ? 3 + p.gradients : 0;
+  s.moments = 4 + has_windowed_l1(p) + is_weighted(p), s.maps = p.gradients ? 3 + p.gradients : 0;
   s.each_raw = (s.capacity + s.repeated) * s.raw_pitch, s.each_moment = 8 * s.moment_pitch,
   s.each_map = 8 * s.map_pitch;
-  s.lay_out(2 * s.each_raw, 2 * s.moments * s.each_moment, p.scales * s.maps * s.each_map, 3 * s.each_map,
-            8 * s.cells, taps, 4 * 32 * warps_of(own), 2 * int(sizeof(Interval) / sizeof(float)));
+  s.lay_out((is_weighted(p) ? 3 : 2) * s.each_raw, 2 * s.moments * s.each_moment,
+            p.scales * s.maps * s.each_map, 3 * s.each_map, 8 * s.cells, taps, 4 * 32 * warps_of(own),
+            2 * int(sizeof(Interval) / sizeof(float)));
   return s;
 }
 
 Work scales_work(const Problem& p, int own) {
-  Work work{scales_threads(p.gradients) / 32, 8, scales_pace};
+  Work work{scales_threads(p.gradients, is_weighted(p)) / 32, 8, scales_pace};
   work.extra = 0.2 + 0.5 / p.scales;
+  const double weights = is_weighted(p) ? scales_weights : 1;
   const auto along = [&](int j) {
-    return 26 * (2 * p.windows[j].radius + 1) + 500 + (j == p.scales - 1 ? 60 + 35.0 * p.scales : 0);
+    return weights *
+           (26 * (2 * p.windows[j].radius + 1) + 500 + (j == p.scales - 1 ? 60 + 35.0 * p.scales : 0));
   };
   const auto columns = [&](int r) {  // that need a window
     return int(p.padding == Padding::zeros ? std::min<int64_t>(own + 2 * r, p.width) : own + 2 * r);
   };
   for (int j = 0; j < p.scales; ++j) {
     const int r = p.windows[j].radius;
-    const double down = 26 * (2 * r + 1) + 370, beside = along(j > 0 ? j - 1 : p.scales - 1);
+    const double down = weights * (26 * (2 * r + 1) + 370), beside = along(j > 0 ? j - 1 : p.scales - 1);
     work.shared_phase(2 * (warps_of(columns(r)) * down + warps_of(own) * beside), std::max(down, beside));
   }
   return work;
@@ -72,7 +77,7 @@ RingSizes adjoint_sizes(const Problem& p, int own) {
 
 // Two blocks share a multiprocessor where their memory allows it.
 int adjoint_threads_of(const Problem& p, const RingSizes& sizes) {
-  const int threads = adjoint_threads(p.gradients, p.scales > 1);
+  const int threads = adjoint_threads(p.gradients, has_parts(p), is_weighted(p));
   return resident_of(current_device(), 2, sizes.bytes()) == 2 ? threads / 2 : threads;
 }
 
@@ -114,7 +119,8 @@ AdjointBlocks adjoint_blocks(const Problem& p, int own, int64_t rows) {
   const int warps = adjoint_threads_of(p, s) / 32, tasks = adjoint_rows / 4 * warps_of(own);
   for (int j = 0; j < p.scales; ++j) {
     const int r = p.windows[j].radius;
-    const double each = (2.0 + p.gradients) / 3 * (21 * (2 * r + 1) + 390);
+    const double weights = is_weighted(p) ? adjoint_weights : 1;
+    const double each = weights * (2.0 + p.gradients) / 3 * (21 * (2 * r + 1) + 390);
     const double work = 2 * tasks * each + adjoint_rows * (140 + 45 * warps_of(own + 2 * r));
     Work& one = all.of_scale[j] = Work{warps, adjoint_rows, adjoint_pace};
     one.shared_phase(work, each);
@@ -133,7 +139,7 @@ Cut adjoint_cut(const Problem& p, int64_t planes, int64_t rows) {
 
 Kept kept_of(const Problem& p) {
   if (p.gradients == 0) return {0, 0, 8};
-  return {p.scales * (2 + p.gradients) + has_windowed_l1(p), p.scales > 1 ? p.scales * p.gradients : 0, 8};
+  return {p.scales * (2 + p.gradients) + has_windowed_l1(p), has_parts(p) ? p.scales * p.gradients : 0, 8};
 }
 Problem upright(const Problem& p) { return upright(p, kept_of(p)); }
 
@@ -207,7 +213,7 @@ void queue(const Similarity& s, const char* name, const Cut& cut, const LaunchRo
     }
     const Kept kept = kept_of(p);
     const int64_t planes = p.batch * p.channels, plane = first * p.channels;
-    params.maps = static_cast<float*>(s.maps) + plane * kept.maps * params.map_size;
+    params.maps = kept.maps ? static_cast<float*>(s.maps) + plane * kept.maps * params.map_size : nullptr;
     params.parts = static_cast<float*>(s.maps) + planes * kept.maps * params.map_size +
                    plane * kept.parts * rows.part_rows * p.width;
     launch(name, kernel, images * of_band * bands, threads, size_t(sizes.bytes()), stream, params);
@@ -216,19 +222,21 @@ void queue(const Similarity& s, const char* name, const Cut& cut, const LaunchRo
 
 void run_portion(const Similarity& s, const Cut& gradient, void* stream) {
   const Problem& p = s.problem;
-  const bool parts = p.scales > 1, both = p.gradients == 2;
+  const bool parts = has_parts(p), both = p.gradients == 2, weighted = is_weighted(p);
+  const auto scales = for_gradients(p.gradients, [](auto n) { return &scales_kernel<n.value, false>; });
+  const auto adjoint = both ? (parts ? &adjoint_kernel<2, true, false> : &adjoint_kernel<2, false, false>)
+                            : (parts ? &adjoint_kernel<1, true, false> : &adjoint_kernel<1, false, false>);
+  const auto gather = both ? &gather_kernel<2, false> : &gather_kernel<1, false>;
   const auto run = [&](const LaunchRows& rows, const LaunchRows& pixels) {
     queue(s, "scales_kernel", s.cut, rows, scales_sizes(p, s.cut.own), s.cut.threads,
-          for_gradients(p.gradients, [](auto n) { return &scales_kernel<n.value>; }), stream);
+          weighted ? &scales_kernel<1, true> : scales, stream);
     if (p.gradients == 0) return;
     queue(s, "adjoint_kernel", gradient, pixels, adjoint_sizes(p, gradient.own), gradient.threads,
-          both ? (parts ? &adjoint_kernel<2, true> : &adjoint_kernel<2, false>)
-               : (parts ? &adjoint_kernel<1, true> : &adjoint_kernel<1, false>),
-          stream);
+          weighted ? &adjoint_kernel<1, true, true> : adjoint, stream);
     if (!parts) return;
     queue(s, "gather_kernel", cut_into(p.height, p.width, p.width, gather_rows),
           in_bands(pixels, gather_rows), RingSizes{}, gather_threads,
-          both ? &gather_kernel<2> : &gather_kernel<1>, stream);
+          weighted ? &gather_kernel<1, true> : gather, stream);
   };
   each_of_rows(p, kept_of(p), s.cut.portions, s.cut.band_rows, run);
 }

@@ -24,7 +24,7 @@
 // benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
-#include "ring_block.cuh"
+#include "ring_weights.cuh"
 
 namespace ssimloss {
 
@@ -45,17 +45,20 @@ struct ScalesParams : RingParams {  // whose radius is the largest, and whose ta
 };
 
 // A block has as many threads as registers allow, because warps hide each other's waiting.
-__host__ __device__ constexpr int scales_threads(int gradients) { return gradients == 2 ? 512 : 768; }
+__host__ __device__ constexpr int scales_threads(int gradients, bool weighted) {
+  return gradients == 2 ? 512 : (weighted ? 640 : 768);
+}
 
-template <int Gradients>
-class Scales : RingBlock {
-  static constexpr int R = 8, K = 4, threads = scales_threads(Gradients);
+// Weighted: see ring_weights.cuh; then without maps for the value alone, too.
+template <int Gradients, bool Weighted>
+class Scales : WeightedRing {
+  static constexpr int R = 8, K = 4, threads = scales_threads(Gradients, Weighted);
   static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, and a or a_m and a_d; then cs
 
  public:
   INLINE Scales(const ScalesParams& params)
-      : RingBlock(params, piece_of(params, int(blockIdx.x), params.rows.bands, params.band_rows),
-                  params.band_rows, params.crop),
+      : WeightedRing(params, piece_of(params, int(blockIdx.x), params.rows.bands, params.band_rows),
+                     params.band_rows, params.crop),
         all(params),
         running(ring),
         partial(shared(s.partial)),
@@ -79,19 +82,21 @@ class Scales : RingBlock {
         if (threadIdx.x == 0)
           step < last_step ? set_interval(n, step + 1, turn ^ 1) : set_interval(n + 1, 0, turn ^ 1);
         const int row = row0 + R * n;
-        interval(turn).each_task(
-            [&](int task) { down(step, row, slot, turn, task); },
-            [&](int task) {
-              const bool same = again(step) > 0;  // chunk; a copy of step would spill on sm_100
-              along(same ? step - 1 : all.scales - 1, same ? row : row - R,
-                    same ? slot : previous(slot, R, s.capacity), turn ^ 1, task);
-            },
-            [&](int task) { pad(step, turn, task); },
-            [&](int task) {
-              const int to = n < 0 ? task : next(slot, 2 * r + R + task, s.capacity);
-              with_type<float>(
-                  p.x.dtype, [&](auto* tag) { fill_line(tag, (n < 0 ? row0 - r : row + R + r) + task, to); });
-            });
+        interval(turn).each_task([&](int task) { down(step, row, slot, turn, task); },
+                                 [&](int task) {
+                                   const bool same =
+                                       again(step) > 0;  // chunk; a copy of step would spill on sm_100
+                                   along(same ? step - 1 : all.scales - 1, same ? row : row - R,
+                                         same ? slot : previous(slot, R, s.capacity), turn ^ 1, task);
+                                 },
+                                 [&](int task) { pad(step, turn, task); },
+                                 [&](int task) {
+                                   const int to = n < 0 ? task : next(slot, 2 * r + R + task, s.capacity);
+                                   if (Weighted) fill_weights((n < 0 ? row0 - r : row + R + r) + task, to);
+                                   plane.with_type_of<Weighted>([&](auto* tag) {
+                                     fill_line(tag, (n < 0 ? row0 - r : row + R + r) + task, to);
+                                   });
+                                 });
         __syncthreads();
       }
       if (n >= 0) slot = next(slot, R, s.capacity);
@@ -99,7 +104,7 @@ class Scales : RingBlock {
     float sum_ssim = 0, sum_l1 = 0;
     for (int i = int(threadIdx.x); i < 32 * tasks(own_columns()); i += threads)
       sum_ssim += partial[2 * i], sum_l1 += partial[2 * i + 1];
-    plane.write_sums<true>(piece_row, col0 - p.crop, sum_ssim, sum_l1, raw);
+    plane.template write_sums<true, Weighted>(piece_row, col0 - p.crop, sum_ssim, sum_l1, raw);
   }
 
  private:
@@ -133,7 +138,8 @@ class Scales : RingBlock {
   };
   INLINE Columns columns_of(int radius) const {
     const int all = own_columns() + 2 * radius;
-    if (p.padding != Padding::zeros) return {all, 0, all};
+    // Under a mask zeros have weights.
+    if (p.padding != (Weighted ? Padding::normalized : Padding::zeros)) return {all, 0, all};
     const int end = K * divided_up(p.width - col0 + radius, K);
     return {all, radius > col0 ? (radius - col0) / K * K : 0, end < all ? end : all};
   }
@@ -176,9 +182,18 @@ class Scales : RingBlock {
     const Columns columns = columns_of(window.radius);
     const int part = task % (R / K), column = columns.begin + task / (R / K) * 32 + lane();
     if (column >= columns.end) return;
-    moments_down<K, true>(window, row + K * part, next(slot, p.radius - window.radius + K * part, s.capacity),
-                          s.reach - window.radius, column, p.l1_windowed && j == all.scales - 1,
-                          cells_of(parity, part), moments_of(parity) + K * part * s.moment_pitch);
+    const auto of_window = [&](auto moments_down) {
+      moments_down(window, row + K * part, next(slot, p.radius - window.radius + K * part, s.capacity),
+                   s.reach - window.radius, column, p.l1_windowed && j == all.scales - 1,
+                   cells_of(parity, part), moments_of(parity) + K * part * s.moment_pitch);
+    };
+    of_window([&](const auto&... given) {
+      if constexpr (Weighted) {
+        weighted_down<K, true>(given...);
+      } else {
+        moments_down<K, true>(given...);
+      }
+    });
   }
 
   // Columns of zero padding alone, all rows of the chunk: each cell has the padding as its base.
@@ -202,10 +217,18 @@ class Scales : RingBlock {
     if (K * group >= col1 - col0) return;
     const float* from = moments_of(parity) + line * s.moment_pitch + K * group;
     RowMoments<K> at;
-    moments_along(window, from, cells_of(parity, part).from(group), at);
     const bool last = j == all.scales - 1, windowed_l1 = last && p.l1_windowed;
-    Some<K> l1;
-    if (windowed_l1) l1 = blur_along<K>(window, from + 4 * s.each_moment);
+    Some<K> l1, inverse;             // of the blurred weights
+    const float* weights = nullptr;  // the positions' own
+    if constexpr (Weighted) {
+      inverse = weighted_along(window, from, cells_of(parity, part).from(group), at);
+      if (windowed_l1)
+        l1 = weighted_along(window, from + 4 * s.each_moment, from + of_weights() * s.each_moment, inverse);
+      weights = raw_weights() + next(slot, p.radius + line, s.capacity) * s.raw_pitch + s.reach + K * group;
+    } else {
+      moments_along(window, from, cells_of(parity, part).from(group), at);
+      if (windowed_l1) l1 = blur_along<K>(window, from + 4 * s.each_moment);
+    }
 
     const int first_col = col0 + K * group;
     float* run = running + line * s.map_pitch + K * group;
@@ -213,11 +236,13 @@ class Scales : RingBlock {
     if (j == 0) {
       const float row_gain =
           Gradients ? plane.incoming() * (is_edge(row, p.height, p.padding) ? 2.f : 1.f) : 0.f;
+      const float ssim_gain = Weighted ? p.ssim_gain * float(plane.weights().ssim) : p.ssim_gain;
 #pragma unroll 1
       for (int o = 0; o < K; ++o) {
         float gain = is_edge(first_col + o, p.width, p.padding) ? 2.f * row_gain : row_gain;
         if (Gradients && p.grad_map.data) gain *= plane.incoming_at(row, first_col + o);
-        run[o] = p.ssim_gain * gain, run[s.each_map + o] = 0, run[2 * s.each_map + o] = gain;
+        if (Weighted && !p.grad_map.data) gain *= weights[o];
+        run[o] = ssim_gain * gain, run[s.each_map + o] = 0, run[2 * s.each_map + o] = gain;
       }
     }
     const float* pixels =
@@ -243,7 +268,9 @@ class Scales : RingBlock {
               window.radius > 0 ? before[o] * e.l : 0.f;  // one tap has no variance: see ring.cuh
           const Pair<float> delta = pixel - at.relative(o);
           const Coefficients<float> c =
-              coefficients<last, float>(mu, e, delta.m, delta.d, before[o] * e.cs, g_cs);
+              Weighted ? coefficients<last, float>(mu, e, delta.m, delta.d, before[o] * e.cs * inverse[o],
+                                                   g_cs * inverse[o])
+                       : coefficients<last, float>(mu, e, delta.m, delta.d, before[o] * e.cs, g_cs);
           map[0][o] = c.b_m, map[1][o] = c.b_d;
           map[2][o] = Gradients == 2 ? c.a_m : c.a_m + c.a_d;
           if (Gradients == 2) map[M - 1][o] = c.a_d;
@@ -252,9 +279,9 @@ class Scales : RingBlock {
         }
         if (last) {
           loss = not_negative(loss);
-          const bool exists = row < row1 && first_col + o < col1;
-          if (exists) block_ssim += loss;
-          if (exists && windowed_l1) block_l1 += l1[o];
+          const bool exists = row < row1 && first_col + o < col1 && !(Weighted && weights[o] == 0.f);
+          if (exists) block_ssim += Weighted ? weights[o] * loss : loss;
+          if (exists && windowed_l1) block_l1 += Weighted ? weights[o] * l1[o] : l1[o];
           loss *= p.ssim_weight;
           if (p.l1) {
             const float of_pixel = magnitude(pixel.d + (at.near.d - plane.pad_d()));
@@ -272,19 +299,25 @@ class Scales : RingBlock {
     if (last && p.loss_map.data && row < row1) {
 #pragma unroll
       for (int o = 0; o < K; ++o) {
-        if (first_col + o < col1) plane.write_loss(row, first_col + o, total[o]);
+        const float loss = Weighted && weights[o] == 0.f ? 0.f : total[o];
+        if (first_col + o < col1) plane.write_loss(row, first_col + o, loss);
       }
     }
     put(total, run + s.each_map);
-    if (!Gradients) return;
+    if (!Gradients || (Weighted && !all.maps)) return;
     put(before, run);
 #pragma unroll
     for (int q = 0; q <= M; ++q) put(map[q], to + q * s.each_map);
-    if (last && row < row1) write(row, first_col, to, before, run + 2 * s.each_map);
+    if (Weighted && last) {
+#pragma unroll
+      for (int o = 0; o < K; ++o) run[2 * s.each_map + o] *= inverse[o];
+    }
+    if (last && row < row1) write(row, first_col, to, before, run + 2 * s.each_map, weights);
   }
 
-  // The maps of K positions: `from` those of the last scale, l and the gains of each.
-  INLINE void write(int row, int col, const float* from, Some<K> l, const float* gains) const {
+  // The maps of K positions: `from` those of the last scale, l, the gains and the weights of each.
+  INLINE void write(int row, int col, const float* from, Some<K> l, const float* gains,
+                    const float* weights) const {
     const int count = all.scales * M + p.l1_windowed;
     const bool together = p.map_width % K == 0;  // then all lie on 16 bytes
     float* to = all.maps + (plane.index() * count + (all.scales - 1) * M) * p.map_size +
@@ -292,7 +325,10 @@ class Scales : RingBlock {
     const auto write_map = [&](float* at, float gain, const Some<K>& by, const Some<K>& values) {
       Some<K> out;
 #pragma unroll
-      for (int o = 0; o < K; ++o) out[o] = gain * by[o] * values[o];
+      for (int o = 0; o < K; ++o) {
+        out[o] = gain * by[o] * values[o];
+        if (Weighted && weights[o] == 0.f) out[o] = 0.f;
+      }
       if (together) return put(out, at);
 #pragma unroll
       for (int o = 0; o < K; ++o) {
@@ -300,7 +336,8 @@ class Scales : RingBlock {
       }
     };
     Some<K> behind{1, 1, 1, 1};
-    if (p.l1_windowed) write_map(to + M * p.map_size, p.l1_gain, behind, some<K>(gains));
+    const float l1_gain = Weighted ? p.l1_gain * float(plane.weights().l1) : p.l1_gain;
+    if (p.l1_windowed) write_map(to + M * p.map_size, l1_gain, behind, some<K>(gains));
 #pragma unroll 1
     for (int j = all.scales - 1; j >= 0; --j, to -= M * p.map_size, from -= (M + 1) * s.each_map) {
 #pragma unroll
@@ -312,10 +349,10 @@ class Scales : RingBlock {
   }
 };
 
-template <int Gradients>
-__global__ void __launch_bounds__(scales_threads(Gradients), 1)
+template <int Gradients, bool Weighted>
+__global__ void __launch_bounds__(scales_threads(Gradients, Weighted), 1)
     scales_kernel(const __grid_constant__ ScalesParams params) {
-  Scales<Gradients>(params).run();
+  Scales<Gradients, Weighted>(params).run();
 }
 
 }  // namespace ssimloss

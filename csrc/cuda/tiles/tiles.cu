@@ -1,8 +1,8 @@
 // The launches of tiles.cuh's kernels.
-#include "tiles.cuh"
 
 #include "../common/portions.h"
 #include "../plan/plan.h"
+#include "tiles.cuh"
 
 namespace ssimloss {
 namespace {
@@ -48,7 +48,8 @@ Cut plan_of(const Problem& p) {
 
 // Dynamic shared memory: the largest window's quantities.
 template <class T>
-size_t shared_bytes(const TileParams<T>& p) {
+size_t shared_bytes(const TileParams<T>& p, bool weighted) {
+  if (weighted) return 2 * tile_threads<T> / 32 * sizeof(double);  // of the sums
   const int rows = tile_height + 2 * p.windows[p.scales - 1].radius;
   return size_t(p.l1 && p.l1_windowed ? 5 : 4) * size_t(rows) * tile_width<T> * sizeof(T);
 }
@@ -58,6 +59,8 @@ template <class T>
 void run(const Similarity& s, void* stream) {
   const Problem& p = s.problem;
   const Portions& at = s.cut.portions;
+  const bool weighted = is_weighted(p);
+  if (weighted && sizeof(T) == 4) throw std::runtime_error("ssimloss: weights: expected float64 images");
   TileParams<T> params{};
   set_problem(s, s.cut, params);
   params.gradient = p.gradients > 0, params.both = p.gradients == 2, params.scales = p.scales;
@@ -73,13 +76,20 @@ void run(const Similarity& s, void* stream) {
     params.maps = static_cast<T*>(s.maps) + first * p.channels * params.all_maps * params.map_size;
     const auto start = [&](const char* name, auto kernel, const LaunchRows& rows, int64_t strips) {
       params.rows = rows, params.strips = int(strips);
-      launch(name, kernel, planes * strips * rows.bands, tile_threads<T>, shared_bytes(params), stream,
-             params);
+      launch(name, kernel, planes * strips * rows.bands, tile_threads<T>, shared_bytes(params, weighted),
+             stream, params);
     };
     each_of_rows(p, kept_of(p), at, tile_height, [&](const LaunchRows& rows, const LaunchRows& pixels) {
-      start("positions_kernel", &positions_kernel<T>, rows, s.cut.strips);
-      if (params.gradient)
-        start("gradient_kernel", &gradient_kernel<T>, in_bands(pixels, tile_height), across);
+      const LaunchRows own = in_bands(pixels, tile_height);
+      if constexpr (sizeof(T) == 8) {
+        if (weighted) {
+          start("positions_kernel", weighted_tiles().positions, rows, s.cut.strips);
+          if (params.gradient) start("weighted_gradient_kernel", weighted_tiles().gradient, own, across);
+          return;
+        }
+      }
+      start("positions_kernel", &positions_kernel<T, false>, rows, s.cut.strips);
+      if (params.gradient) start("gradient_kernel", &gradient_kernel<T>, own, across);
     });
   });
 }

@@ -55,7 +55,19 @@ struct TilePixels {
   }
 };
 
-template <class T>
+}  // namespace ssimloss
+#include "weighted.cuh"
+namespace ssimloss {
+
+// Those of weighted.cu: apart, as a compiler inlines less where there is more.
+struct WeightedTiles {
+  void (*positions)(TileParams<double>);
+  void (*gradient)(TileParams<double>);
+};
+WeightedTiles weighted_tiles();
+
+// Weighted: by weighted.cuh; then means are less the pixel of their own place.
+template <class T, bool Weighted>
 __global__ void __launch_bounds__(tile_threads<T>, tile_blocks<T>)
     positions_kernel(const __grid_constant__ TileParams<T> p) {
   const Piece own = piece_of(p, int(blockIdx.x), p.rows.bands, p.band_rows);
@@ -67,8 +79,14 @@ __global__ void __launch_bounds__(tile_threads<T>, tile_blocks<T>)
     Numbers<T> at[tile_outputs];  // means less the base
     Pair<T> base;
   } mu[max_scales];
+  T inverse[Weighted ? max_scales : 1][tile_outputs];  // of the blurred weights
   for (int j = 0; j < p.scales; ++j) {
     const HalfWindow<T>& window = p.windows[j];
+    if constexpr (Weighted) {
+      mu[j].base = {};
+      weighted_moments(pixels, tile, window, mu[j].at, inverse[j]);
+      continue;
+    }
     pixels.inside = pixels.holds(tile, window.radius);
     if (j > 0) __syncthreads();
     mu[j].base = moments_of_tile(
@@ -78,14 +96,27 @@ __global__ void __launch_bounds__(tile_threads<T>, tile_blocks<T>)
 
   pixels.inside = false;
   const int last = p.scales - 1, each = p.maps_a_scale, col = tile.col0 + tile.col;
-  const T ssim_gain = p.ssim_gain * plane.incoming(), l1_gain = p.l1_gain * plane.incoming();
+  T ssim_gain = p.ssim_gain * plane.incoming(), l1_gain = p.l1_gain * plane.incoming();
+  if constexpr (Weighted) {
+    const PlaneWeights of_plane = plane.weights();
+    ssim_gain *= T(of_plane.ssim), l1_gain *= T(of_plane.l1);
+  }
   double sum_ssim = 0, sum_l1 = 0;
 #pragma unroll 1
   for (int o = 0; o < tile_outputs; ++o) {
     const int row = tile.row0 + tile.group + o;
     if (!plane.has_position(row, col)) continue;
+    const T weight = Weighted ? plane.weight(row, col) : T(1);
+    if (Weighted && weight == 0) {
+      leave_out(p, plane, row, col);
+      continue;
+    }
+    Pair<T> here{};
+    if constexpr (Weighted) here = plane.pixel(row, col);
     const auto moments = [&](int j) {
       const Numbers<T>& from = mu[j].at[o];
+      if constexpr (Weighted)
+        return Moments<T>{from[0] + here.m, from[1] + (here.d - pixels.pad_d), from[2], from[3]};
       return Moments<T>{from[0] + mu[j].base.m, from[1] + (mu[j].base.d - pixels.pad_d), from[2], from[3]};
     };
     const auto dissimilarity_at = [&](int j) {
@@ -102,17 +133,17 @@ __global__ void __launch_bounds__(tile_threads<T>, tile_blocks<T>)
       if (j > 0) behind[j - 1] = behind[j] * e.cs;
     }
     loss = not_negative(loss);
-    const Pair<T> pixel = pixels.read(row, col);
+    const Pair<T> pixel = Weighted ? here : pixels.read(row, col);
     T l1 = 0;
     if (p.l1) l1 = p.l1_windowed ? mu[last].at[o][4] : magnitude(pixel.d);
-    sum_ssim += double(loss);
-    if (p.l1_windowed) sum_l1 += double(l1);
+    sum_ssim += double(Weighted ? weight * loss : loss);
+    if (p.l1_windowed) sum_l1 += double(Weighted ? weight * l1 : l1);
     if (p.loss_map.data) plane.write_loss(row, col, p.ssim_weight * loss + (p.l1 ? p.l1_weight * l1 : T(0)));
     if (!p.gradient) continue;
 
     T* map =
         p.maps + plane.index() * p.all_maps * p.map_size + p.rows.in_ring(row) * p.map_width + (col - p.crop);
-    T gain = p.grad_map.data ? plane.incoming_at(row, col) : T(1);
+    T gain = p.grad_map.data ? plane.incoming_at(row, col) : weight;
     if (is_edge(row, p.height, p.padding)) gain *= T(2);
     if (is_edge(col, p.width, p.padding)) gain *= T(2);
     T before = ssim_gain * gain;
@@ -120,20 +151,26 @@ __global__ void __launch_bounds__(tile_threads<T>, tile_blocks<T>)
     before *= dissimilarity_at(last).l;
     for (int j = 0; j <= last; ++j, map += each * p.map_size) {
       const Dissimilarity<T> e = dissimilarity_at(j);
-      const T g_cs = p.windows[j].radius > 0 ? before * behind[j] : T(0);  // as in ring.cuh
-      const Pair<T> delta = (pixel - mu[j].base) - Pair<T>{mu[j].at[o][0], mu[j].at[o][1]};
+      T g_cs = p.windows[j].radius > 0 ? before * behind[j] : T(0);  // as in ring.cuh
+      Pair<T> delta = (pixel - mu[j].base) - Pair<T>{mu[j].at[o][0], mu[j].at[o][1]};
+      T g_l_here = g_l;
+      if constexpr (Weighted) {
+        delta = Pair<T>{} - Pair<T>{mu[j].at[o][0], mu[j].at[o][1]};
+        g_cs *= inverse[j][o], g_l_here *= inverse[j][o];
+      }
       const Coefficients<T> c = j == last && p.luminance
-                                    ? coefficients<true, T>(moments(j), e, delta.m, delta.d, g_l, g_cs)
-                                    : coefficients<false, T>(moments(j), e, delta.m, delta.d, g_l, g_cs);
+                                    ? coefficients<true, T>(moments(j), e, delta.m, delta.d, g_l_here, g_cs)
+                                    : coefficients<false, T>(moments(j), e, delta.m, delta.d, g_l_here, g_cs);
       map[0] = c.b_m;
       map[p.map_size] = c.b_d;
       map[2 * p.map_size] = p.both ? c.a_m : c.a_m + c.a_d;
       if (p.both) map[3 * p.map_size] = c.a_d;
       before *= e.cs;
     }
-    if (p.l1_windowed) map[0] = l1_gain * gain;
+    if (p.l1_windowed) map[0] = Weighted ? inverse[last][o] * (l1_gain * gain) : l1_gain * gain;
   }
-  plane.template write_sums<true>(tile.row0 - p.crop, tile.col0 - p.crop, sum_ssim, sum_l1, ssimloss_shared);
+  plane.template write_sums<true, Weighted>(tile.row0 - p.crop, tile.col0 - p.crop, sum_ssim, sum_l1,
+                                            ssimloss_shared);
 }
 
 // ---- The gradient of each pixel from the maps of all scales; maps are mirrored under reflect.
