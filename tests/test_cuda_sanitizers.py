@@ -30,7 +30,7 @@ def run(
         "SHIM_SHARED": shared,
         "TSAN_OPTIONS": "halt_on_error=1",
     }
-    return subprocess.run([driver, part], env=environment, capture_output=True, text=True, timeout=200)
+    return subprocess.run([driver, part], env=environment, capture_output=True, text=True, timeout=400)
 
 
 @pytest.mark.parametrize("schedule", ["reverse", "7"])
