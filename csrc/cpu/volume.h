@@ -21,7 +21,7 @@
 
 constexpr int slices_at_a_time = VECTOR_BYTES == 64 ? 4 : 2;  // what share the loads along the depth
 
-// E: what voxels are kept in, float, or double for those of float64.
+// E: what voxels are kept in, float, or double for those of float64 and under weights.
 template <class E, bool Weighted>
 class VolumeStream {
   using V = Vec<double>;
