@@ -26,7 +26,9 @@ ARCHS = os.environ.get("SSIMLOSS_CUDA_ARCHS", "").split() or ssimloss.info()["cu
 
 # One scale of 11 taps, and what every loss runs on. positions_kernel keeps arrays over the scales in local
 # memory.
-FAST = re.compile(r"(l1|strip|levels|ring|scales|adjoint|gather|gradient|scale|pool|combine|finish)_kernel")
+FAST = re.compile(
+    r"(?<!weighted_)(l1|strip|levels|ring|scales|adjoint|gather|gradient|scale|pool|combine|finish)_kernel"
+)  # not weighted_gradient_kernel: the plainest, of float64 under weights
 # But this one, under weights, may spill so many bytes before sm_90, where a block less would cost more.
 RING_OF_WEIGHTS, FEW = "ring_kernelILi8ELi1ELb1E", 24
 REGISTERS, SHARED, THREADS, BLOCKS = 65536, 233472, 2048, 32  # of one multiprocessor of sm_90

@@ -26,11 +26,17 @@ def test_value_and_gradients(name: str, reduction: str, padding: str, dtype: tor
 test_windows = test_volumes.test_windows
 test_any_strides = test_volumes.test_any_strides
 test_incoming_gradient = test_volumes.test_incoming_gradient_of_any_strides
-test_a_range_for_each_volume = test_volumes.test_a_range_for_each_volume
 test_identical = test_volumes.test_identical_volumes
 test_nan = test_volumes.test_nan_reaches_exactly_its_windows
 test_empty_batches = test_volumes.test_empty_batches
 test_backward = test_volumes.test_backward_scales_what_forward_kept
+
+
+@every_padding
+@test_volumes.every_reduction
+@test_volumes.every_loss
+def test_a_range_for_each_volume(name: str, reduction: str, padding: str) -> None:
+    test_volumes.test_a_range_for_each_volume(name, reduction, padding)
 
 
 @pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)

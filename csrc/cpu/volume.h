@@ -315,7 +315,7 @@ class VolumeStream {
     const bool write_map = p.loss_map.first.data && own_row, of_map = p.grad_map.first.data;
     const bool has_gains = of_map || h.reflect;
     if (gradient && has_gains) find_gains(slice, row);
-    double* const maps_at = map_row + (w.first - (w.begin - w.r));
+    double* const maps_at = gradient ? map_row + (w.first - (w.begin - w.r)) : nullptr;
     const E* const weights = raw_row(slice, row, fields - 1) + w.r;
     const double c1 = p.c1, c2 = p.c2;
     V sum{};

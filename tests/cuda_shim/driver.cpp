@@ -296,6 +296,9 @@ void run_weighted() {
                                                                  {"reflect", Padding::reflect},
                                                                  {"normalized", Padding::normalized}};
   for (const auto& [border, padding] : paddings) {
+#ifdef __SANITIZE_THREAD__  // a minute less: borders race alike
+    if (padding != Padding::zeros) continue;
+#endif
     Options o;
     o.padding = padding, o.masked = true, o.shape = {1, 2, 35, 41}, o.l1_weight = 0.2;
     for (const std::string what : {"", "x", "y", "xy", "map", "map x"}) {
