@@ -159,17 +159,8 @@ struct CpuCall : Call {
 
   // What the means are over: the positions, less so many pixels on every side; l1's too, or all pixels.
   Counts counts(const Sides& crop, bool l1_of_positions) const {
-    const Sides size{depth, height, width};
-    double pixels = 1, positions = 1;
-    for (size_t i = 0; i < 3; ++i) pixels *= double(size[i]), positions *= double(size[i] - 2 * crop[i]);
-    Counts counts(planes(), positions, l1_of_positions ? positions : pixels);
-    if (!mask || reduction == Reduction::map) return counts;
-    const auto mean_over = [&](const Sides& crop) {
-      return mean_of_each(sums_of_weights(weights(*mask), batch, channels, size, crop), together());
-    };
-    counts.ssim = counts.l1 = mean_over(crop);
-    if (!l1_of_positions && positions < pixels) counts.l1 = mean_over({});
-    return counts;
+    const Volumes counted = mask && reduction != Reduction::map ? weights(*mask) : Volumes{};
+    return counts_of(counted, batch, channels, {depth, height, width}, crop, l1_of_positions, together());
   }
 
   // The gains of every plane's terms.

@@ -78,6 +78,22 @@ inline std::vector<double> mean_of_each(std::vector<double> sums, size_t togethe
   return sums;
 }
 
+// What the means over so many planes together are over, as CpuCall::counts says; the weights of a mask, if
+// any.
+inline Counts counts_of(const Volumes& mask, int64_t batch, int64_t channels, const Sides& size,
+                        const Sides& crop, bool l1_of_positions, size_t together) {
+  double pixels = 1, positions = 1;
+  for (size_t i = 0; i < 3; ++i) pixels *= double(size[i]), positions *= double(size[i] - 2 * crop[i]);
+  Counts counts(batch * channels, positions, l1_of_positions ? positions : pixels);
+  if (!mask.first.data) return counts;
+  const auto mean_over = [&](const Sides& crop) {
+    return mean_of_each(sums_of_weights(mask, batch, channels, size, crop), together);
+  };
+  counts.ssim = counts.l1 = mean_over(crop);
+  if (!l1_of_positions && positions < pixels) counts.l1 = mean_over({});
+  return counts;
+}
+
 // Of a plane in the dyadic form: what its loss is multiplied by, for the mean over the planes that a mask
 // leaves any position, and what its l1 is a mean over.
 struct Share {

@@ -289,6 +289,15 @@ void run_volume(const std::string& name, Padding padding, const std::string& wha
   if (want_y) result.add(grad_y, dtype);
 }
 
+void run_in_portions(const std::string& name, Options o) {
+  const int64_t bytes = std::exchange(scratch_bytes, 1);
+  o.sigmas = {0.5, 1, 3}, o.sizes = {3, 7, 19}, o.shape = {1, 1, 75, 24};
+  run(name, o);
+  o.dtype = DType::float64, o.shape = {1, 1, 100, 24};
+  run(name + " dtype1", o);
+  scratch_bytes = bytes;
+}
+
 // Under a mask, and with padding "normalized".
 void run_weighted() {
   const std::vector<std::pair<std::string, Padding>> paddings = {{"valid", Padding::valid},
@@ -326,14 +335,7 @@ void run_weighted() {
     o.what = "x", o.dtype = DType::float64;
     run("masked mix " + border + " dtype1", o);
     o.dtype = DType::float32;
-    if (padding == Padding::zeros) {
-      const int64_t bytes = std::exchange(scratch_bytes, 1);
-      o.sigmas = {0.5, 1, 3}, o.sizes = {3, 7, 19}, o.shape = {1, 1, 75, 24};
-      run("masked mix in portions", o);
-      o.dtype = DType::float64, o.shape = {1, 1, 100, 24};
-      run("masked mix in portions dtype1", o);
-      o.dtype = DType::float32, scratch_bytes = bytes;
-    }
+    if (padding == Padding::zeros) run_in_portions("masked mix in portions", o);
     o.shape = {1, 2, 47, 50}, o.sigmas = {1.5}, o.sizes = {11}, o.weights = {0.3, 0.3, 0.4};
     for (const std::string what : {"", "x", "xy"}) {
       o.what = what;
@@ -404,14 +406,7 @@ void run_all() {
     o.shape = {1, 1, 59, 61}, o.what = "x";
     o.sigmas = {0.5, 1, 2, 4, 8}, o.sizes = {5, 9, 15, 29, 57};
     run("mix " + border + " default", o);
-    if (padding == Padding::zeros) {
-      const int64_t bytes = std::exchange(scratch_bytes, 1);
-      o.sigmas = {0.5, 1, 3}, o.sizes = {3, 7, 19}, o.shape = {1, 1, 75, 24};
-      run("mix in portions", o);
-      o.dtype = DType::float64, o.shape = {1, 1, 100, 24};
-      run("mix in portions dtype1", o);
-      o.dtype = DType::float32, scratch_bytes = bytes;
-    }
+    if (padding == Padding::zeros) run_in_portions("mix in portions", o);
     o.sigmas = {1.5}, o.sizes = {11}, o.weights = {0.3, 0.3, 0.4}, o.shape = {1, 2, 47, 50};
     for (const std::string what : {"", "x", "xy"}) {
       o.what = what;
