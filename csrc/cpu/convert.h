@@ -177,6 +177,7 @@ struct Ahead {
 // used.
 INLINE void fetch(const Ahead& ahead, int64_t k) {
   const char* at = ahead.vectors[k] + ahead.offset;
+#pragma GCC unroll 8
   for (int i = 0; i < ahead.rows; ++i, at += ahead.row_bytes) __builtin_prefetch(at, 0, 2);
 }
 INLINE Ahead ahead(const Images& images, const char* const* vectors, int64_t row, int rows) {

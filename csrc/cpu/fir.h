@@ -190,18 +190,18 @@ INLINE void for_blocks(int count, F f) {
   for (; k < count; ++k) f(k, std::integral_constant<int, 1>{});
 }
 
-// The filter along `rows` rows: out[q out_pitch + k] from in[q in_pitch + (k + t) Step], k in [0, count); in
-// has a halo of radius.
-template <int R, int Step, class T>
+// The filter along `rows` rows: out[q out_pitch + k OutStep] from in[q in_pitch + (k + t) Step], k in [0,
+// count); in has a halo of radius.
+template <int R, int Step, int OutStep, class T>
 INLINE void fir_rows(const Vec<T>* in, int64_t in_pitch, int rows, const T* weights, int radius, int count,
                      Vec<T>* out, int64_t out_pitch) {
   with_taps(weights, radius, [&](const auto& w) INLINE_LAMBDA {
     for_blocks<R>(count, [&](int k, auto block) INLINE_LAMBDA {
       const Vec<T>* from = in + (k - w.radius()) * Step;
-      Vec<T>* to = out + k;
+      Vec<T>* to = out + k * OutStep;
       for (int q = 0; q < rows; ++q, from += in_pitch, to += out_pitch) {
         fir<block>([&](int i) INLINE_LAMBDA { return from[i * Step]; }, w,
-                   [&](int i, Vec<T> sum) INLINE_LAMBDA { to[i] = sum; });
+                   [&](int i, Vec<T> sum) INLINE_LAMBDA { to[i * OutStep] = sum; });
       }
     });
   });

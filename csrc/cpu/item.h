@@ -4,7 +4,7 @@
 #error "include variant.h, inside a namespace"
 #endif
 
-template <class T, bool ByColumns>
+template <class T, bool Grouped>
 class Item {
  protected:
   using V = Vec<T>;
@@ -12,7 +12,7 @@ class Item {
 
   const Problem& p;
   const Tile<T> tile;
-  Source<T, ByColumns> source;
+  Source<T, Grouped> source;
   const int64_t s, pitch, halo_pitch;
   const bool gradient, both;
   const int maps;  // a scale: b_m, b_d, a (or a_m and a_d)
@@ -28,7 +28,8 @@ class Item {
   V *cover, *incoming, *losses;
   V* gains;           // of a row's positions: the incoming gradient, twice at reflected edges
   double* row_cover;  // how often the rows' l1 counts: by how much of all windows; cover: the columns'
-  T* linear;
+  T* linear[2];
+  T* whole[2][L];        // of grad_x and grad_y: see find_whole
   const char** vectors;  // of grad_x: Tile::find_vectors
 
   Item(const Problem& problem, const Items& items, int64_t item, int64_t source_rows)
@@ -48,7 +49,7 @@ class Item {
   template <class Take>
   void layout(Take take, int incoming_rows) {
     source.layout(take);
-    take(linear, L * s + L);
+    for (T*& row : linear) take(row, L * s + L);
     take(vectors, gradient ? s : 0);
     take(edge_weight, pitch), take(exists, pitch), take(own, pitch);
     take(losses, p.loss_map.data ? pitch : 0);
@@ -68,6 +69,7 @@ class Item {
     }
     mark_columns();
     if (gradient) tile.find_vectors(p.grad_x, vectors);
+    find_whole(p.grad_x, whole[0]), find_whole(p.grad_y, whole[1]);
     for (int64_t k = 0; k < s; ++k) gains[k] = splat<T>(1);
     ssim_gain = l1_gain = V{};
     for (int64_t lane = 0; gradient && lane < tile.planes * tile.across; ++lane) {
@@ -172,12 +174,13 @@ class Item {
 
   // Add what the lanes have of a row to its plane's sums, of ssim (which = 0) or of l1.
   void add_up(int64_t row, int which, V of_a_row, double weight = 1) const {
-    for (int64_t i = 0; i < tile.planes; ++i) {
-      double sum = 0;
-      for (int64_t lane = i * tile.across; lane < (i + 1) * tile.across; ++lane)
-        sum += double(of_a_row[lane]);
-      p.plane_sums[tile.sums_of(i, row) + which] += weight * sum;
+    double sums[L];
+    for (int lane = 0; lane < L; ++lane) sums[lane] = double(of_a_row[lane]);
+    for (int64_t apart = tile.across / 2; apart > 0; apart /= 2) {  // pairs: many at a time
+      for (int64_t lane = 0; lane + apart < L; ++lane) sums[lane] += sums[lane + apart];
     }
+    for (int64_t i = 0; i < tile.planes; ++i)
+      p.plane_sums[tile.sums_of(i, row) + which] += weight * sums[i * tile.across];
   }
 
   // A mean of 4 values of each segment in each of two rows. Without those far out of range and out of the
@@ -232,6 +235,7 @@ class Item {
   // The incoming gradient at rows [row, row + count) of positions.
   void read_incoming(int64_t row, int64_t count) {
     const int64_t begin = larger(tile.left, tile.t0), to = smaller(tile.right, tile.t1);
+    T* const linear = this->linear[0];
     for (int64_t i = 0; i < count; ++i) {
       for (int64_t k = 0; k < L * s + L; ++k) linear[k] = 0;
       const bool exists = row + i >= tile.top && row + i < tile.bottom;
@@ -255,18 +259,56 @@ class Item {
   void write_losses(int64_t row) {
     const int64_t begin = larger(tile.left, tile.col0), to = smaller(tile.right, tile.col1);
     if (begin >= to) return;
-    from_segments<T>(losses, s, linear);
+    T *const linear = this->linear[0], *segments[L];
+    for (int64_t lane = 0; lane < L; ++lane) segments[lane] = linear + lane * s;
+    from_segments<T>(losses, s, segments);
     for (int64_t i = 0; i < tile.planes; ++i) {
       write_row<T>(p.loss_map, tile.n(i), tile.c(i), row - tile.top, begin - tile.left, to - begin,
                    linear + tile.start(i) + (begin - tile.t0));
     }
   }
 
-  void write_gradient(const Images& to, int64_t row, const V* values, int64_t step = 1) {
-    from_segments<T>(values, s, linear, step);
+  // Where in the first row of `to` each segment goes, if all its pixels are own ones, as T holds them.
+  void find_whole(const Images& to, T** whole) const {
+    const bool alike = to.data && to.dtype == (sizeof(T) == 8 ? DType::float64 : DType::float32);
+    for (int64_t lane = 0; lane < L; ++lane) {
+      const int64_t i = lane / tile.across, column = tile.column_of(lane);
+      const bool all_own = i < tile.planes && column >= tile.col0 && column + s <= tile.col1;
+      whole[lane] = alike && to.stride_w == 1 && s % L == 0 && all_own
+                        ? row_of<T>(to, tile.n(i), tile.c(i), 0).data + column
+                        : nullptr;
+    }
+  }
+
+  // Rows [row, end) of grad_x (which = 0) or grad_y: whole segments straight from the registers, the rest by
+  // way of `linear`, a row later: machines have to wait for what was stored just before in other pieces.
+  template <class Values>
+  __attribute__((noinline)) void write_gradient(int which, int64_t row, int64_t end, Values values_of,
+                                                int64_t step = 1) {
+    const Images& to = which == 0 ? p.grad_x : p.grad_y;
+    T* segments[L];
+    for (int64_t at = row; at <= end; ++at) {
+      for (int64_t lane = 0; lane < L && at < end; ++lane) {
+        T* const straight = whole[which][lane];
+        segments[lane] = straight ? straight + at * to.stride_h : linear[at % 2] + lane * s;
+      }
+      if (at < end) from_segments<T>(values_of(at), s, segments, step);
+      if (at > row) write_rest(to, whole[which], at - 1);
+    }
+  }
+
+  void write_rest(const Images& to, T* const* whole, int64_t row) const {
     for (int64_t i = 0; i < tile.planes; ++i) {
-      write_row<T>(to, tile.n(i), tile.c(i), row, tile.col0, tile.col1 - tile.col0,
-                   linear + tile.start(i) + (tile.col0 - tile.t0));
+      int64_t begin = tile.col0;
+      const auto write_to = [&](int64_t end) {
+        if (begin >= end) return;
+        write_row<T>(to, tile.n(i), tile.c(i), row, begin, end - begin,
+                     linear[row % 2] + tile.start(i) + (begin - tile.t0));
+      };
+      for (int64_t j = 0, at = tile.t0; j < tile.across; ++j, at += s) {
+        if (whole[i * tile.across + j]) write_to(at), begin = at + s;
+      }
+      write_to(tile.col1);
     }
   }
 

@@ -8,9 +8,9 @@
 #endif
 
 template <class T>
-class LocalMoments : protected Item<T, false> {
+class LocalMoments : protected Item<T, true> {
  protected:
-  using Base = Item<T, false>;
+  using Base = Item<T, true>;
   using Base::L, Base::p, Base::tile, Base::source, Base::s, Base::pitch, Base::halo_pitch, Base::base_m,
       Base::base_d, Base::weighted;
   using typename Base::V;
@@ -27,11 +27,15 @@ class LocalMoments : protected Item<T, false> {
   const T total_weight;  // of a column's taps
   const T* weights;      // relative to the centre's, see fir.h
 
+  // The groups of rows (source.h) that R windows, or a block of the gradient, see: at most, and R windows of
+  // a radius.
+  static constexpr int max_groups = 8;
+  static INLINE constexpr int groups_seen(int radius) { return (R + 2 * radius + R - 1) / R; }
+
   V *work, *columns, *moments;
-  const V** raws;
 
   LocalMoments(const Problem& problem, const Items& items, int64_t item)
-      : Base(problem, items, item, gradient_rows + 3 * problem.windows[0].radius),
+      : Base(problem, items, item, gradient_rows + 2 * problem.windows[0].radius),
         radius(tile.r),
         centre(T(p.windows[0].weights[0] * p.windows[0].weights[0])),
         total_weight(T(1 / p.windows[0].weights[0])) {}
@@ -40,7 +44,6 @@ class LocalMoments : protected Item<T, false> {
   void layout(Take take, bool fill) {
     Base::layout(take, gradient_rows + R);
     take(work, 2 * (R + 2 * radius));
-    take(raws, gradient_rows + R + 2 * radius);
     take(columns, halo_pitch * (weighted ? column_step<true> : column_step<false>));
     take(moments, halo_pitch * (weighted ? moments_of<true> : moments_of<false>));
     T* relative = nullptr;
@@ -68,7 +71,8 @@ class LocalMoments : protected Item<T, false> {
       const int64_t at = (2 * which + 1) * s / 8;
       int64_t lane = i * tile.across;
       for (int64_t col = tile.t0 + at; lane < (i + 1) * tile.across; ++lane, col += s) {
-        if (d[at][lane] == identical && col >= 0 && col < tile.w && (!weighted || d[at + pitch][lane] != 0))
+        if (d[at * source.step][lane] == identical && col >= 0 && col < tile.w &&
+            (!weighted || d[at * source.step + R][lane] != 0))
           return true;
       }
     }
@@ -76,14 +80,14 @@ class LocalMoments : protected Item<T, false> {
   }
 
   void find_bases(int64_t row, int count) {
-    const V* const one = source.row(row + count / 4) + pitch;
-    const V* const other = source.row(row + 3 * count / 4) + pitch;
+    const V* const one = source.row(row + count / 4) + source.to_d;
+    const V* const other = source.row(row + 3 * count / 4) + source.to_d;
     base_m = this->typical(0, row, count, 0, s, this->first_kept(0, row, count));
     base_d = this->typical(1, row, count, 0, s, this->first_kept(1, row, count));
     // Where the images are identical, loss and gradient are 0, without rounding.
     auto met = V{} != V{};  // in which lanes: none in most images
     for (int which = 0; which < 4; ++which) {
-      const int64_t at = (2 * which + 1) * s / 8;
+      const int64_t at = (2 * which + 1) * s / 8 * source.step;
       met |= (one[at] == -source.offset_d) | (other[at] == -source.offset_d);
     }
     for (int64_t i = 0; any_lane(met) && i < tile.planes; ++i) {
@@ -112,39 +116,39 @@ class LocalMoments : protected Item<T, false> {
     return this->mark_contrasts(most, total_weight);
   }
 
-  // The column rows of rows [row, row + count).
+  // The column rows of rows [row, row + R); those past the last position mean nothing.
   template <bool Weighted>
-  void blur_columns(int64_t row, int count) {
-    for (int i = 0; i < R + 2 * radius; ++i)  // those of rows past count are never used
-      raws[i] = source.padded(smaller(row - radius + i, row + count - 1 + radius));
-    with_taps(weights, radius, [&](const auto& w) INLINE_LAMBDA { this->blur_columns<Weighted>(w); });
+  void blur_columns(int64_t row) {
+    with_taps(weights, radius, [&](const auto& w) INLINE_LAMBDA { this->blur_columns<Weighted>(row, w); });
     if (Weighted) extend_weights(column_row<true>(0) + 4 * R);
     extend_moments<Weighted>(column_row<Weighted>(0), base_m, 4 * R);
     extend_moments<Weighted>(column_row<Weighted>(0) + 2 * R, base_d, 2 * R);
   }
 
   template <bool Weighted, int Radius>
-  INLINE void blur_columns(const Taps<T, Radius>& w) {
-    const int64_t pitch = this->pitch;
-    const V* const* const raws = this->raws;
+  INLINE void blur_columns(int64_t row, const Taps<T, Radius>& w) {
+    const int64_t step = source.step;
     const V base_m = this->base_m, base_d = this->base_d;
+    const V* groups[max_groups];
+    for (int i = 0; i < groups_seen(w.radius()); ++i) groups[i] = source.row(row - w.radius() + i * R);
     V* out = column_row<Weighted>(0);
     const auto put = [&](int q) INLINE_LAMBDA {
       return [out = out + q * R](int i, V sum) INLINE_LAMBDA { out[i] = sum; };
     };
     for (int64_t k = 0; k < s; ++k, out += column_step<Weighted>) {
+      const V* at[max_groups];
+      for (int i = 0; i < groups_seen(w.radius()); ++i) at[i] = opaque_pointer(groups[i] + k * step);
+      const auto m = [&](int i) INLINE_LAMBDA { return at[i / R][i % R] - base_m; };
+      const auto d = [&](int i) INLINE_LAMBDA { return at[i / R][R + i % R] - base_d; };
       if constexpr (Weighted) {
-        const auto weight = [&](int i) INLINE_LAMBDA { return raws[i][2 * pitch + k]; };
-        fir_weighted<R>([&](int i) INLINE_LAMBDA { return raws[i][k] - base_m; }, weight, w, put(0), put(1),
-                        work);
-        fir_weighted<R>([&](int i) INLINE_LAMBDA { return raws[i][pitch + k] - base_d; }, weight, w, put(2),
-                        put(3), work);
+        const auto weight = [&](int i) INLINE_LAMBDA { return at[i / R][2 * R + i % R]; };
+        fir_weighted<R>(m, weight, w, put(0), put(1), work);
+        fir_weighted<R>(d, weight, w, put(2), put(3), work);
         fir<R>(weight, w, put(4));
-        continue;
+      } else {
+        fir_squares<R>(m, w, put(0), put(1), work);
+        fir_squares<R>(d, w, put(2), put(3), work);
       }
-      fir_squares<R>([&](int i) INLINE_LAMBDA { return raws[i][k] - base_m; }, w, put(0), put(1), work);
-      fir_squares<R>([&](int i) INLINE_LAMBDA { return raws[i][pitch + k] - base_d; }, w, put(2), put(3),
-                     work);
     }
   }
 
@@ -183,7 +187,7 @@ class LocalMoments : protected Item<T, false> {
   // The moments of the i-th of R rows from its column row.
   template <bool Weighted>
   void blur_row(int i) {
-    fir_rows<R, column_step<Weighted>>(column_row<Weighted>(i), R, moments_of<Weighted>, weights, radius,
-                                       int(s), moment_row(), halo_pitch);
+    fir_rows<R, column_step<Weighted>, 1>(column_row<Weighted>(i), R, moments_of<Weighted>, weights, radius,
+                                          int(s), moment_row(), halo_pitch);
   }
 };

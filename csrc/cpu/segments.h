@@ -47,16 +47,25 @@ INLINE void extend_segments(Vec<T>* row, int64_t s, int64_t halo) {
     row[-k] = previous_lane(row[s - k]), row[s - 1 + k] = next_lane(row[k - 1]);
 }
 
-// Segments -> linear row of lanes * s elements and up to a block more: where a segment is shorter than
-// a block, the next lane overwrites what is too much.
+// Segments -> linear rows: each segment goes to a place of its own, to[lane]; where segments are shorter than
+// a block, what is too much of one has to be overwritten by the next.
 template <class T>
-INLINE void from_segments(const Vec<T>* in, int64_t s, T* linear, int64_t step = 1) {
+INLINE void from_segments(const Vec<T>* in, int64_t s, T* const* to, int64_t step = 1) {
   constexpr int n = lanes<T>;
-  for (int64_t begin = 0; begin < s; begin += n) {
-    const int64_t k = s < n ? 0 : smaller(begin, s - n);
-    Vec<T> block[n];
-    for (int i = 0; i < n; ++i) block[i] = k + i < s ? in[(k + i) * step] : Vec<T>{};
+  Vec<T> block[n];
+  const auto put = [&](int64_t k) INLINE_LAMBDA {
     transpose<T>(block);
-    for (int lane = 0; lane < n; ++lane) store<T>(linear + lane * s + k, block[lane]);
+#pragma GCC unroll 16
+    for (int lane = 0; lane < n; ++lane) store<T>(to[lane] + k, block[lane]);
+  };
+  if (s < n) {
+    for (int i = 0; i < n; ++i) block[i] = i < s ? in[i * step] : Vec<T>{};
+    return put(0);
+  }
+  for (int64_t begin = 0; begin < s; begin += n) {
+    const int64_t k = smaller(begin, s - n);
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) block[i] = in[(k + i) * step];
+    put(k);
   }
 }

@@ -1,136 +1,19 @@
-// Where one item lies in its plane, and the last few rows of the images there, as segments of m = x + y
-// and d = x - y.
+// The last few rows of the images in an item's Tile, as segments of m = x + y and d = x - y.
 #ifndef VECTOR_BYTES
 #error "include variant.h, inside a namespace"
 #endif
 
-// torch's "reflect": the edge is not repeated.
-INLINE int64_t mirrored(int64_t i, int64_t size) { return i < 0 ? -i : (i >= size ? 2 * (size - 1) - i : i); }
-
-constexpr int rows_at_a_time = VECTOR_BYTES / 8;  // what the registers hold: in stream.h
-constexpr int gradient_rows = VECTOR_BYTES == 64 ? 16 : rows_at_a_time;  // a block of its gradient: measured
-constexpr int batch_rows = 8, block_rows = 16;  // of positions and of the gradient: see Tile
-
-// Whether wide.h's flow takes a problem: several windows, one of more than 11 taps (15 where registers are
-// many: measured), one much narrower than sigma 1.5, a blurred l1, or a c2 too large for stream.h's units.
-INLINE bool is_wide(const Problem& p, bool in_double) {
-  if (is_weighted(p) && in_double) return true;  // one flow is enough for what is seldom wanted
-  const Window& first = p.windows[0];
-  const double centre = first.weights[0];
-  const bool large = first.radius > (VECTOR_BYTES == 64 ? 7 : 5);
-  return p.scales > 1 || large || centre > 0.3 || (p.l1_windowed && p.l1_weight != 0) ||
-         !(p.c2 < 1e30 * centre * centre);
-}
-
-// Under padding "normalized" they have no weight.
-INLINE bool has_zeros_around(const Problem& p) {
-  return p.padding == Padding::zeros || p.padding == Padding::normalized;
-}
-
-// Where the i-th of `count` parts of a side begins. Pairs of rows or columns that the next level of a
-// pyramid joins stay together.
-INLINE int64_t part(const Halving<int64_t>& side, int64_t i, int64_t count) {
-  const int64_t at = side.n * i / count;
-  return i == 0 || i == count ? at : larger(0, at - (at + side.zeros()) % 2);
-}
-
-// A strip of columns and a band of rows of one plane, with the margins that its own pixels need; or the same
-// rows of several planes, each whole, side by side as one row. No position that exists in one sees another.
-// Bands depend on the number of threads, bits do not: positions are done in batches, pixels and sums in
-// blocks of rows that lie where they would in the whole plane.
-template <class T>
-struct Tile {
-  static constexpr int L = lanes<T>;
-  int r, margin;  // largest radius; how far the positions reach beyond the own pixels
-  int64_t channels, first_plane, planes, strips, strip, pieces;
-  int64_t h, w, before;              // height, width, rows of zeros before the first when it is halved
-  int64_t row0, row1, col0, col1;    // own pixels
-  int64_t top, bottom, left, right;  // positions that exist
-  int64_t first, end;                // rows of positions
-  int64_t t0, t1;                    // columns of the images that they need; segment 0 starts at t0
-  int64_t s;                         // vectors in a segment
-  int64_t across;                    // segments of a plane
-  // Vectors in a row, without and with room for a halo. Odd, or the rows of a ring would fall into the
-  // same few sets of the cache.
-  int64_t pitch, halo_pitch;
-
-  Tile(const Problem& p, const Items& items, int64_t item)
-      : r(p.windows[p.scales - 1].radius),
-        margin(p.gains ? r : 0),
-        channels(p.channels),
-        h(p.height),
-        w(p.width),
-        across(L / items.group) {
-    const Halving down{h, p.odd_side}, along{w, p.odd_side};
-    before = down.zeros();
-    strips = items.strips, pieces = items.pieces;
-    const Place place(p, items, item);
-    first_plane = items.group * place.group, strip = place.strip;
-    planes = smaller(items.group, items.planes - first_plane);
-    const auto row_of_band = [&](int64_t i) {
-      return block_begin(ceil_div(h + before, block_rows) * i / items.bands);
-    };
-    row0 = row_of_band(place.band), row1 = row_of_band(place.band + 1);
-    col0 = part(along, strip, items.strips), col1 = part(along, strip + 1, items.strips);
-    const int64_t crop = p.padding == Padding::valid ? r : 0;
-    top = left = crop, bottom = h - crop, right = w - crop;
-    // From the middle on of the block that the first own row is in, whose base wide.h takes.
-    first = larger(top, row0 - (p.gains ? larger(r, block_rows / 2) : 0)),
-    end = smaller(bottom, row1 + margin);
-    t0 = larger(left, col0 - margin) - r, t1 = smaller(right, col1 + margin) + r;
-    first -= (first - top) % batch_rows;
-    end = smaller(bottom, top + ceil_div(end - top, batch_rows) * batch_rows);
-    const bool wide = is_wide(p, sizeof(T) == 8);  // to which zeros around the image are no columns
-    if (wide && has_zeros_around(p)) t0 = larger(0, t0), t1 = smaller(w, t1);
-    s = ceil_div(t1 - t0, across);
-    if (wide) s = ceil_div(s, 4) * 4;
-    // Further left at the right border: the segments are full of pixels where there are enough.
-    if (t1 <= w && across * s <= w) t0 = smaller(t0, w - across * s);
-    if (t0 > 0 && t0 % L <= across * s - (t1 - t0))
-      t0 -= t0 % L;  // where a line of the cache begins, if rows do
-    pitch = ceil_div(larger(s, L), 2) * 2 + 1;
-    halo_pitch = ceil_div(larger(s, L) + 2 * r, 2) * 2 + 1;
-  }
-
-  // Where a block of rows begins: pairs stay together, as in part().
-  int64_t block_begin(int64_t block) const { return larger(0, smaller(h, block * block_rows - before)); }
-  int64_t block_end(int64_t row) const {
-    return smaller(h, ((row + before) / block_rows + 1) * block_rows - before);
-  }
-
-  // Where the sums of the i-th plane's own row go.
-  int64_t sums_of(int64_t i, int64_t row) const {
-    return 2 * ((first_plane + i) * pieces + (row + before) / block_rows * strips + strip);
-  }
-
-  // The i-th plane's image and channel, and where it starts in a row.
-  int64_t n(int64_t i) const { return (first_plane + i) / channels; }
-  int64_t c(int64_t i) const { return (first_plane + i) % channels; }
-  int64_t start(int64_t i) const { return i * across * s; }
-  int64_t column_of(int64_t lane) const { return t0 + lane % across * s; }  // where its segment starts
-
-  // Where each of the s vectors of a row lies in the first rows of images: of several planes, too.
-  void find_vectors(const Images& images, const char** vectors) const {
-    const int64_t size = size_of(images.dtype);
-    for (int64_t i = 0, k = 0; i < planes; ++i) {
-      const char* const plane =
-          static_cast<const char*>(images.data) + size * (n(i) * images.stride_n + c(i) * images.stride_c);
-      for (; k < s && (i == planes - 1 || k * L < start(i + 1)); ++k) {
-        const int64_t col = larger(0, smaller(t0 + k * L - start(i), w - 1));
-        vectors[k] = plane + size * col * images.stride_w;
-      }
-    }
-  }
-};
-
-// ByColumns: the rows of a column lie next to each other, m and d in turn, as wide.h wants them; else the
-// columns of a row, those of m first. Behind d come the weights, where the problem has any: those of the
-// mask, and around the image those of the pixel next to it ("zeros"), its mirror image's ("reflect") or 0
-// ("normalized"). Where a weight is 0, m and d are those of the offsets, whatever the images hold there.
-template <class T, bool ByColumns>
+// The rows of a column lie next to each other. As wide.h wants them, m and d in turn, and behind all what is
+// around the image. Grouped, as stream.h does: in groups of R rows, R of m and then R of d, and also the rows
+// around the image have their place; a group starts where the windows of R rows of positions do, which then
+// find every row at a fixed distance from few pointers. Behind d come the weights, where the problem has any:
+// those of the mask, and around the image those of the pixel next to it ("zeros"), its mirror image's
+// ("reflect") or 0 ("normalized"). Where a weight is 0, m and d are those of the offsets, whatever the images
+// hold there.
+template <class T, bool Grouped>
 class Source {
   using V = Vec<T>;
-  static constexpr int L = lanes<T>;
+  static constexpr int L = lanes<T>, R = rows_at_a_time;
 
   const Problem& p;
   const Tile<T>& tile;
@@ -155,13 +38,13 @@ class Source {
   Source(const Problem& problem, const Tile<T>& tile_, int64_t rows)
       : p(problem),
         tile(tile_),
-        capacity(smaller(rows, larger(1, tile.h))),
+        capacity(Grouped ? ceil_div(rows, R) * R : smaller(rows, larger(1, tile.h))),
         dense(is_dense()),
         direct(dense && p.x.dtype == p.y.dtype),
         weighted(is_weighted(p)),
         direct_weights(direct && p.mask.data && p.mask.dtype == p.x.dtype && p.mask.stride_w == 1),
-        step(ByColumns ? fields() * slots() : 1),
-        to_d(ByColumns ? 1 : tile.pitch),
+        step(Grouped ? fields() * R | 1 : fields() * slots()),
+        to_d(Grouped ? R : 1),
         to_w(2 * to_d) {}
 
   template <class Take>
@@ -171,7 +54,7 @@ class Source {
       take(linear_d[i], L * tile.s + L);
     }
     take(vectors_x, tile.s), take(vectors_y, tile.s);
-    take(ring, slots() * fields() * (ByColumns ? larger(tile.s, L) : tile.pitch));
+    take(ring, (Grouped ? capacity / R : 1) * step * larger(tile.s, L));
     for (T*& weights : linear_w) take(weights, weighted ? L * tile.s + L : 0);
     take(whole, weighted ? slots() : 0);
   }
@@ -207,10 +90,27 @@ class Source {
   }
 
   // Row `row` of m, and to_d further on of d.
-  const V* row(int64_t row) const { return slot(row % capacity); }
+  const V* row(int64_t row) const { return slot(slot_of(row)); }
 
   // The same for a row of the padded image.
   const V* padded(int64_t at) const { return slot(slot_of(at)); }
+
+  // Grouped: give the rows of [begin, end) that are around the image their values.
+  void surround(int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end; ++at) {
+      if (at >= 0 && at < tile.h) continue;
+      const bool reflected = p.padding == Padding::reflect;
+      const int64_t from = reflected ? mirrored(at, tile.h) : (at < 0 ? 0 : tile.h - 1);
+      const V* const in = slot(slot_of(from));
+      V* const out = slot(slot_of(at));
+      for (int64_t k = 0; k < tile.s; ++k) {
+        out[k * step] = reflected ? in[k * step] : -offset_m;
+        out[k * step + to_d] = reflected ? in[k * step + to_d] : -offset_d;
+        if (weighted) out[k * step + to_w] = p.padding == Padding::normalized ? V{} : in[k * step + to_w];
+      }
+      if (weighted) whole[slot_of(at)] = p.padding != Padding::normalized && whole[slot_of(from)];
+    }
+  }
 
   // Whether all weights of rows [begin, end) of the padded image are 1.
   bool are_whole(int64_t begin, int64_t end) const {
@@ -231,9 +131,12 @@ class Source {
 
  private:
   int64_t fields() const { return weighted ? 3 : 2; }
-  int64_t slots() const { return capacity + (weighted ? 2 : 1); }
-  V* slot(int64_t i) const { return ring + i * fields() * (ByColumns ? 1 : tile.pitch); }
+  int64_t slots() const { return capacity + (Grouped ? 0 : weighted ? 2 : 1); }
+  V* slot(int64_t i) const {
+    return Grouped ? ring + i / R * step * larger(tile.s, L) + i % R : ring + i * fields();
+  }
   int64_t slot_of(int64_t at) const {
+    if (Grouped) return (at + tile.r - tile.top + capacity) % capacity;
     if (at >= 0 && at < tile.h) return at % capacity;
     if (p.padding == Padding::reflect) return mirrored(at, tile.h) % capacity;
     return capacity + (weighted && at >= tile.h);
@@ -294,22 +197,24 @@ class Source {
     const int64_t row_x = row * p.x.stride_h, row_y = row * p.y.stride_h;
     const V scale = this->scale;
     const V offset_m = this->offset_m, offset_d = this->offset_d;
-    const int64_t by = ByColumns ? step : 1;
     const auto x = [&](int lane, int64_t k) INLINE_LAMBDA { return load(segments_x[lane] + row_x + k); };
     const auto y = [&](int lane, int64_t k) INLINE_LAMBDA { return load(segments_y[lane] + row_y + k); };
     load_segments<T>([&](int lane, int64_t k) INLINE_LAMBDA { return x(lane, k) + y(lane, k); }, tile.s, out,
-                     by, [&](V sum) INLINE_LAMBDA { return sum * scale - offset_m; });
+                     step, [&](V sum) INLINE_LAMBDA { return sum * scale - offset_m; });
     load_segments<T>([&](int lane, int64_t k) INLINE_LAMBDA { return x(lane, k) - y(lane, k); }, tile.s,
-                     out + to_d, by,
+                     out + to_d, step,
                      [&](V difference) INLINE_LAMBDA { return difference * scale - offset_d; });
   }
 
   // Row `row` of every plane.
   void read(int64_t row) {
-    V* const out = slot(row % capacity);
+    V* const out = slot(slot_of(row));
     const Halving down{tile.h, p.odd_side};
     const bool second = p.next_m.data && (row + down.zeros()) % 2;
     const T* const w = linear_w[second];
+    // A row's stores go far from each other, so each would wait until its line has come from the L2 cache.
+    for (int64_t k = 0; Grouped && k < tile.s; ++k)
+      __builtin_prefetch(out + k * step, 1, 3), __builtin_prefetch(out + k * step + to_d, 1, 3);
     if (weighted && !direct_weights) read_weights(row, linear_w[second]);
     direct ? read_direct(row, out) : read_joined(row, second, out);
     if (direct_weights) {
@@ -339,8 +244,8 @@ class Source {
         join_rows(i, down.of(row), linear_d[0], linear_d[second], offset_d, p.next_d);
       }
     }
-    to_segments<T>(linear_m[second], tile.s, out, ByColumns ? step : 1);
-    to_segments<T>(linear_d[second], tile.s, out + to_d, ByColumns ? step : 1);
+    to_segments<T>(linear_m[second], tile.s, out, step);
+    to_segments<T>(linear_d[second], tile.s, out + to_d, step);
   }
 
   // A row of the weights of every plane, with what padding adds to its left and right.
@@ -375,14 +280,14 @@ class Source {
       return w;
     };
     load_segments<T>(load_at, s, out + to_w, step, look);
-    whole[row % capacity] = !any_lane(other);
+    whole[slot_of(row)] = !any_lane(other);
     if (any_lane(least == V{})) leave_out(out);
     // The zeros above and below weigh as the outermost rows.
     const bool first = row == 0, last = row == tile.h - 1;
-    for (int64_t i = 0; p.padding == Padding::zeros && i < 2; ++i) {
+    for (int64_t i = 0; !Grouped && p.padding == Padding::zeros && i < 2; ++i) {
       if (!(i == 0 ? first : last)) continue;
       for (int64_t k = 0; k < s; ++k) slot(capacity + i)[k * step + to_w] = out[k * step + to_w];
-      whole[capacity + i] = whole[row % capacity];
+      whole[capacity + i] = whole[slot_of(row)];
     }
   }
 

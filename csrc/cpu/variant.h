@@ -17,6 +17,8 @@
 
 #include "l1.h"
 
+#include "tile.h"
+
 #include "source.h"
 
 #include "item.h"

@@ -53,6 +53,13 @@ INLINE V opaque(V v) {
   return v;
 }
 
+// The same of a pointer: compilers would keep what is at each distance from it as a pointer of its own.
+template <class P>
+INLINE P opaque_pointer(P p) {
+  asm("" : "+r"(p));
+  return p;
+}
+
 // A product that stays one. Compilers would join it with each of the sums it is used in, but additions have
 // units of their own, and multiplications are what there is too much of.
 template <class V>
@@ -85,6 +92,9 @@ INLINE Vec<float> inverse_of(Vec<float> v) {
   const Vec<float> near = Vec<float>(_mm512_maskz_rcp14_ps(0xffff, __m512(v)));
   return near * (2 - v * near);
 }
+// ssim_math.h's, which take the units of products for longer than all this does.
+INLINE Vec<float> quotient(float a, Vec<float> b) { return a * inverse_of(b); }
+INLINE Vec<float> reciprocal(Vec<float> v) { return inverse_of(v); }
 #endif
 
 // v where the mask is all ones, else 0. (Comparing instead takes the units of products on Zen 4.)

@@ -1,4 +1,4 @@
-// Loss and gradient of one item (source.h's Tile) under several windows, or one of many taps (source.h:
+// Loss and gradient of one item (tile.h's Tile) under several windows, or one of many taps (tile.h:
 // is_wide).
 //
 // Wide filters are what takes the time, so every filter reads whole vectors next to each other that lie in
@@ -339,10 +339,8 @@ class Wide : WideMoments<T> {
   }
 
   void write_gradients(int64_t row, int64_t end) {
-    for (; row < end; ++row) {
-      this->write_gradient(p.grad_x, row, sum_at(row), sum_step());
-      if (both) this->write_gradient(p.grad_y, row, sum_at(row) + 1, sum_step());
-    }
+    for (int which = 0; which < (both ? 2 : 1); ++which)
+      this->write_gradient(which, row, end, [&](int64_t at) { return sum_at(at) + which; }, sum_step());
   }
 
   // Pointers to the map rows of a scale around rows [row, row + count) of the gradient, and their bases less

@@ -4,9 +4,9 @@
 #endif
 
 template <class T>
-class WideMoments : protected Item<T, true> {
+class WideMoments : protected Item<T, false> {
  protected:
-  using Base = Item<T, true>;
+  using Base = Item<T, false>;
   using Base::exists, Base::weighted, Base::gradient;
   using Base::L, Base::p, Base::tile, Base::source, Base::s, Base::halo_pitch, Base::base_m, Base::base_d;
   using typename Base::V;
