@@ -101,10 +101,10 @@ class Stream : LocalMoments<T> {
       used += size_t(ceil_div(count * int64_t(sizeof *pointer), 64) * 64);
     };
     Base::layout(take, base != nullptr);
+    map_rows = this->moment_row() - radius;
     if (gradient) {
       take(map_ring, ring_groups() * group_size());
       take(base_ring, ring_groups() * R);
-      map_rows = this->moment_row() - radius;
       take(gradients, 2 * gradient_rows * pitch);
     }
     return used;
