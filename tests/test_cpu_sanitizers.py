@@ -26,7 +26,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """build(kind, *definitions of the driver) -> it, of kernels that are compiled once a kind."""
 
     def compiled(folder: Path, kind: str, sources: list[Path], *definitions: str) -> list[Path]:
-        common = [*os.environ.get("CXX", "g++").split(), "-std=c++17", "-O1", "-g1", "-Wall", "-Wextra"]
+        # Not optimised: -O1 takes two minutes longer, and UBSan sees less of what it leaves out.
+        common = [*os.environ.get("CXX", "g++").split(), "-std=c++17", "-O0", "-g1", "-Wall", "-Wextra"]
         objects = [folder / f"{source.stem}.o" for source in sources]
         commands = [
             [*common, "-Werror", *KINDS[kind], *definitions, "-c", source, "-o", output]
