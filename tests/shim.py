@@ -35,8 +35,8 @@ def build(folder: Path, kind: str, *, main: str, cuda: Path = CUDA) -> Path:
     for source in [*bindings, *sorted(cuda.rglob("*.cu")), SHIM / "shim.cpp"]:
         objects.append(folder / f"{source.stem}.o")
         own = torch if source.stem in ("ops", "kernels") else []
-        if source.stem == "shim" and kind == "tsan":  # the machine, not the program
-            own = ["-DSHIM_TSAN", "-fno-sanitize=thread"]
+        if source.stem == "shim":  # the machine, not the program
+            own = ["-O2", *(["-DSHIM_TSAN", "-fno-sanitize=thread"] if kind == "tsan" else [])]
         if not objects[-1].exists():
             commands.append([*common, *own, "-x", "c++", "-c", str(source), "-o", str(objects[-1])])
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -63,8 +63,8 @@ struct Where {
   dim3 thread, block, threads, blocks;
 };
 const Where& here() __attribute__((const));  // of the running CUDA thread, for which it never changes
-void barrier(Scope scope);  // waits for all threads of the block or warp that have not returned
-uint64_t* slots() __attribute__((const));  // one for each lane of the warp, for shuffles
+void barrier(Scope scope);               // waits for all threads of the block or warp that have not returned
+const uint64_t* gathered(uint64_t own);  // what each lane of the warp gave; waits, but orders no memory
 int lane() __attribute__((const));
 void copy_async(const Copy& copy);
 void commit_copies();
@@ -79,10 +79,10 @@ template <class T>
 T exchange(unsigned mask, T value, int source, bool valid) {
   static_assert(sizeof(T) <= 8);
   if (mask != 0xffffffffu) throw std::logic_error("shim: shuffles of part of a warp are not modelled");
-  std::memcpy(&slots()[lane()], &value, sizeof value);
-  barrier(Scope::warp);
-  if (valid) std::memcpy(&value, &slots()[source], sizeof value);
-  barrier(Scope::warp);
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  const uint64_t* all = gathered(bits);
+  if (valid) std::memcpy(&value, &all[source], sizeof value);
   return value;
 }
 
@@ -106,21 +106,10 @@ T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32) {
   return shim::exchange(mask, v, from, from / width == shim::lane() / width);
 }
 template <class T>
-T __shfl_up_sync(unsigned mask, T v, unsigned by, int width = 32) {
-  const int from = shim::lane() - int(by);
-  return shim::exchange(mask, v, from, from >= shim::lane() / width * width);
-}
-template <class T>
 T __shfl_xor_sync(unsigned mask, T v, int by, int width = 32) {
   const int from = shim::lane() ^ by;
   return shim::exchange(mask, v, from, from / width == shim::lane() / width);
 }
-inline unsigned __ballot_sync(unsigned mask, int predicate) {
-  unsigned bits = 0;
-  for (int i = 0; i < 32; ++i) bits |= unsigned(__shfl_sync(mask, int(predicate != 0), i)) << i;
-  return bits;
-}
-inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 
 inline void __threadfence() { shim::fence(); }
 template <class T>

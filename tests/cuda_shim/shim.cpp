@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
-#include <memory>
 #include <numeric>
 #include <random>
 #include <string>
@@ -71,10 +70,10 @@ struct Barrier {
 
 Fiber host;
 Fiber* running = &host;
-std::vector<std::unique_ptr<Fiber>> fibers;  // reused by all launches
-int threads = 0;                             // of the block that runs
+Fiber fibers[1024];  // reused by all launches
+int threads = 0;     // of the block that runs
 Barrier block_barrier, warp_barriers[32];
-uint64_t warp_slots[32][32];
+uint64_t warp_slots[2][32][32];  // in turn: some lanes write the next values while others read these
 void (*kernel_call)(const void*);
 const void* kernel_context;
 size_t shared_size;
@@ -107,12 +106,20 @@ void switch_to(Fiber* to) {
 
 void open_if_complete(Barrier& barrier, State waiting) {
   if (barrier.waiting == 0 || barrier.waiting < barrier.alive) return;
-  for (int i = 0; i < threads; ++i) {
-    const bool own = &barrier == &block_barrier || &barrier == &warp_barriers[fibers[size_t(i)]->warp];
-    if (own && fibers[size_t(i)]->state == waiting) fibers[size_t(i)]->state = State::ready;
+  const bool block = &barrier == &block_barrier;
+  const int first = block ? 0 : 32 * int(&barrier - warp_barriers);
+  for (int i = first; i < (block ? threads : std::min(threads, first + 32)); ++i) {
+    if (fibers[i].state == waiting) fibers[i].state = State::ready;
   }
   barrier.waiting = 0;
   ++barrier.epoch;
+}
+
+void wait(Barrier& at, State waiting) {
+  running->state = waiting;
+  ++at.waiting;
+  open_if_complete(at, waiting);
+  if (running->state == waiting) switch_to(&host);
 }
 
 void fiber_main() {
@@ -146,7 +153,10 @@ void prepare(Fiber& fiber) {
 #ifdef __SANITIZE_ADDRESS__
   __asan_unpoison_memory_region(fiber.stack, stack_bytes);  // frames that never returned
 #endif
-  void** top = static_cast<void**>(const_cast<void*>(fiber.stack)) + stack_bytes / sizeof(void*);
+  // All tops one multiple of 256 KiB apart would share a few lines of the cache.
+  const int line = (32 * fiber.warp + fiber.lane) % 64 * 17;
+  void** top =
+      static_cast<void**>(const_cast<void*>(fiber.stack)) + (stack_bytes - 64 * line) / sizeof(void*);
   top[-2] = reinterpret_cast<void*>(&fiber_main);
   fiber.stack_pointer = top - 8;  // six registers, then where to return to
   fiber.state = State::ready;
@@ -172,13 +182,13 @@ void run_block(std::vector<int>& order, std::mt19937* random) {
   for (int w = 0; w * 32 < threads; ++w) {
     warp_barriers[w].alive = std::min(32, threads - 32 * w), warp_barriers[w].waiting = 0;
   }
-  for (int i = 0; i < threads; ++i) prepare(*fibers[size_t(i)]);
+  for (int i = 0; i < threads; ++i) prepare(fibers[i]);
   release(&block_token);
   for (int returned = 0; returned < threads;) {
     bool progress = false;
     if (random) std::shuffle(order.begin(), order.end(), *random);
     for (const int i : order) {
-      Fiber& fiber = *fibers[size_t(i)];
+      Fiber& fiber = fibers[i];
       if (fiber.state != State::ready) continue;
       progress = true;
       switch_to(&fiber);
@@ -199,7 +209,13 @@ std::map<const void*, int> allowed_shared;
 
 const Where& here() { return running->where; }
 int lane() { return running->lane; }
-uint64_t* slots() { return warp_slots[running->warp]; }
+const uint64_t* gathered(uint64_t own) {
+  Barrier& warp = warp_barriers[running->warp];
+  uint64_t* slots = warp_slots[warp.epoch % 2][running->warp];
+  slots[running->lane] = own;
+  wait(warp, State::at_warp);
+  return slots;
+}
 void fence() {
   static char token;
   release(&token), acquire(&token);
@@ -207,13 +223,9 @@ void fence() {
 
 void barrier(Scope scope) {
   Barrier& at = scope == Scope::block ? block_barrier : warp_barriers[running->warp];
-  const State waiting = scope == Scope::block ? State::at_block : State::at_warp;
   char* token = &at.tokens[at.epoch % 2];
   release(token);
-  running->state = waiting;
-  ++at.waiting;
-  open_if_complete(at, waiting);
-  if (running->state == waiting) switch_to(&host);
+  wait(at, scope == Scope::block ? State::at_block : State::at_warp);
   acquire(token);
 }
 
@@ -289,8 +301,7 @@ int launch(const void* kernel, void (*call)(const void*), const void* context, d
   host.tsan = __tsan_get_current_fiber();
 #endif
   for (int i = 0; i < threads; ++i) {
-    if (fibers.size() <= size_t(i)) fibers.push_back(std::make_unique<Fiber>());
-    Fiber& fiber = *fibers[size_t(i)];
+    Fiber& fiber = fibers[i];
     fiber.warp = i / 32, fiber.lane = i % 32;
     fiber.where.thread = {unsigned(i) % block.x, unsigned(i) / block.x % block.y,
                           unsigned(i) / (block.x * block.y)};
@@ -309,8 +320,8 @@ int launch(const void* kernel, void (*call)(const void*), const void* context, d
   if (!ordered) std::shuffle(blocks.begin(), blocks.end(), random);
   for (const uint64_t b : blocks) {
     for (int i = 0; i < threads; ++i) {
-      fibers[size_t(i)]->where.block = {unsigned(b % grid.x), unsigned(b / grid.x % grid.y),
-                                        unsigned(b / grid.x / grid.y)};
+      fibers[i].where.block = {unsigned(b % grid.x), unsigned(b / grid.x % grid.y),
+                               unsigned(b / grid.x / grid.y)};
     }
     run_block(order, ordered ? nullptr : &random);
   }
