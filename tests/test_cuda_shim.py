@@ -305,7 +305,7 @@ test_what_the_coarser_level_takes_of_an_odd_side = (
 )
 test_even_sides_are_halved_alike = test_halving.test_even_sides_are_halved_alike
 test_a_nan_that_the_coarser_level_drops = test_halving.test_a_nan_that_the_coarser_level_drops
-test_gradcheck_beside_odd_edges = test_halving.test_gradcheck_beside_odd_edges
+test_beside_odd_edges = test_halving.test_beside_odd_edges
 test_adam_recovers = test_inverted.test_adam_recovers
 test_huge_images = test_semantics.test_huge_images
 test_one_huge_pixel_stays_in_its_windows = test_semantics.test_one_huge_pixel_stays_in_its_windows

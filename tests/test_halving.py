@@ -197,6 +197,16 @@ def small(sides: tuple[int, int]) -> tuple[Tensor, Tensor]:
 @every_negative
 @every_halving
 @pytest.mark.parametrize("sides", [(7, 7), (9, 6), (8, 11)], ids=str)
+def test_beside_odd_edges(sides: tuple[int, int], halving: str, negative: str) -> None:
+    """Every element of both gradients, as the specification's."""
+    for padding in ("valid", "zeros", "reflect"):
+        given = dict(halving=halving, negative=negative, padding=padding, window_size=3)
+        assert_same(CASES["ms_ssim"], *small(sides), weights=(0.3, 0.7), **given, **F64)
+
+
+@every_negative
+@every_halving
+@pytest.mark.parametrize("sides", [(7, 7), (9, 6), (8, 11)], ids=str)
 def test_gradcheck_beside_odd_edges(sides: tuple[int, int], halving: str, negative: str) -> None:
     for padding in ("valid", "zeros", "reflect"):
         given = dict(halving=halving, negative=negative, padding=padding, window_size=3)

@@ -190,12 +190,17 @@ def test_derivatives(case: Case, reduction: str, padding: str) -> None:
     torch.autograd.gradgradcheck(masked_loss, (x, y), **check)
 
 
-def test_gradcheck_pixel_by_pixel() -> None:
-    """Beside an edge, on it, and behind it."""
+def holed() -> tuple[Tensor, Tensor, Tensor]:
+    """x, y and a mask: pixels beside an edge, on it, and behind it."""
     x, y = (t.requires_grad_() for t in pair(1, 1, 9, 10, dtype=torch.float64))
     mask = torch.ones(1, 9, 10)
     mask[:, 3:, 4:8] = 0
     mask[:, 5, 2] = 0.25
+    return x, y, mask
+
+
+def test_gradcheck_pixel_by_pixel() -> None:
+    x, y, mask = holed()
     for loss in (
         SSIMLoss(window_size=5),
         L1SSIMLoss(window_size=5),
