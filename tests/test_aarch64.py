@@ -10,16 +10,21 @@ from pathlib import Path
 import pytest
 
 CXX, QEMU = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
-pytestmark = pytest.mark.skipif(not (CXX and QEMU), reason="no g++-aarch64-linux-gnu, or no qemu-user")
 TESTS = Path(__file__).parent
-SOURCES = [TESTS / "cpu_driver.cpp", *(TESTS.parent / "csrc" / "cpu").glob("*.cpp")]
+SOURCES = [*(TESTS.parent / "csrc" / "cpu").glob("*.cpp")]
+OBJECTS = [*(TESTS.parent / "build" / "cpu" / "csrc" / "cpu").glob("*.o")]  # of this machine's library
+pytestmark = [
+    pytest.mark.skipif(not (CXX and QEMU), reason="no g++-aarch64-linux-gnu, or no qemu-user"),
+    pytest.mark.skipif(not OBJECTS, reason="no kernels of the CPU are compiled in build/"),
+]
 
 
-def numbers(compiler: str, folder: Path, *emulator: str) -> dict[str, list[float]]:
+def numbers(compiler: str, folder: Path, kernels: list[Path], *emulator: str) -> dict[str, list[float]]:
     """What tests/cpu_driver.cpp prints of each of its cases, in the baseline's kernels."""
-    sources = [source for source in SOURCES if source.stem != "scratch"]  # the driver's own
+    kernels = [path for path in kernels if path.stem != "scratch"]  # the driver has its own
     options = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread"]
-    subprocess.run([compiler, *options, *sources, "-o", folder / "driver"], check=True)
+    command = [compiler, *options, TESTS / "cpu_driver.cpp", *kernels, "-o", folder / "driver"]
+    subprocess.run(command, check=True)
     command = [*emulator, folder / "driver", "2"]
     done = subprocess.run(
         command, env={"SSIMLOSS_CPU": "baseline"}, capture_output=True, text=True, timeout=300
@@ -35,8 +40,8 @@ def numbers(compiler: str, folder: Path, *emulator: str) -> dict[str, list[float
 def test_numbers_are_those_of_this_machine(tmp_path: Path) -> None:
     """A sum and the sum of sizes in turn, each within 1e-4 of the latter: of 16 bits one step is more."""
     (tmp_path / "own").mkdir(), (tmp_path / "arm").mkdir()
-    expected = numbers("g++", tmp_path / "own")
-    actual = numbers(CXX, tmp_path / "arm", QEMU)
+    expected = numbers("g++", tmp_path / "own", OBJECTS)
+    actual = numbers(CXX, tmp_path / "arm", SOURCES, QEMU)
     assert actual.keys() == expected.keys() and len(actual) > 400
     for name, wanted in expected.items():
         assert len(actual[name]) == len(wanted) > 0
