@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("lightning")
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 from restoration import workers
