@@ -22,7 +22,7 @@ def build(folder: Path, kind: str, *, main: str, cuda: Path = CUDA) -> Path:
     """The kernels in `cuda` with tests/cuda_shim/`main`: an executable, or of ops.cpp a library, which is
     also the Python module `kernels` of kernels.cpp.
 
-    `cuda` may be a copy elsewhere that was changed. Object files that `folder` has are used as they are.
+    `cuda` may be a copy elsewhere that was changed. What `folder` has is used as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     common = [*os.environ.get("CXX", "g++").split(), "-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror"]
@@ -45,5 +45,6 @@ def build(folder: Path, kind: str, *, main: str, cuda: Path = CUDA) -> Path:
     output = folder / ("ops.so" if main == "ops.cpp" else "driver")
     libraries = [*(f"-L{path}" for path in library_paths()), "-ltorch_cpu", "-lc10"]
     extra = ["-shared", *libraries] if main == "ops.cpp" else ["-rdynamic"]  # for SHIM_TRACE's names
-    subprocess.run([*common, *map(str, objects), *extra, "-o", str(output)], check=True)
+    if commands or not output.exists():
+        subprocess.run([*common, *map(str, objects), *extra, "-o", str(output)], check=True)
     return output
