@@ -155,30 +155,42 @@ struct Plane {
   // What pixels are multiplied by, to be in units of the data range.
   INLINE T inverse_range() const { return p.inverse_ranges ? T(p.inverse_ranges[image]) : p.inverse_range; }
 
+  // f(a null pointer of the images' type). Weighted: kernels of weights take images of type T alone.
+  template <bool Weighted = false, class F>
+  INLINE void with_type(F f) const {
+    if constexpr (Weighted) {
+      f(static_cast<T*>(nullptr));
+    } else {
+      ssimloss::with_type<T>(p.x.dtype, f);
+    }
+  }
   // f(x, y): where the pixel is in both images, as pointers of the images' type.
-  template <class F>
+  template <bool Weighted = false, class F>
   INLINE void with_pixels(int64_t row, int64_t col, F f) const {
     const int64_t in_x = p.x.at(image, channel, row, col), in_y = p.y.at(image, channel, row, col);
-    with_type<T>(p.x.dtype, [&](auto* tag) {
+    with_type<Weighted>([&](auto* tag) {
       using P = decltype(tag);
       f(static_cast<P>(p.x.data) + in_x, static_cast<P>(p.y.data) + in_y);
     });
   }
   // m and d in units of the data range.
+  template <bool Weighted = false>
   INLINE Pair<T> pixel(int64_t row, int64_t col) const {
     const T range = inverse_range();
     T a, b;
-    with_pixels(row, col, [&](auto* x, auto* y) { a = wide(*x), b = wide(*y); });
+    with_pixels<Weighted>(row, col, [&](auto* x, auto* y) { a = wide(*x), b = wide(*y); });
     return {p.pyramid ? a : (a + b) * range, p.pyramid ? b : (a - b) * range};
   }
   // x - y, in units of the images.
+  template <bool Weighted = false>
   INLINE T difference(int64_t row, int64_t col) const {
     T difference;
-    with_pixels(row, col, [&](auto* x, auto* y) { difference = wide(*x) - wide(*y); });
+    with_pixels<Weighted>(row, col, [&](auto* x, auto* y) { difference = wide(*x) - wide(*y); });
     return difference;
   }
+  template <bool Weighted = false>
   INLINE T pixel_l1(int64_t row, int64_t col) const {
-    return magnitude(difference(row, col) * inverse_range());
+    return magnitude(difference<Weighted>(row, col) * inverse_range());
   }
   // What the dyadic form takes off d before it halves it, where the plane is nearly uniform: rounding a
   // halved uniform difference to float32 would cost the digits of its variation. The middle of three values
@@ -192,31 +204,7 @@ struct Plane {
     return offset_of(v);
   }
 
-  // ---- Under weights, whose kernels take images of type T alone. The same, with Weighted as a constant.
-  template <bool Weighted, class F>
-  INLINE void with_type_of(F f) const {
-    if constexpr (Weighted) {
-      f(static_cast<T*>(nullptr));
-    } else {
-      with_type<T>(p.x.dtype, f);
-    }
-  }
-  template <bool Weighted, class F>
-  INLINE void with_pixels_of(int64_t row, int64_t col, F f) const {
-    if constexpr (Weighted) {
-      f(&p.x.template element<T>(p.x.at(image, channel, row, col)),
-        &p.y.template element<T>(p.y.at(image, channel, row, col)));
-    } else {
-      with_pixels(row, col, f);
-    }
-  }
-  template <bool Weighted>
-  INLINE T difference_of(int64_t row, int64_t col) const {
-    T difference;
-    with_pixels_of<Weighted>(row, col, [&](auto* x, auto* y) { difference = wide(*x) - wide(*y); });
-    return difference;
-  }
-  // What is known of the plane; and the weight of a pixel, and of what padding adds:
+  // ---- Under weights: what is known of the plane; and the weight of a pixel, and of what padding adds:
   // zeros weigh as the pixel next to them.
   INLINE PlaneWeights weights() const {
     return p.of_planes ? p.of_planes[index()] : PlaneWeights{1, 1, 0, 0, 0, 1, 1, 1};
@@ -282,7 +270,7 @@ struct Plane {
       of_x[o] += by;
       if (both) of_y[o] -= by;
     }
-    with_type<T>(p.x.dtype, [&](auto* tag) {
+    with_type<Weighted>([&](auto* tag) {
       const auto write = [&](const View& to, const Some<N, T>& from) {
         auto* at = static_cast<decltype(tag)>(to.data) + to.at(image, channel, row, col);
 #pragma unroll
@@ -308,8 +296,8 @@ struct Plane {
       for (int64_t i = int64_t(piece) * blockDim.x + threadIdx.x; i < pixels; i += step) {
         const T here = Weighted ? weight(int(i / p.width), int(i % p.width)) : T(1);
         if (Weighted && here == 0) continue;
-        l1 += Sum(Weighted ? here * magnitude(difference_of<true>(i / p.width, i % p.width) * inverse_range())
-                           : pixel_l1(i / p.width, i % p.width));
+        const T one = pixel_l1<Weighted>(i / p.width, i % p.width);
+        l1 += Sum(Weighted ? here * one : one);
       }
     }
     double all_ssim = ssim, all_l1 = l1;

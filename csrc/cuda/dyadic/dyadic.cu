@@ -31,15 +31,15 @@ Pyramid pyramid_in(Layout& workspace, const DyadicCall& call) {
   all.losses = workspace.array<double>(planes * 2);
   all.offsets = workspace.array<char>(planes * element_size(type));
   int64_t maps = 0;
+  const auto dense = [&] {
+    char* const data = workspace.array<char>(planes * p.height * p.width * element_size(type));
+    return Images{data, type, p.channels * p.height * p.width, p.height * p.width, p.width, 1};
+  };
   for (int j = 0; j < call.levels; ++j) {
     if (j > 0) {
       p.height = Halving{p.height, p.odd_side}.size(), p.width = Halving{p.width, p.odd_side}.size();
       p.l1_weight = 0;
       p.sum_difference = true;
-      const auto dense = [&] {
-        char* const data = workspace.array<char>(planes * p.height * p.width * element_size(type));
-        return Images{data, type, p.channels * p.height * p.width, p.height * p.width, p.width, 1};
-      };
       p.x = dense(), p.y = dense();
       p.grad_x = p.gradients > 0 ? dense() : Images{};
       p.grad_y = p.gradients > 1 ? dense() : Images{};
@@ -49,8 +49,7 @@ Pyramid pyramid_in(Layout& workspace, const DyadicCall& call) {
         if (!workspace.memory) p.mask.data = given;  // there is one
       }
     } else if (is_weighted(p) && p.gradients > 0 && p.l1_weight != 0) {
-      char* const data = workspace.array<char>(planes * p.height * p.width * element_size(type));
-      all.l1_gradient = {data, type, p.channels * p.height * p.width, p.height * p.width, p.width, 1};
+      all.l1_gradient = dense();
     }
     p.luminance = j + 1 == call.levels;
     const int64_t crop = crop_of(p);

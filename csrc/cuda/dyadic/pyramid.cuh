@@ -49,17 +49,9 @@ __global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolP
       if (weight[i] == 0) v[i] = {};
       if (weight[i] == 0) continue;
     }
-    if constexpr (Weighted) {
-      if (from >= 0 && from_col >= 0) {
-        plane.template with_pixels_of<true>(from, from_col, [&](const T* x, const T* y) {
-          const T range = plane.inverse_range();
-          v[i] = p.pyramid ? Pair<T>{*x, *y} : Pair<T>{(*x + *y) * range, (*x - *y) * range - offset};
-        });
-      }
-      v[i] = {weight[i] * v[i].m, weight[i] * v[i].d};
-    } else if (from >= 0 && from_col >= 0) {
-      v[i] = plane.pixel(from, from_col) - Pair<T>{T(0), p.pyramid ? T(0) : offset};
-    }
+    if (from >= 0 && from_col >= 0)
+      v[i] = plane.template pixel<Weighted>(from, from_col) - Pair<T>{T(0), p.pyramid ? T(0) : offset};
+    if constexpr (Weighted) v[i] = {weight[i] * v[i].m, weight[i] * v[i].d};
   }
   const Pair<T> sum = (v[0] + v[1]) + (v[2] + v[3]);
   T by = T(0.25);
@@ -70,11 +62,7 @@ __global__ void __launch_bounds__(256) pool_kernel(const __grid_constant__ PoolP
         T(0.25) * (all / p.weight_unit);
   }
   const int64_t to = p.m.at(plane.image, plane.channel, row, col);
-  if constexpr (Weighted) {
-    static_cast<T*>(p.m.data)[to] = by * sum.m, static_cast<T*>(p.d.data)[to] = by * sum.d;
-  } else {
-    p.m.write(by * sum.m, to), p.d.write(by * sum.d, to);
-  }
+  p.m.template element<T>(to) = by * sum.m, p.d.template element<T>(to) = by * sum.d;
 }
 
 // Of the finest level, whose gradients are in and out.

@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(l1_threads)
 #pragma unroll 1
   for (int i = threadIdx.x; i < rows * cols; i += l1_threads) {
     const int row = own.row + i / cols, col = own.col + i % cols;
-    const T weight = plane.weight(row, col), d = weight == 0 ? T(0) : plane.difference_of<true>(row, col);
+    const T weight = plane.weight(row, col), d = weight == 0 ? T(0) : plane.difference<true>(row, col);
     sum += double(weight * magnitude(d));
     if (p.loss_map.data) plane.write_loss(row, col, of_map * magnitude(d));
     if (!p.grad_x.data && !p.grad_y.data) continue;

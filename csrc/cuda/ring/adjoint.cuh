@@ -148,7 +148,7 @@ class Adjoint : RingBlock {
     const auto value = values({0, 0});
     const Cells to = row_of_cells(cell_row, part);
     const float* const weights = weights_at(0, 0);
-    plane.with_pixels_of<Weighted>(0, 0, [&](auto* x, auto* y) {
+    plane.with_pixels<Weighted>(0, 0, [&](auto* x, auto* y) {
 #pragma unroll 1
       for (int cell = lane(); cell < count; cell += 32) {
         to.set(cell, base_of_three([&](int u) {
@@ -188,7 +188,7 @@ class Adjoint : RingBlock {
     const auto value = values({0, 0});
     const float* const weights = weights_at(row, first);
     constexpr int together = 3;  // places of a lane, whose reads wait side by side
-    plane.with_pixels_of<Weighted>(row, first, [&](auto* x, auto* y) {
+    plane.with_pixels<Weighted>(row, first, [&](auto* x, auto* y) {
 #pragma unroll 1
       for (int c = begin + lane(); c < end; c += 32 * together) {
         float map[together][M + 1];
@@ -289,7 +289,7 @@ __global__ void __launch_bounds__(gather_threads, Weighted ? 0 : gather_blocks(G
       of_x[0] += from[j * Gradients * size];
       if (Gradients == 2) of_y[0] += from[(2 * j + 1) * size];
     }
-    const Some<1> difference{p.l1 && !p.l1_windowed ? plane.template difference_of<Weighted>(row, col) : 0.f};
+    const Some<1> difference{p.l1 && !p.l1_windowed ? plane.template difference<Weighted>(row, col) : 0.f};
     plane.template write_gradient<Weighted>(Gradients == 2, row, 0, p.height, col, of_x, of_y, difference);
   }
 }

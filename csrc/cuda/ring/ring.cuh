@@ -57,12 +57,11 @@ class Ring : WeightedRing {
       }
       __syncthreads();
       if (row + K < end) {
-        const int reached = row < first ? -p.radius : p.radius;
-        if (Weighted)
-          fill_weights(row + K + reached, row < first ? 0 : next(slot, 2 * p.radius + K, s.capacity),
-                       row < first ? 2 * p.radius + K : K);
-        fill<Weighted>(row + K + reached, row < first ? 0 : next(slot, 2 * p.radius + K, s.capacity),
-                       row < first ? 2 * p.radius + K : K);
+        const int from = row + K + (row < first ? -p.radius : p.radius);
+        const int to = row < first ? 0 : next(slot, 2 * p.radius + K, s.capacity);
+        const int count = row < first ? 2 * p.radius + K : K;
+        if (Weighted) fill_weights(from, to, count);
+        fill<Weighted>(from, to, count);
       }
 #pragma unroll 1
       for (int task = warp(); task < across_tasks + own_tasks; task += ring_threads / 32) {
@@ -90,7 +89,6 @@ class Ring : WeightedRing {
   INLINE bool of_map() const { return !Weighted && p.grad_map.data; }
   INLINE int groups() const { return divided_up(col1 - col0 + 2 * s.margin, K); }  // needed
   INLINE int cell_of(int group) const { return ssimloss::cell_of<K>(window, group); }
-  INLINE int own_cell_of(int group) const { return cell_of(cell_of(group)); }
 
   // ---- Moments of rows [row, row + K) of one column, whose windows begin at slot `slot`.
   INLINE void down(int row, int slot, int kept, int column) {
@@ -221,8 +219,8 @@ class Ring : WeightedRing {
     };
     Some<K> out[M];
     const Some<K> difference = maps_down<Weighted>(
-        window, row, column, [&](int i) { return next(slot, i, s.capacity); }, cells(own_cell_of(column / K)),
-        chunk_of, l1_windowed(), out);
+        window, row, column, [&](int i) { return next(slot, i, s.capacity); },
+        cells(cell_of(cell_of(column / K))), chunk_of, l1_windowed(), out);
     plane.template write_gradient<Weighted>(Gradients == 2, row, row0, row1, col0 + column, out[2],
                                             out[M - 1], difference);
   }

@@ -175,7 +175,7 @@ class RingBlock {
   // ---- `count` rows of x and y from image row `row`, with what padding adds, into slot `slot` of the ring.
   template <bool Weighted = false>
   INLINE void fill(int row, int slot, int count) {
-    plane.with_type_of<Weighted>([&](auto* tag) {
+    plane.with_type<Weighted>([&](auto* tag) {
 #pragma unroll 1
       for (int line = warp(); line < count; line += ring_threads / 32) {
         float* to = raw + next(slot, line, s.capacity) * s.raw_pitch;
@@ -308,7 +308,7 @@ class RingBlock {
     Some<K> l1[1];
     blur_maps(window, part, [&](int i) { return cells[chunk(i)]; }, base, with_l1, out, l1);
     float x[K] = {}, y[K] = {};
-    plane.with_pixels_of<Weighted>(row, col0 + column, [&](auto* from_x, auto* from_y) {
+    plane.with_pixels<Weighted>(row, col0 + column, [&](auto* from_x, auto* from_y) {
 #pragma unroll
       for (int o = 0; o < K; ++o) {
         if (row + o >= row0 && row + o < row1) x[o] = wide(from_x[o * p.x.h]), y[o] = wide(from_y[o * p.y.h]);

@@ -93,7 +93,7 @@ class Scales : WeightedRing {
                                  [&](int task) {
                                    const int to = n < 0 ? task : next(slot, 2 * r + R + task, s.capacity);
                                    if (Weighted) fill_weights((n < 0 ? row0 - r : row + R + r) + task, to);
-                                   plane.with_type_of<Weighted>([&](auto* tag) {
+                                   plane.with_type<Weighted>([&](auto* tag) {
                                      fill_line(tag, (n < 0 ? row0 - r : row + R + r) + task, to);
                                    });
                                  });
