@@ -174,7 +174,8 @@ class Strip : StripPool {
                     col_exists,
                     col_own,
                     {base.m, base.d - pad_d()},
-                    is_edge(col, p.width, common.padding) ? 2.f * gain : gain};
+                    is_edge(col, p.width, common.padding) ? 2.f * gain : gain,
+                    Gradients && Maps ? incoming_of(reflect ? mirrored(col, p.width) : col) : nullptr};
     float* slot = slots + column;
     // Nearly always all rows are positions, and the block's own: then no row is asked whether it is.
     const bool plain = row - r >= (top > row0 ? top : row0) + reflect &&  // reflect: not the edges
@@ -196,6 +197,7 @@ class Strip : StripPool {
     bool exists, own;
     Pair<float> base;  // what it adds to the means
     float gain;
+    const float* incoming;  // of a map
   };
 
   // Row `line` of positions is complete.
@@ -210,7 +212,8 @@ class Strip : StripPool {
                               not_negative(fmaf(-done[0], done[0], done[2])),
                               not_negative(fmaf(-done[1], done[1], done[3]))};
       float g = at.gain;
-      if (Gradients && Maps) g *= plane().incoming_at(line, at.col);
+      if (Gradients && Maps && at.exists)
+        g *= at.incoming[(Plain ? line : mirrored(line, p.height)) * p.grad_map.h];
       if (Gradients && !Plain && is_edge(line, p.height, common.padding)) g *= 2.f;
       const float loss =
           loss_and_maps<Gradients>(mu, common.c1, common.c2, p.luminance, done[0], done[1], g, g, map);
@@ -228,6 +231,12 @@ class Strip : StripPool {
 #pragma unroll
       for (int q = 0; q < maps; ++q) slot[q * R * pitch] = push(map[q], pending_maps[q]);
     }
+  }
+
+  // Where row 0 of the incoming gradient of a map would be in this column, if all pixels were positions.
+  INLINE const float* incoming_of(int col) const {
+    return static_cast<const float*>(p.grad_map.data) +
+           p.grad_map.at(here->image, here->channel, -common.crop, col - common.crop);
   }
 
   // Of positions that the block needs.
@@ -304,7 +313,19 @@ class Strip : StripPool {
         });
       }
     }
-    with_type([&](auto* tag) { write_gradient(tag, row, col, base, out, together, x, y); });
+    if (common.padding == Padding::reflect) {  // gradients are half at the edges; they are linear in the maps
+      const float of_row = is_edge(row, p.height, common.padding) ? 0.5f : 1.f;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const float edge = is_edge(col + i, p.width, common.padding) ? 0.5f * of_row : of_row;
+#pragma unroll
+        for (int q = 0; q < maps; ++q) out[q][i] *= edge;
+      }
+    }
+    const float* incoming = nullptr;  // of a map's l1, from this pixel on, if the row has positions
+    if (Maps && row >= common.crop && row < p.height - common.crop)
+      incoming = incoming_of(col) + row * p.grad_map.h;
+    with_type([&](auto* tag) { write_gradient(tag, row, col, base, out, incoming, together, x, y); });
   }
 
   // 8 pixels as they lie in memory.
@@ -335,8 +356,8 @@ class Strip : StripPool {
 
   // The gradient at pixels [col, col + 8) of a row, from the blurred maps.
   template <class E>
-  INLINE void write_gradient(E*, int row, int col, Pair<float> base, float (&out)[maps][8], bool together,
-                             const Eight& x, const Eight& y) {
+  INLINE void write_gradient(E*, int row, int col, Pair<float> base, float (&out)[maps][8],
+                             const float* incoming, bool together, const Eight& x, const Eight& y) {
     const auto pixel = [&](int q, const View& view, int at) {
       return pixels<E>(q) + (row * view.h + (col + at) * view.w);
     };
@@ -354,7 +375,7 @@ class Strip : StripPool {
           a[u] = *pixel(0, p.x, at), b[u] = *pixel(1, p.y, at);
         }
       }
-      gradient_at(row, col, base, a, b, out, i);
+      gradient_at(col, base, a, b, out, incoming, i);
 #pragma unroll
       for (int u = 0; u < 4; ++u) {
         narrow(out[2][i + u], a[u]);
@@ -376,8 +397,8 @@ class Strip : StripPool {
 
   // At 4 pixels from column col + i on, a of x and b of y, in the place of the last maps of i on.
   template <class E>
-  INLINE void gradient_at(int row, int col, Pair<float> base, const Some<4, E>& a, const Some<4, E>& b,
-                          float (&out)[maps][8], int i) {
+  INLINE void gradient_at(int col, Pair<float> base, const Some<4, E>& a, const Some<4, E>& b,
+                          float (&out)[maps][8], const float* incoming, int i) {
     const Some<4> x = wide(a), y = wide(b);
     const Values<> value = values(base);
 #pragma unroll
@@ -387,15 +408,6 @@ class Strip : StripPool {
       out[2][i + u] = (out[2][i + u] - by_m) + by_d;
       if (Gradients == 2) out[maps - 1][i + u] = (out[maps - 1][i + u] - by_m) - by_d;
     }
-    if (common.padding == Padding::reflect) {
-      const float of_row = is_edge(row, p.height, common.padding) ? 0.5f : 1.f;
-#pragma unroll
-      for (int u = 0; u < 4; ++u) {
-        const float edge = is_edge(col + i + u, p.width, common.padding) ? 0.5f * of_row : of_row;
-        out[2][i + u] *= edge;
-        if (Gradients == 2) out[maps - 1][i + u] *= edge;
-      }
-    }
     if (!l1()) return;
     const L1Row of_row = here->l1_rows[row_of_lane<8>(again(int(threadIdx.x)))];
 #pragma unroll
@@ -403,8 +415,12 @@ class Strip : StripPool {
       if (col + i + u >= col1()) break;
       const float difference = x[u] - y[u];  // not d and its base: its sign counts
       const float covered = covers[col + i + u - col0];
-      sum_l1 += fabsf(difference * plane().inverse_range()) * (of_row.cover * covered);
-      const float gain = of_row.gain * covered * (Maps ? plane().incoming_at(row, col + i + u) : 1.f);
+      sum_l1 += fabsf(difference * value.of_d.scale) * (of_row.cover * covered);
+      float gain = of_row.gain * covered;
+      if (Maps) {
+        const bool exists = incoming && col + i + u >= common.crop && col + i + u < p.width - common.crop;
+        gain *= exists ? incoming[(i + u) * p.grad_map.w] : 0.f;
+      }
       const float by = gradient_of_l1(difference, gain);
       out[2][i + u] += by;
       if (Gradients == 2) out[maps - 1][i + u] -= by;
