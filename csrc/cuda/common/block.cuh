@@ -8,14 +8,6 @@ namespace ssimloss {
 
 #include "../../ssim_math.h"
 
-// From sm_100 on kernels need more registers: those that are bound to two blocks a multiprocessor elsewhere,
-// and to one here, would spill 8 to 40 bytes. The planner does not know: shared memory seldom allows two.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr bool spills_at_two = true;
-#else
-constexpr bool spills_at_two = false;
-#endif
-
 // ---- Sums over a block's threads in a fixed order.
 template <int lanes>
 INLINE double sum_lanes(double v) {  // over so many threads side by side, in the first of them

@@ -227,8 +227,7 @@ class Ring : WeightedRing {
 };
 
 template <int K, int Gradients, bool Weighted>
-__global__ void __launch_bounds__(ring_threads, Gradients&& spills_at_two ? 1 : 2)
-    ring_kernel(const __grid_constant__ RingParams params) {
+__global__ void __launch_bounds__(ring_threads, 2) ring_kernel(const __grid_constant__ RingParams params) {
   Ring<K, Gradients, Weighted>(params).run();
 }
 

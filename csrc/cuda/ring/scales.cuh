@@ -84,8 +84,7 @@ class Scales : WeightedRing {
         const int row = row0 + R * n;
         interval(turn).each_task([&](int task) { down(step, row, slot, turn, task); },
                                  [&](int task) {
-                                   const bool same =
-                                       again(step) > 0;  // chunk; a copy of step would spill on sm_100
+                                   const bool same = step > 0;  // chunk
                                    along(same ? step - 1 : all.scales - 1, same ? row : row - R,
                                          same ? slot : previous(slot, R, s.capacity), turn ^ 1, task);
                                  },

@@ -34,9 +34,10 @@ Cut least_time_of(const Similarity* levels, int count, bool pools) {
       warps = std::max(warps, divided(of_level(levels[j].problem, cut).own + 2 * margin, 32));
     }
     if (same) return;
-    // Warps at once, as far as registers go.
-    const bool maps_or_levels = p.grad_map.data || p.sum_difference || pools;
-    const int64_t most = divided(strip_blocks(p.gradients, maps_or_levels) * strip_threads / 32, schedulers);
+    // Warps at once, as far as registers go. Plans still count one block of both gradients of a map or of
+    // levels, which took more than half of the registers until 2026-11-30.
+    const bool large = p.gradients == 2 && (p.grad_map.data || p.sum_difference || pools);
+    const int64_t most = divided((large ? 1 : strip_blocks(p.gradients)) * strip_threads / 32, schedulers);
     const int64_t resident = resident_of(device, most * schedulers / warps, strip_shared_pooling);
     const int64_t at_once = resident * device.multiprocessors;
     int64_t beyond = 2 * strip_radius + (p.gradients ? 2 * strip_radius : 0);  // rows that a block reads

@@ -32,13 +32,8 @@
 
 namespace ssimloss {
 
-// Blocks of all 192 threads that a multiprocessor runs at once. Two leave 168 registers a thread, too few for
-// both gradients of a map, or of several levels: they would spill up to 350 bytes. The planner counts those
-// of a finest level that pools among the latter, wherever these do not spill.
-constexpr int strip_blocks(int gradients, bool maps_or_levels) {
-  if (gradients == 0) return 3;
-  return gradients == 2 && maps_or_levels ? 1 : 2;
-}
+// Blocks of all 192 threads that a multiprocessor runs at once, as far as registers go.
+constexpr int strip_blocks(int gradients) { return gradients ? 2 : 3; }
 
 template <int Gradients, bool Maps, bool Pools = false>
 class Strip : StripPool {
@@ -430,14 +425,14 @@ class Strip : StripPool {
 
 // One level, or with Pools the finest of the dyadic form, which makes the coarser ones.
 template <int Gradients, bool Maps, bool Pools>
-__global__ void __launch_bounds__(strip_threads, strip_blocks(Gradients, Maps || (Pools && spills_at_two)))
+__global__ void __launch_bounds__(strip_threads, strip_blocks(Gradients))
     strip_kernel(const __grid_constant__ StripParams params) {
   Strip<Gradients, Maps, Pools>(params, params, false, int(blockIdx.x)).run();
 }
 
 // Coarser levels of the dyadic form, side by side.
 template <int Gradients>
-__global__ void __launch_bounds__(strip_threads, strip_blocks(Gradients, true))
+__global__ void __launch_bounds__(strip_threads, strip_blocks(Gradients))
     levels_kernel(const __grid_constant__ LevelsParams params) {
   int level = 0;
 #pragma unroll
