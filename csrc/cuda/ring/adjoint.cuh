@@ -33,8 +33,8 @@ __host__ __device__ constexpr int adjoint_late(int radius) {
 }
 
 // Threads of a multiprocessor, in one block or two. More would spill on some architecture.
-__host__ __device__ constexpr int adjoint_threads(int gradients, bool parts, bool weighted) {
-  return gradients == 2 || weighted ? 512 : (parts ? 768 : 384);
+__host__ __device__ constexpr int adjoint_threads(int gradients, bool weighted) {
+  return gradients == 2 || weighted ? 512 : 768;
 }
 constexpr int gather_threads = 256, gather_rows = 4;
 // Blocks a multiprocessor for one gradient: ptxas may take 48 registers by itself, where 40 will do. Turing
@@ -57,9 +57,8 @@ struct AdjointPlane {
   int chunks;
 };
 
-// Parts: there are several scales, or weights, by which gather_kernel multiplies. Weighted: then what is left
-// out is not read; its maps are 0.
-template <int Gradients, bool Parts, bool Weighted>
+// Weighted: then what is left out is not read; its maps are 0.
+template <int Gradients, bool Weighted>
 class Adjoint : RingBlock {
   static constexpr int R = adjoint_rows, K = 4;
   static constexpr int M = Gradients == 2 ? 4 : 3;
@@ -252,7 +251,7 @@ class Adjoint : RingBlock {
         window(), row, column, [&](int i) { return next(slot, i, capacity()); },
         cells(cell_of<K>(window(), column / K)),
         [&](int i) { return next(cell_row, i / K, cell_rows()) * 2 * s.cells; }, has_l1(), out);
-    if (!Parts)
+    if (!Weighted && all.scales == 1)  // else gather_kernel does it
       return plane.write_gradient(Gradients == 2, row, 0, row1, col, out[2], out[M - 1], difference);
     float* to = all.parts + here().part + int64_t(row - all.rows.first) * p.width + col;
 #pragma unroll
@@ -264,10 +263,10 @@ class Adjoint : RingBlock {
   }
 };
 
-template <int Gradients, bool Parts, bool Weighted>
-__global__ void __launch_bounds__(adjoint_threads(Gradients, Parts, Weighted), 1)
+template <int Gradients, bool Weighted>
+__global__ void __launch_bounds__(adjoint_threads(Gradients, Weighted), 1)
     adjoint_kernel(const __grid_constant__ ScalesParams params) {
-  Adjoint<Gradients, Parts, Weighted>(params).run();
+  Adjoint<Gradients, Weighted>(params).run();
 }
 
 // Adds up the scales' parts. A block has a few rows of one plane.

@@ -77,7 +77,8 @@ RingSizes adjoint_sizes(const Problem& p, int own) {
 
 // Two blocks share a multiprocessor where their memory allows it.
 int adjoint_threads_of(const Problem& p, const RingSizes& sizes) {
-  const int threads = adjoint_threads(p.gradients, has_parts(p), is_weighted(p));
+  const int most = adjoint_threads(p.gradients, is_weighted(p));
+  const int threads = has_parts(p) || p.gradients == 2 ? most : most / 2;  // one scale alone: as it was timed
   return resident_of(current_device(), 2, sizes.bytes()) == 2 ? threads / 2 : threads;
 }
 
@@ -222,18 +223,17 @@ void queue(const Similarity& s, const char* name, const Cut& cut, const LaunchRo
 
 void run_portion(const Similarity& s, const Cut& gradient, void* stream) {
   const Problem& p = s.problem;
-  const bool parts = has_parts(p), both = p.gradients == 2, weighted = is_weighted(p);
+  const bool both = p.gradients == 2, weighted = is_weighted(p);
   const auto scales = for_gradients(p.gradients, [](auto n) { return &scales_kernel<n.value, false>; });
-  const auto adjoint = both ? (parts ? &adjoint_kernel<2, true, false> : &adjoint_kernel<2, false, false>)
-                            : (parts ? &adjoint_kernel<1, true, false> : &adjoint_kernel<1, false, false>);
+  const auto adjoint = both ? &adjoint_kernel<2, false> : &adjoint_kernel<1, false>;
   const auto gather = both ? &gather_kernel<2, false> : &gather_kernel<1, false>;
   const auto run = [&](const LaunchRows& rows, const LaunchRows& pixels) {
     queue(s, "scales_kernel", s.cut, rows, scales_sizes(p, s.cut.own), s.cut.threads,
           weighted ? &scales_kernel<1, true> : scales, stream);
     if (p.gradients == 0) return;
     queue(s, "adjoint_kernel", gradient, pixels, adjoint_sizes(p, gradient.own), gradient.threads,
-          weighted ? &adjoint_kernel<1, true, true> : adjoint, stream);
-    if (!parts) return;
+          weighted ? &adjoint_kernel<1, true> : adjoint, stream);
+    if (!has_parts(p)) return;
     queue(s, "gather_kernel", cut_into(p.height, p.width, p.width, gather_rows),
           in_bands(pixels, gather_rows), RingSizes{}, gather_threads,
           weighted ? &gather_kernel<1, true> : gather, stream);
