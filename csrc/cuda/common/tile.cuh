@@ -1,7 +1,7 @@
 // Windows of any radius in a block of 32 x 32 places of one plane (16 x 32 in float64), which tiles and
 // volumes share: along the rows, 4 places of a row a thread, into shared memory; then down the columns, 4
-// places of a column a thread. Means and variances are worked out as in ../ring/ring_block.cuh; one is handed
-// on less the pixel of its own place, as the a of a map is: differences alone.
+// places of a column a thread. Means and variances are worked out as in ../ring/ring_moments.cuh; one is
+// handed on less the pixel of its own place, as the a of a map is: differences alone.
 #pragma once
 
 #include "block.cuh"

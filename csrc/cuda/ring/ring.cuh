@@ -23,17 +23,17 @@
 // benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
-#include "ring_weights.cuh"
+#include "ring_moments.cuh"
 
 namespace ssimloss {
 
-// Weighted: see ring_weights.cuh; with one gradient, of a mean, and without a blurred l1.
+// Weighted: see ring_moments.cuh; with one gradient, of a mean, and without a blurred l1.
 template <int K, int Gradients, bool Weighted>
-class Ring : WeightedRing {
+class Ring : RingMoments {
   static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, a_m + a_d, a_m - a_d
 
  public:
-  INLINE Ring(const RingParams& params) : WeightedRing(params), window{p.radius, taps, p.rim} {
+  INLINE Ring(const RingParams& params) : RingMoments(params), window{p.radius, taps, p.rim} {
     load_taps(p.taps, p.radius, taps);
   }
 
@@ -94,16 +94,14 @@ class Ring : WeightedRing {
   INLINE void down(int row, int slot, int kept, int column) {
     if (column >= K * groups() + 2 * p.radius) return;
     const int shift = s.reach - s.margin - p.radius;
+    moments_down<K, false, Weighted>(window, row, slot, shift, column, l1_windowed(),
+                                     cells(2 * kept * s.cells), moments);
     if constexpr (Weighted) {
-      weighted_down<K, false>(window, row, slot, shift, column, false, cells(2 * kept * s.cells), moments);
       float* const to = moments + (of_weights() + 1) * s.each_moment + column;
 #pragma unroll 1
       for (int o = 0; o < K; ++o)
         to[o * s.moment_pitch] =
             raw_weights()[next(slot, o + p.radius, s.capacity) * s.raw_pitch + shift + column];
-    } else {
-      moments_down<K, false>(window, row, slot, shift, column, l1_windowed(), cells(2 * kept * s.cells),
-                             moments);
     }
     const int own = column - s.margin - p.radius;
     if (!p.l1 || l1_windowed() || own < 0 || own >= col1 - col0) return;
@@ -125,13 +123,11 @@ class Ring : WeightedRing {
     if (group >= groups()) return;
     const float* from = moments + line * s.moment_pitch + K * group;
     RowMoments<K> at;
-    Some<K> l1, inverse;  // of the blurred weights
-    if constexpr (Weighted) {
-      inverse = weighted_along(window, from, cells(2 * kept * s.cells + group), at);
-    } else {
-      moments_along(window, from, cells(2 * kept * s.cells + group), at);
-      if (l1_windowed()) l1 = blur_along<K>(window, from + 4 * s.each_moment);
-    }
+    const Some<K> inverse = moments_along<Weighted>(window, from, cells(2 * kept * s.cells + group), at);
+    Some<K> l1;
+    if (l1_windowed())
+      l1 = blur_along<Weighted>(window, from + 4 * s.each_moment, from + of_weights() * s.each_moment,
+                                inverse);
     const auto weight_of = [&](int o) { return from[(of_weights() + 1) * s.each_moment + p.radius + o]; };
 
     // Where positions are that matter here. Under reflect those outside mirror those inside.

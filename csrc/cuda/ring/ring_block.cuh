@@ -1,10 +1,5 @@
 // A block of ring.cuh, scales.cuh or adjoint.cuh: what it owns, its shared memory, the rows of pixels that it
-// reads; means and variances, down the columns from the ring of pixels and then along rows; the maps' blur.
-//
-// The variance of v under a window is sum w (v - b)^2 - (sum w (v - b))^2, where b is a pixel inside the
-// window: any b is right, and one near by loses no digits. After the first axis each column carries a mean
-// and a variance; along the second, the variance of the whole window is the mean of those variances plus the
-// variance of those means (the law of total variance).
+// reads, the maps' blur. Means and variances: ring_moments.cuh.
 //
 // A mean is stored relative to the base of its cell of K x K pixels. The base is the middle one of three
 // pixels, so that no single huge one or NaN spreads. A filter that reads several cells first moves their
@@ -120,21 +115,6 @@ struct Interval {
   }
 };
 
-// Of K positions side by side: means relative to near + centre, the base of their cell and what lies between.
-template <int K>
-struct RowMoments {
-  Moments<float> at[K];
-  Pair<float> near, centre;
-
-  INLINE Pair<float> relative(int o) const {  // to near
-    return Pair<float>{at[o].mu_m, at[o].mu_d} + centre;
-  }
-  INLINE Moments<float> moments(int o, float pad_d) const {
-    return {at[o].mu_m + (near.m + centre.m), at[o].mu_d + ((near.d + centre.d) - pad_d), at[o].s_mm,
-            at[o].s_dd};
-  }
-};
-
 class RingBlock {
  public:
   INLINE RingBlock(const RingParams& params)
@@ -191,91 +171,6 @@ class RingBlock {
     return {p.pyramid, plane.inverse_range(), base};
   }
   INLINE Cells cells(int at) const { return {bases + at, s.cells}; }
-
-  template <bool Sums>
-  INLINE Pair<float> pixel(int at, const Values<Sums>& value) const {
-    if (!Sums) return value(raw[at], raw[at + s.each_raw]);
-    const Some<2> both = some<2>(raw + 2 * at);
-    return value(both[0], both[1]);
-  }
-
-  // ---- Moments of rows [row, row + K) of one column, which is `shift` columns into `raw`. Their windows
-  // begin at slot `slot`. to: [quantity][s.each_moment], rows s.moment_pitch apart. Sums: the ring has x + y
-  // and x - y side by side (of a pyramid m and d), else x and y apart.
-  template <int K, bool Sums>
-  INLINE void moments_down(const RingWindow& window, int row, int slot, int shift, int column, bool with_l1,
-                           Cells cells, float* to) {
-    const int r = window.radius, first_col = col0 - s.reach;
-    const int from = shift + column;
-    const auto place = [&](int i) { return next(slot, i, s.capacity) * s.raw_pitch; };
-
-    const auto value = values<Sums>({0, 0});
-    const Pair<float> base = base_of_windows<K>(r, [&](int i) { return pixel(from + place(i), value); });
-    const int cell = column / K;
-    const int last = (filled < p.width - first_col ? filled : p.width - first_col) - 1;
-    const Pair<float> near = base_of_three([&](int u) {
-      const int off = cell_pixel<K>(u);
-      const int i = clamped(clamped(row + off, 0, p.height - 1) - row + r, 0, 2 * r + K - 1);
-      return pixel(place(i) + clamped(shift + K * cell + off, -first_col, last), value);
-    });
-    if (column % K == 0) cells.set(cell, near);
-
-    const auto relative = values<Sums>(base);
-    Some<K> out[4], l1[1];
-    fir<K>(window, out, [&](int i, auto N, auto& v) {
-      const int first = from + place(i);
-#pragma unroll
-      for (int u = 0; u < N.value; ++u) {
-        const Pair<float> one = pixel(first + u * s.raw_pitch, relative);
-        v[0][u] = one.m, v[1][u] = one.d, v[2][u] = one.m * one.m, v[3][u] = one.d * one.d;
-      }
-    });
-    to += column;
-#pragma unroll
-    for (int o = 0; o < K; ++o) {
-      float* of_row = to + o * s.moment_pitch;
-      of_row[0] = out[0][o] + (base.m - near.m);
-      of_row[s.each_moment] = out[1][o] + (base.d - near.d);
-      of_row[2 * s.each_moment] = variance(r, out[0][o], out[2][o]);
-      of_row[3 * s.each_moment] = variance(r, out[1][o], out[3][o]);
-    }
-    if (!with_l1) return;
-    fir<K>(window, l1, [&](int i, auto N, auto& v) {
-      const int first = from + place(i);
-#pragma unroll
-      for (int u = 0; u < N.value; ++u) v[0][u] = magnitude(pixel(first + u * s.raw_pitch, value).d);
-    });
-    to += 4 * s.each_moment;
-#pragma unroll
-    for (int o = 0; o < K; ++o) to[o * s.moment_pitch] = l1[0][o];
-  }
-
-  // ---- The same along a row: windows that begin at `from`, which is a cell's first; cells: from that one
-  // on.
-  template <int K>
-  INLINE void moments_along(const RingWindow& window, const float* from, Cells cells,
-                            RowMoments<K>& to) const {
-    const int each = s.each_moment;
-    const Pair<float> near = to.near = cells[cell_of<K>(window, 0)];
-    to.centre = base_of_windows<K>(
-        window.radius, [&](int i) { return Pair<float>{from[i], from[each + i]} + (cells[i / K] - near); });
-    Some<K> out[4];
-    fir<K>(window, out, [&](int i, auto N, auto& v) {
-      const Pair<float> by = (cells[i / K] - near) - to.centre;
-#pragma unroll
-      for (int q = 0; q < 4; ++q) v[q] = some<N.value>(from + q * each + i);
-#pragma unroll
-      for (int u = 0; u < N.value; ++u) {
-        v[0][u] += by.m, v[1][u] += by.d;
-        v[2][u] += v[0][u] * v[0][u], v[3][u] += v[1][u] * v[1][u];
-      }
-    });
-#pragma unroll
-    for (int o = 0; o < K; ++o) {
-      to.at[o] = {out[0][o], out[1][o], variance(window.radius, out[0][o], out[2][o]),
-                  variance(window.radius, out[1][o], out[3][o])};
-    }
-  }
 
   // ---- The maps of a chunk along a row, from windows that begin at `from`, a cell's first, into the ring of
   // maps. cells: from that cell on; cells[middle] becomes the base of the result.

@@ -80,14 +80,6 @@ INLINE int cell_of(const RingWindow& window, int group) {
   return group + (window.radius + (K - 1) / 2) / K;
 }
 
-// One quantity along a row, from windows that begin at `from`.
-template <int K>
-INLINE Some<K> blur_along(const RingWindow& window, const float* from) {
-  Some<K> out[1];
-  fir<K>(window, out, [&](int i, auto N, auto& v) { v[0] = some<N.value>(from + i); });
-  return out[0];
-}
-
 // M maps: b_m, b_d, a_m + a_d and, for both gradients, a_m - a_d; where l1 is windowed its gain comes after.
 // Each a is relative to the base of its cell of K x K places. A filter that reads several cells moves it to
 // one base. part(q, i, N): inputs [i, i + N) of map q; base_of(i): that of the cell they lie in. The result

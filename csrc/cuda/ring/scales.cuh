@@ -5,7 +5,7 @@
 // chunks of 8 rows; all scales are made from one ring of the rows of x and y that the largest window reaches.
 // Step j of a chunk, j from 0 to the last scale, between barriers:
 //   fill      in step 0: the next 8 rows into the ring, as x + y and x - y side by side
-//   down      means and variances of scale j down the columns, from the ring (ring_block.cuh)
+//   down      means and variances of scale j down the columns, from the ring (ring_moments.cuh)
 //   pad       those of columns of nothing but zero padding, without a window
 //   along     the same of the scale before (in step 0: of the last one, of the chunk before) along the row:
 //             its cs and its coefficients, times the product of what came before; and the running loss and
@@ -24,7 +24,7 @@
 // benchmarks/results/cuda-estimate-2026-11-25.md.
 #pragma once
 
-#include "ring_weights.cuh"
+#include "ring_moments.cuh"
 
 namespace ssimloss {
 
@@ -49,16 +49,16 @@ __host__ __device__ constexpr int scales_threads(int gradients, bool weighted) {
   return gradients == 2 ? 512 : (weighted ? 640 : 768);
 }
 
-// Weighted: see ring_weights.cuh; then without maps for the value alone, too.
+// Weighted: see ring_moments.cuh; then without maps for the value alone, too.
 template <int Gradients, bool Weighted>
-class Scales : WeightedRing {
+class Scales : RingMoments {
   static constexpr int R = 8, K = 4, threads = scales_threads(Gradients, Weighted);
   static constexpr int M = Gradients == 2 ? 4 : 3;  // maps: b_m, b_d, and a or a_m and a_d; then cs
 
  public:
   INLINE Scales(const ScalesParams& params)
-      : WeightedRing(params, piece_of(params, int(blockIdx.x), params.rows.bands, params.band_rows),
-                     params.band_rows, params.crop),
+      : RingMoments(params, piece_of(params, int(blockIdx.x), params.rows.bands, params.band_rows),
+                    params.band_rows, params.crop),
         all(params),
         running(ring),
         partial(shared(s.partial)),
@@ -181,18 +181,10 @@ class Scales : WeightedRing {
     const Columns columns = columns_of(window.radius);
     const int part = task % (R / K), column = columns.begin + task / (R / K) * 32 + lane();
     if (column >= columns.end) return;
-    const auto of_window = [&](auto moments_down) {
-      moments_down(window, row + K * part, next(slot, p.radius - window.radius + K * part, s.capacity),
-                   s.reach - window.radius, column, p.l1_windowed && j == all.scales - 1,
-                   cells_of(parity, part), moments_of(parity) + K * part * s.moment_pitch);
-    };
-    of_window([&](const auto&... given) {
-      if constexpr (Weighted) {
-        weighted_down<K, true>(given...);
-      } else {
-        moments_down<K, true>(given...);
-      }
-    });
+    moments_down<K, true, Weighted>(window, row + K * part,
+                                    next(slot, p.radius - window.radius + K * part, s.capacity),
+                                    s.reach - window.radius, column, p.l1_windowed && j == all.scales - 1,
+                                    cells_of(parity, part), moments_of(parity) + K * part * s.moment_pitch);
   }
 
   // Columns of zero padding alone, all rows of the chunk: each cell has the padding as its base.
@@ -217,17 +209,14 @@ class Scales : WeightedRing {
     const float* from = moments_of(parity) + line * s.moment_pitch + K * group;
     RowMoments<K> at;
     const bool last = j == all.scales - 1, windowed_l1 = last && p.l1_windowed;
-    Some<K> l1, inverse;             // of the blurred weights
+    const Some<K> inverse = moments_along<Weighted>(window, from, cells_of(parity, part).from(group), at);
+    Some<K> l1;
+    if (windowed_l1)
+      l1 = blur_along<Weighted>(window, from + 4 * s.each_moment, from + of_weights() * s.each_moment,
+                                inverse);
     const float* weights = nullptr;  // the positions' own
-    if constexpr (Weighted) {
-      inverse = weighted_along(window, from, cells_of(parity, part).from(group), at);
-      if (windowed_l1)
-        l1 = weighted_along(window, from + 4 * s.each_moment, from + of_weights() * s.each_moment, inverse);
+    if (Weighted)
       weights = raw_weights() + next(slot, p.radius + line, s.capacity) * s.raw_pitch + s.reach + K * group;
-    } else {
-      moments_along(window, from, cells_of(parity, part).from(group), at);
-      if (windowed_l1) l1 = blur_along<K>(window, from + 4 * s.each_moment);
-    }
 
     const int first_col = col0 + K * group;
     float* run = running + line * s.map_pitch + K * group;
