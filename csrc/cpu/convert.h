@@ -176,9 +176,10 @@ struct Ahead {
 // Fetch the k-th vector of each row, into the L2 cache: the L1 cache is too small to hold it until it is
 // used.
 INLINE void fetch(const Ahead& ahead, int64_t k) {
-  const char* at = ahead.vectors[k] + ahead.offset;
+  const char* const at = ahead.vectors[k];
+  __builtin_prefetch(at + ahead.offset, 0, 2);
 #pragma GCC unroll 8
-  for (int i = 0; i < ahead.rows; ++i, at += ahead.row_bytes) __builtin_prefetch(at, 0, 2);
+  for (int i = 1; i < ahead.rows; ++i) __builtin_prefetch(at + (ahead.offset + i * ahead.row_bytes), 0, 2);
 }
 INLINE Ahead ahead(const Images& images, const char* const* vectors, int64_t row, int rows) {
   const int64_t row_bytes = size_of(images.dtype) * images.stride_h;
