@@ -8,10 +8,14 @@ from . import torch_private
 from .options import Dyadic, Gaussian, Options, Volume
 
 DTYPES = (torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LEAST = 1e-300  # float64 holds no inverses of blurred weights where they are much less
 
 
 def check_mask(mask: Tensor, x: Tensor) -> Tensor | None:
     """The mask as [N or 1, C or 1, (D,) H, W]; None where all weights are seen to be 1.
+
+    One of float64 becomes float32 beside other images, and 0 where it is less than LEAST, so that all of this
+    package agree on what it leaves out.
 
     Weights are looked at on the CPU alone, outside of compiled graphs and transforms: elsewhere that would
     have to wait for them, or they are not there. There one that is not in [0, 1] makes the loss NaN.
@@ -34,7 +38,11 @@ def check_mask(mask: Tensor, x: Tensor) -> Tensor | None:
         raise ValueError("mask: expected one that requires no gradient, as none is computed; mask.detach()")
     if mask.dim() == 1 + len(sides):
         mask = mask.unsqueeze(0)
-    return None if _can_look_at(mask) and _all_ones(mask) else mask
+    if _can_look_at(mask) and _all_ones(mask):
+        return None
+    if mask.dtype == torch.float64:
+        mask = mask.masked_fill(mask.abs() < LEAST, 0) if x.dtype == torch.float64 else mask.float()
+    return mask
 
 
 def _fits(mask: Tensor, x: Tensor) -> bool:

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import pytest
 import torch
 from cases import CASES, Case, every_loss, pair, relative_error, value_and_gradients
-from test_masks import every_border, every_name, under, weights
+from test_masks import FUNCTIONS, every_border, every_name, under, weights
 from torch import Tensor
 
-from ssimloss import L1SSIMLoss, SSIMLoss, images, ssim
+from ssimloss import L1SSIMLoss, SSIMLoss, images, ms_ssim, ssim
 
 KINDS = ("soft", "bits", "hole", "none")
 
@@ -122,6 +122,57 @@ def test_weights_count_relative_to_each_other(name: str, factor: float) -> None:
         actual, grads = value_and_gradients(under(case, mask * factor), x, y, **options)
         assert relative_error(actual, expected) < 1e-6
         assert all(relative_error(*g) < 5e-6 for g in zip(grads, expected_grads, strict=True))
+
+
+@pytest.mark.parametrize(("dtype", "sigma"), [(torch.float32, 2.0), (torch.float64, 1.0)], ids=str)
+@pytest.mark.parametrize("window", [0.5, 0.8, 1.5])
+@every_name
+def test_weights_that_fade_to_nothing(
+    name: str, window: float, dtype: torch.dtype, sigma: float, plain
+) -> None:
+    """Down to the last that the dtype holds, under windows whose last taps are tiny, too."""
+    case = CASES[name]
+    x, y = pair(1, 2, 41, 60, dtype=dtype)
+    rows, cols = torch.arange(41)[:, None] - 3, torch.arange(60) - 5
+    mask = torch.exp(-(rows**2 + cols**2).to(dtype) / (2 * sigma**2))[None]
+    assert (mask == 0).any() and 0 < mask[mask > 0].min() < torch.finfo(dtype).tiny
+    options = dict(window_size=17, padding="zeros")
+    if name in ("ms_ssim_gaussian", "mix"):
+        options["sigmas"] = (window, 2 * window)
+    elif name != "l1":
+        options |= dict(sigma=window) | (dict(weights=(0.5, 0.5)) if case.levels > 1 else {})
+    expected, expected_grads = plain(case, x, y, mask, **options)
+    limit = 1e-12 if dtype == torch.float64 else 5e-6
+    for want in ("xy", "x"):
+        actual, grads = value_and_gradients(under(case, mask), x, y, want, **options)
+        assert relative_error(actual, expected) < limit
+        assert all(relative_error(*g) < limit for g in zip(grads, expected_grads, strict=False))
+    assert relative_error(under(case, mask)(x, y, **options), expected) < limit
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+def test_weights_that_the_images_dtype_cannot_hold(function: Callable) -> None:
+    """They count as 0 in the loss, and in what it is taken off."""
+    small = dict(window_size=3) | (dict(weights=(0.5, 0.5)) if function is ms_ssim else {})
+    for dtype, weight in ((torch.float32, 1e-50), (torch.float16, 1e-50), (torch.float64, 1e-310)):
+        x, y = pair(1, 1, 20, 21, dtype=dtype)
+        mask = torch.full((1, 20, 21), weight, dtype=torch.float64)
+        assert function(x, y, mask=mask, **small) == 0
+        mask[:, :10] = 1
+        rest = (mask == 1).to(dtype)
+        assert torch.equal(function(x, y, mask=mask, **small), function(x, y, mask=rest, **small))
+
+
+@every_loss
+def test_nan_that_is_kept_reaches_nothing_behind_the_mask(case: Case) -> None:
+    """Nor by the mean of a level, which all gradients of the dyadic form are multiplied by."""
+    x, y = pair(1, 1, 25, 26)
+    x[..., 12, 12] = torch.nan
+    mask = weights(1, 25, 26)
+    mask[:, 12, 12] = 1
+    loss, grads = value_and_gradients(under(case, mask), x, y, **case.tiny)
+    assert loss.isnan() and all(grad.isnan().any() for grad in grads)
+    assert all(torch.count_nonzero(grad[..., mask[0] == 0]) == 0 for grad in grads)
 
 
 @pytest.mark.parametrize("name", ["ssim", "ms_ssim_gaussian", "ms_ssim"])

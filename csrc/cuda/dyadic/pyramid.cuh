@@ -230,12 +230,12 @@ __global__ void __launch_bounds__(combine_threads, Weighted ? 4 : 0)
         T coarse = p.level[level].gradient[of_y][at];
         if (Weighted && p.level[0].weights) {
           const T all = p.level[level].mask[at];
-          coarse = own == 0 || all == 0 ? T(0) : coarse * (own / all);
+          coarse = all == 0 ? T(0) : coarse * (own / all);
         }
         gradient += factors[level] * share * coarse;
       }
       if (Weighted) {
-        *alone = gradient + by_l1;
+        *alone = own == 0 ? T(0) : gradient + by_l1;  // where a factor is NaN, too
       } else {
         fine.write(gradient + (of_y ? -by_l1 : by_l1), place);
       }

@@ -17,8 +17,9 @@
 
 namespace ssimloss {
 
-// 0 where nothing is kept; NaN stays NaN.
-INLINE float inverse_of(float weights) { return weights == 0.f ? 0.f : reciprocal(weights); }
+// 0 where nothing is kept, or so little that float32 does not hold its inverse: a column whose only weights
+// lie under a window's last taps, never one with a position. NaN stays NaN.
+INLINE float inverse_of(float weights) { return weights < 0x1p-125f ? 0.f : reciprocal(weights); }
 
 // Of K positions side by side: means relative to near + centre, the base of their cell and what lies between.
 template <int K>
