@@ -15,7 +15,7 @@ from test_cuda_shim import cuda_operators, library  # noqa: F401  (fixtures)
 from test_masked_kernels import mask_of, options_of, plain  # noqa: F401  (plain is a fixture)
 from test_masks import every_border, every_name, under, weights
 
-from ssimloss import MixLoss, SSIMLoss, images, masks
+from ssimloss import L1Loss, MixLoss, SSIMLoss, images, masks
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the shim's fibers are x86-64")
 
@@ -77,7 +77,7 @@ def test_pixel_by_pixel(name: str) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
 
 
-BEFORE = ["weights", "planes"]
+BEFORE = ["weights", "planes", "means"]
 LAUNCHES = {
     ("l1", "xy"): [*BEFORE, "l1", "finish"],
     ("ssim", "x"): [*BEFORE, "ring", "finish"],
@@ -104,6 +104,8 @@ def test_launches(name: str, want: str, launched: Callable[..., list[str]]) -> N
     leaves = [t.requires_grad_(name in want) for name, t in (("x", x), ("y", y))]
     mask = weights(1, 70, 80)
     assert launched(lambda: under(case, mask)(*leaves, **options)) == LAUNCHES[name, want]
+    if name == "l1":  # a map has no mean
+        assert launched(lambda: under(case, mask)(x, y, reduction="map")) == ["weights", "planes", "l1"]
     without = launched(lambda: SSIMLoss(padding="normalized")(*leaves))
     assert "weights" not in without and "strip" not in without
 
@@ -179,3 +181,9 @@ def test_portions(
     (value, grads), (other, other_grads) = results
     assert counts[1] > counts[0] and relative_error(other, value) < 1e-6
     assert all(map(torch.equal, grads, other_grads))
+
+
+def test_as_many_planes_as_an_int_holds() -> None:
+    x = torch.zeros(1, 1, 1, 1).expand(1 << 31, 1, 1, 1)
+    with pytest.raises(ValueError, match=r"mask: expected fewer than 2\^31 channels of all images on CUDA"):
+        L1Loss()(x, x, mask=torch.full((1, 1, 1), 0.5))

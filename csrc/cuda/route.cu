@@ -70,8 +70,7 @@ size_t gaussian_cuda(const GaussianCall& call, void* workspace, void* stream) {
   if (!workspace) return layout.bytes();
   const bool map = p.loss_map.data || p.grad_map.data;
   const int together = map ? 0 : int(call.per_image ? p.channels : planes);
-  if (planes > 0 && p.mask.data)
-    find_weights(s, {together, together, p.scales > 0 && p.l1_windowed, false}, stream);
+  if (planes > 0 && p.mask.data) find_weights(s, {together, p.scales > 0 && p.l1_windowed, false}, stream);
   if (planes > 0) family.similarity(s, stream);
   finish(call, sums, planes * s.cut.pieces(), p.batch, arithmetic(p.x.dtype), stream);
   return layout.bytes();

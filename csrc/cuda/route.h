@@ -136,10 +136,11 @@ struct Layout {
   size_t bytes() const { return size_t(std::max<int64_t>(1, used)); }  // of a workspace, which is not null
 };
 
-// PlaneWeights of all planes, under a mask. The means are over `ssim_planes` planes side by side each,
-// and l1's over `l1_planes`; 0: there is none. l1's is of the positions, or of all pixels.
+// PlaneWeights of all planes, under a mask. The means are over `together` planes side by side each, but that
+// of the dyadic form's SSIM, which is a plane's; 0: there is none. l1's is of the positions, or of all
+// pixels.
 struct WeightsCall {
-  int ssim_planes, l1_planes;
+  int together;
   bool l1_of_positions, dyadic;
 };
 PlaneWeights* weights_in(Layout&, const Problem&);  // room for them, and for what find_weights needs besides

@@ -23,6 +23,8 @@ struct CudaCall : Call {
     check(depth < (int64_t(1) << 30) && height < (int64_t(1) << 30) && width < (int64_t(1) << 30) &&
               channels < (int64_t(1) << 31),
           "x: expected sides below 2^30 and fewer than 2^31 channels");
+    check(!mask || planes() < (int64_t(1) << 31),
+          "mask: expected fewer than 2^31 channels of all images on CUDA");
   }
 
   void make_gradients() {

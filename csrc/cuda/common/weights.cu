@@ -1,12 +1,14 @@
 // What is to be known of each plane before the kernels run under a mask: what its means are over, and a pixel
-// that it keeps. Two small launches in the stream, so that nothing waits for the device.
+// that it keeps. Three small launches in the stream, so that nothing waits for the device.
 //
 //   weights  a block owns some rows of one plane of the mask: their sum, of the positions and of all pixels,
 //            and the last pixel that is kept
-//   planes   a block owns one plane of the images: adds up the sums of the planes that share its mean, a warp
-//            a plane, and reads three pixels that are kept
+//   planes   a block owns one plane of the images: adds up the sums of its rows, and reads three pixels that
+//            are kept
+//   means    a block owns the planes that share a mean: adds up their sums. A launch of its own, as blocks of
+//            planes that each did it would read what grows as the square of the planes
 //
-// Reads 4 bytes a weight (float32), writes 24 bytes a block and 48 a plane.
+// Reads 4 bytes a weight (float32), writes 24 bytes a block and 64 a plane.
 #include "block.cuh"
 
 namespace ssimloss {
@@ -76,25 +78,6 @@ __global__ void __launch_bounds__(weights_threads) weights_kernel(const __grid_c
   }
 }
 
-// Of so many planes side by side: sums of the positions' weights and of the pixels', and, as a row, how many
-// planes keep a position. In thread 0.
-INLINE SumOfWeights sums_of_planes(const WeightsParams& p, int first, int count, double* room) {
-  double positions = 0, pixels = 0, kept = 0, nothing = 0;
-#pragma unroll 1
-  for (int plane = first + int(threadIdx.x) / 32; plane < first + count; plane += weights_threads / 32) {
-    const SumOfWeights* const pieces = p.of(plane);
-    double of_positions = 0, of_pixels = 0;
-#pragma unroll 1
-    for (int i = int(threadIdx.x) % 32; i < p.pieces; i += 32)
-      of_positions += pieces[i].positions, of_pixels += pieces[i].pixels;
-    of_positions = sum_lanes<32>(of_positions), of_pixels = sum_lanes<32>(of_pixels);
-    if (threadIdx.x % 32 == 0) positions += of_positions, pixels += of_pixels, kept += of_positions != 0;
-  }
-  sum_block(positions, pixels, room);
-  sum_block(kept, nothing, room);
-  return {positions, pixels, int(kept), 0};
-}
-
 // m and d of a pixel, as Plane::pixel.
 INLINE Pair<float> pixel_of(const WeightsParams& p, int index, int row, int col) {
   const int image = index / p.channels, channel = index % p.channels;
@@ -115,57 +98,66 @@ __device__ __attribute__((noinline)) double share_of(double sum) { return sum ==
 __global__ void __launch_bounds__(weights_threads) planes_kernel(const __grid_constant__ WeightsParams p) {
   double* const room = reinterpret_cast<double*>(ssimloss_shared);
   Pair<float>* const kept = reinterpret_cast<Pair<float>*>(room + 2 * weights_threads / 32);  // [3]
+  const int index = int(blockIdx.x);
+  const SumOfWeights* const pieces = p.of(index);
+  double positions = 0, pixels = 0;
 #pragma unroll 1
-  for (int index = int(blockIdx.x); index < p.all; index += int(gridDim.x)) {
-    PlaneWeights own{1, 1, 0, 0, 0, 1, 1, 1};
-    if (p.call.ssim_planes > 0) {
-      SumOfWeights sums[3]{};  // over the planes of a mean, of one of l1's, of this one
+  for (int i = int(threadIdx.x); i < p.pieces; i += weights_threads)
+    positions += pieces[i].positions, pixels += pieces[i].pixels;
+  sum_block(positions, pixels, room);
+  // The next piece from here on that keeps a pixel, one for each of three warps.
+  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
+  if (warp < 3) {
+    const int start = p.pieces / 6 * (2 * warp + 1);
+    int found = -1;  // the piece
 #pragma unroll 1
-      for (int i = 0; i < 3; ++i) {
-        const int together = i == 0 ? p.call.ssim_planes : (i == 1 ? p.call.l1_planes : 1);
-        const SumOfWeights sum = sums_of_planes(p, index / together * together, together, room);
-        (i == 0 ? sums[0] : (i == 1 ? sums[1] : sums[2])) = sum;
+    for (int i = 0; i < p.pieces && found < 0; i += 32) {
+      const int piece = (start + i + lane) % p.pieces;
+      int best = i + lane < p.pieces && pieces[piece].row >= 0 ? piece : -1;
+#pragma unroll 1
+      for (int step = 1; step < 32; step *= 2) {  // of the first lane that has one
+        const int other = __shfl_down_sync(0xffffffffu, best, step);
+        if (best < 0) best = other;
       }
-      own.ssim = share_of(sums[0].positions);
-      own.l1 = share_of(p.call.l1_of_positions ? sums[1].positions : sums[1].pixels);
-      if (p.call.dyadic) {  // a mean of each plane, of which there is a mean; by combine_kernel
-        const double unit = p.weight_unit;
-        own.ssim_mean = own.ssim * unit, own.l1_mean = own.l1 * unit * double(p.call.l1_planes);
-        own.ssim = own.l1 = share_of(unit);
-        own.planes = sums[2].positions == 0 ? 0 : double(p.call.l1_planes) * share_of(double(sums[1].row));
-      }
+      found = __shfl_sync(0xffffffffu, best, 0);
     }
-    // The next piece from here on that keeps a pixel, one for each of three warps.
-    const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
-    if (warp < 3) {
-      const SumOfWeights* const pieces = p.of(index);
-      const int start = p.pieces / 6 * (2 * warp + 1);
-      int found = -1;  // the piece
+    if (lane == 0)
+      kept[warp] = found < 0 ? Pair<float>{} : pixel_of(p, index, pieces[found].row, pieces[found].col);
+  }
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  PlaneWeights own{1, 1, 0, 0, 0, 1, 1, 1};
+  const Pair<float> typical = base_of_three([&](int i) { return kept[i]; });
+  // A large one would cost others' digits.
+  const bool usual = magnitude(typical.m) <= 64.f && magnitude(typical.d) <= 64.f;
+  own.m = usual ? typical.m : 0.f, own.d = usual ? typical.d : 0.f;
+  const float differences[3] = {kept[0].d, kept[1].d, kept[2].d};
+  own.offset = double(offset_of(differences));
+  if (p.call.together > 0) own.ssim = positions, own.l1 = pixels;  // until means_kernel
+  p.out[index] = own;
+}
+
+__global__ void __launch_bounds__(weights_threads) means_kernel(const __grid_constant__ WeightsParams p) {
+  double* const room = reinterpret_cast<double*>(ssimloss_shared);
+  const int together = p.call.together;
+  PlaneWeights* const planes = p.out + int(blockIdx.x) * together;
+  double positions = 0, pixels = 0, kept = 0, nothing = 0;  // kept: planes that keep a position
+#pragma unroll 4
+  for (int i = int(threadIdx.x); i < together; i += weights_threads)
+    positions += planes[i].ssim, pixels += planes[i].l1, kept += planes[i].ssim != 0;
+  sum_block(positions, pixels, room), sum_block(kept, nothing, room);
+  if (threadIdx.x == 0) room[0] = positions, room[1] = pixels, room[2] = kept;
+  __syncthreads();
+  const double ssim = share_of(room[0]), l1 = p.call.l1_of_positions ? ssim : share_of(room[1]);
 #pragma unroll 1
-      for (int i = 0; i < p.pieces && found < 0; i += 32) {
-        const int piece = (start + i + lane) % p.pieces;
-        int best = i + lane < p.pieces && pieces[piece].row >= 0 ? piece : -1;
-#pragma unroll 1
-        for (int step = 1; step < 32; step *= 2) {  // of the first lane that has one
-          const int other = __shfl_down_sync(0xffffffffu, best, step);
-          if (best < 0) best = other;
-        }
-        found = __shfl_sync(0xffffffffu, best, 0);
-      }
-      if (lane == 0)
-        kept[warp] = found < 0 ? Pair<float>{} : pixel_of(p, index, pieces[found].row, pieces[found].col);
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      const Pair<float> typical = base_of_three([&](int i) { return kept[i]; });
-      // A large one would cost others' digits.
-      const bool usual = magnitude(typical.m) <= 64.f && magnitude(typical.d) <= 64.f;
-      own.m = usual ? typical.m : 0.f, own.d = usual ? typical.d : 0.f;
-      const float differences[3] = {kept[0].d, kept[1].d, kept[2].d};
-      own.offset = double(offset_of(differences));
-      p.out[index] = own;
-    }
-    __syncthreads();
+  for (int i = int(threadIdx.x); i < together; i += weights_threads) {
+    PlaneWeights& plane = planes[i];
+    const double own = plane.ssim, unit = p.weight_unit;
+    plane.ssim = ssim, plane.l1 = l1;
+    if (!p.call.dyadic) continue;  // else a mean of each plane, of which there is a mean; by combine_kernel
+    plane.ssim = plane.l1 = share_of(unit);
+    plane.ssim_mean = share_of(own) * unit, plane.l1_mean = l1 * unit * double(together);
+    plane.planes = own == 0 ? 0 : double(together) * share_of(room[2]);
   }
 }
 
@@ -208,6 +200,8 @@ void find_weights(const Similarity& s, const WeightsCall& call, void* stream) {
          params);
   launch("planes_kernel", &planes_kernel, params.all, weights_threads, shared + 3 * sizeof(Pair<float>),
          stream, params);
+  if (call.together == 0) return;
+  launch("means_kernel", &means_kernel, params.all / call.together, weights_threads, shared, stream, params);
 }
 
 }  // namespace ssimloss

@@ -154,7 +154,7 @@ void run(const Pyramid& all, const DyadicCall& call, void* stream) {
     if (j > pooled) pool<T>(levels[j - 1], p, all.offsets, stream);
     if (p.mask.data) {
       const int together = int(call.per_image ? p.channels : p.batch * p.channels);
-      find_weights(levels[j], {1, together, true, true}, stream);
+      find_weights(levels[j], {together, true, true}, stream);
     }
     if (!strips) route(p).similarity(levels[j], stream);
     if (j > 0 || !all.l1_gradient.data) continue;
