@@ -11,11 +11,12 @@ namespace ssimloss {
 
 // What the kernels are told of a plane under a mask: common/weights.cu works it out.
 struct PlaneWeights {
-  // What sums and gains of the two terms are multiplied by: for the mean, but in the dyadic form.
+  // What sums and gains of the two terms are multiplied by, for the mean; in the dyadic form for the plane's
+  // own, of which there is a mean.
   double ssim, l1;
   double m, d;  // of a typical pixel that is kept: in the place of those that are left out
-  // Of the dyadic form: see Plane::offset; what makes means of the sums; how many planes this one counts as.
-  double offset, ssim_mean, l1_mean, planes;
+  // Of the dyadic form: see Plane::offset; how many planes this one counts as.
+  double offset, planes;
 };
 
 // Of scratch memory: at most so many bytes, or three gradients.

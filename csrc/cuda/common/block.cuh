@@ -199,7 +199,7 @@ struct Plane {
   // ---- Under weights: what is known of the plane; and the weight of a pixel, and of what padding adds:
   // zeros weigh as the pixel next to them.
   INLINE PlaneWeights weights() const {
-    return p.of_planes ? p.of_planes[index()] : PlaneWeights{1, 1, 0, 0, 0, 1, 1, 1};
+    return p.of_planes ? p.of_planes[index()] : PlaneWeights{1, 1, 0, 0, 0, 1};
   }
   INLINE Pair<T> typical() const {
     return p.of_planes ? Pair<T>{T(p.of_planes[index()].m), T(p.of_planes[index()].d)} : Pair<T>{};

@@ -8,7 +8,7 @@
 //   means    a block owns the planes that share a mean: adds up their sums. A launch of its own, as blocks of
 //            planes that each did it would read what grows as the square of the planes
 //
-// Reads 4 bytes a weight (float32), writes 24 bytes a block and 64 a plane.
+// Reads 4 bytes a weight (float32), writes 24 bytes a block and 48 a plane, twice.
 #include "block.cuh"
 
 namespace ssimloss {
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(weights_threads) planes_kernel(const __grid_co
   }
   __syncthreads();
   if (threadIdx.x != 0) return;
-  PlaneWeights own{1, 1, 0, 0, 0, 1, 1, 1};
+  PlaneWeights own{1, 1, 0, 0, 0, 1};
   const Pair<float> typical = base_of_three([&](int i) { return kept[i]; });
   // A large one would cost others' digits.
   const bool usual = magnitude(typical.m) <= 64.f && magnitude(typical.d) <= 64.f;
@@ -152,11 +152,10 @@ __global__ void __launch_bounds__(weights_threads) means_kernel(const __grid_con
 #pragma unroll 1
   for (int i = int(threadIdx.x); i < together; i += weights_threads) {
     PlaneWeights& plane = planes[i];
-    const double own = plane.ssim, unit = p.weight_unit;
+    const double own = plane.ssim;
     plane.ssim = ssim, plane.l1 = l1;
     if (!p.call.dyadic) continue;  // else a mean of each plane, of which there is a mean; by combine_kernel
-    plane.ssim = plane.l1 = share_of(unit);
-    plane.ssim_mean = share_of(own) * unit, plane.l1_mean = l1 * unit * double(together);
+    plane.ssim = share_of(own), plane.l1 = l1 * double(together);
     plane.planes = own == 0 ? 0 : double(together) * share_of(room[2]);
   }
 }

@@ -15,7 +15,7 @@ namespace {
 
 struct Pyramid {
   Similarity levels[cuda_max_levels];
-  double count[cuda_max_levels];  // of positions
+  double count[cuda_max_levels];  // of positions; 1 under a mask
   double* losses;
   void* offsets;
   Images l1_gradient;  // under weights it cannot be had afterwards, from a product of covers
@@ -53,7 +53,7 @@ Pyramid pyramid_in(Layout& workspace, const DyadicCall& call) {
     }
     p.luminance = j + 1 == call.levels;
     const int64_t crop = crop_of(p);
-    all.count[j] = double(p.height - 2 * crop) * double(p.width - 2 * crop);
+    all.count[j] = p.mask.data ? 1 : double(p.height - 2 * crop) * double(p.width - 2 * crop);
     Similarity& level = all.levels[j];
     level.problem = p;
     // Under weights the rest is in combine_kernel.
@@ -128,8 +128,7 @@ void combine(const Pyramid& all, const DyadicCall& call, void* stream) {
     set_images(finest, first, params);
     for (int j = 0; j < call.levels; ++j) {
       const Similarity level = from_image(all.levels[j], first);
-      params.level[j] = {level.sums, level.cut.pieces(), all.count[j], call.weights[j], {},
-                         {},         level.weights};
+      params.level[j] = {level.sums, level.cut.pieces(), all.count[j], call.weights[j], {}, {}};
       params.level[j].gradient[0] = static_cast<const T*>(level.problem.grad_x.data);
       params.level[j].gradient[1] = static_cast<const T*>(level.problem.grad_y.data);
       params.level[j].mask = static_cast<const T*>(level.problem.mask.data);

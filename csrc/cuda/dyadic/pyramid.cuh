@@ -72,11 +72,10 @@ struct CombineParams : KernelParams<T> {
   struct {
     const double* sums;  // [planes][pieces][2]
     int64_t pieces;
-    double count;  // positions of a plane
+    double count;  // positions of a plane; under a mask 1, as the sums are means
     double weight;
-    const T* gradient[2];         // of x and y, [planes][height][width] but of the finest
-    const T* mask;                // the same
-    const PlaneWeights* weights;  // of the planes, under a mask
+    const T* gradient[2];  // of x and y, [planes][height][width] but of the finest
+    const T* mask;         // the same
   } level[cuda_max_levels];
   OddSide odd_side;
   bool clamp;
@@ -102,7 +101,7 @@ constexpr size_t combine_shared = 2 * sums_at_once * sizeof(double);
 
 // The mean ssim and l1 terms of levels of planes [first, first + planes), into ssim[planes][levels] and, of
 // the finest, l1[planes]. A barrier must follow.
-template <bool Weighted, class T>
+template <class T>
 __device__ inline void means_of(const CombineParams<T>& p, int64_t first, int planes, double* ssim,
                                 double* l1) {
   const int sum = int(threadIdx.x) / lanes_a_sum, plane = sum / p.levels, level = sum % p.levels;
@@ -116,12 +115,6 @@ __device__ inline void means_of(const CombineParams<T>& p, int64_t first, int pl
   }
   of_ssim = sum_lanes<lanes_a_sum>(of_ssim), of_l1 = sum_lanes<lanes_a_sum>(of_l1);
   if (!exists || threadIdx.x % lanes_a_sum != 0) return;
-  if (Weighted && p.level[level].weights) {
-    const PlaneWeights& by = p.level[level].weights[first + plane];
-    ssim[sum] = of_ssim * by.ssim_mean;
-    if (level == 0) l1[plane] = of_l1 * by.l1_mean;
-    return;
-  }
   ssim[sum] = of_ssim / p.level[level].count;
   if (level == 0) l1[plane] = of_l1 / p.level[0].count;
 }
@@ -142,11 +135,10 @@ __device__ inline void loss_of(const CombineParams<T>& p, int64_t output, double
     const int64_t left = p.planes_an_output - done;
     const int planes = left < at_once ? int(left) : at_once;
     const int64_t first = output * p.planes_an_output + done;
-    means_of<Weighted>(p, first, planes, ssim, l1);
+    means_of(p, first, planes, ssim, l1);
     __syncthreads();
     if (int(threadIdx.x) < planes) {
-      const double counts =
-          Weighted && p.level[0].weights ? p.level[0].weights[first + threadIdx.x].planes : 1;
+      const double counts = Weighted && p.of_planes ? p.of_planes[first + threadIdx.x].planes : 1;
       loss += counts * p.of_ssim * -expm1(log_product(p, ssim + int(threadIdx.x) * p.levels));
       if (p.of_l1 != 0) loss += p.of_l1 * l1[threadIdx.x];
     }
@@ -175,21 +167,18 @@ __global__ void __launch_bounds__(combine_threads, Weighted ? 4 : 0)
 
   // The product's derivative with respect to each level's mean, times the share of a pixel in its pixels.
   const double incoming = p.incoming.template of<double>(plane.image);
-  means_of<Weighted>(p, index, 1, ssim, l1);
+  means_of(p, index, 1, ssim, l1);
   __syncthreads();
   T* factors = reinterpret_cast<T*>(l1);  // [levels], and one more; the l1 term's mean has no use here
   if (int(threadIdx.x) < p.levels) {
     const int level = int(threadIdx.x);
     const double slope = log_power(ssim[level], p.level[level].weight, p.clamp).slope;
     double factor = incoming * exp(log_product(p, ssim)) * slope / double(int64_t(1) << 2 * level);
-    if (Weighted && p.level[0].weights)
-      factor *= p.grad_scale * p.level[level].weights[index].ssim_mean * p.level[0].weights[index].planes;
-    if (Weighted && !p.level[0].weights) factor *= p.grad_scale / p.level[level].count;
+    if (Weighted) factor *= p.grad_scale / p.level[level].count * plane.weights().planes;
     factors[level] = T(factor);
   }
   if (Weighted && int(threadIdx.x) == p.levels)  // l1's
-    factors[p.levels] = T(incoming * p.grad_scale *
-                          (p.level[0].weights ? p.level[0].weights[index].l1_mean : 1 / p.level[0].count));
+    factors[p.levels] = T(incoming * p.grad_scale / p.level[0].count);
   __syncthreads();
 
   const int rows = p.height - first_row < p.rows ? p.height - first_row : p.rows;
@@ -228,7 +217,7 @@ __global__ void __launch_bounds__(combine_threads, Weighted ? 4 : 0)
         down.n = down.size(), across.n = across.size();
         const int64_t at = (int64_t(index) * down.n + row) * across.n + col;
         T coarse = p.level[level].gradient[of_y][at];
-        if (Weighted && p.level[0].weights) {
+        if (Weighted && p.mask.data) {
           const T all = p.level[level].mask[at];
           coarse = all == 0 ? T(0) : coarse * (own / all);
         }
