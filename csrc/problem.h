@@ -8,7 +8,7 @@ namespace ssimloss {
 
 constexpr int max_scales = 16;  // of a problem
 
-enum class DType { float32, float64, float16, bfloat16, uint8 };  // uint8: of a y alone
+enum class DType { float32, float64, float16, bfloat16, uint8 };  // uint8: of a y or a mask alone
 // Bytes of an element.
 inline int64_t element_size(DType dtype) {
   return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : dtype == DType::uint8 ? 1 : 2;
@@ -49,7 +49,8 @@ struct Problem {
   // range / 255. Else they are of one dtype; but d is float64 where they are m and d (on CUDA: less an
   // offset).
   Images x, y;
-  Images mask;       // weights of the pixels, in the arithmetic type, strides may be 0; or absent: 1
+  Images mask;  // weights of the pixels, in the arithmetic type or (on the CPU) 0 and 1 of uint8, strides
+                // may be 0; or absent: 1
   OddSide odd_side;  // of the dyadic form
   // Out, on the CPU alone (CUDA's pyramid is its own): 2x2 means of m and d in units of 1, dense, [batch,
   // channels, Halving's size of the height, of the width]; or absent. d is float64: a uniform difference, up

@@ -56,9 +56,12 @@ def _fits(mask: Tensor, x: Tensor) -> bool:
 
 
 def as_weights(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """For the kernels, which multiply by what they find: NaN where it is not in [0, 1]."""
+    """For the kernels, which multiply by what they find: NaN where it is not in [0, 1].
+
+    Those of the CPU take bytes as they are, which are seen to be 0 and 1.
+    """
     if _can_look_at(mask):
-        return _bytes(mask).to(dtype)
+        return _bytes(mask) if mask.dtype in (torch.bool, torch.uint8) else mask.to(dtype)
     weights = mask.to(dtype)
     if mask.dtype == torch.bool:
         return weights

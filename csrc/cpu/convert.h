@@ -19,6 +19,14 @@ INLINE To bit_cast(From from) {
   return to;
 }
 
+// Choices by a weight, made on bits: under a condition of numbers, compilers vectorise no arithmetic.
+template <class T>
+INLINE T select(T weight, T if_kept, T if_zero) {
+  using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
+  const Bits zero = (bit_cast<Bits>(weight) << 1) == 0 ? ~Bits(0) : Bits(0);  // or -0
+  return bit_cast<T>((bit_cast<Bits>(if_kept) & ~zero) | (bit_cast<Bits>(if_zero) & zero));
+}
+
 INLINE float widen(float v) { return v; }
 INLINE double widen(double v) { return v; }
 INLINE float widen(uint8_t v) { return v; }
@@ -104,6 +112,29 @@ void read_row(const Images& images, int64_t n, int64_t c, int64_t h, int64_t fir
     });
   };
   images.dtype == DType::uint8 ? read(static_cast<uint8_t*>(nullptr)) : with_type(images.dtype, read);
+}
+
+// Of weights: so many additions that do not wait for each other, whatever the stride.
+double sum_of_row(const Images& images, int64_t n, int64_t c, int64_t h, int64_t first, int64_t count) {
+  double sum = 0;
+  const auto add_up = [&](const auto* tag) INLINE_LAMBDA {
+    using In = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
+    using Sum = std::conditional_t<sizeof(In) == 1, uint32_t, double>;
+    constexpr int parts = sizeof(In) == 1 ? 1 : 32;
+    const Row<const In> row = row_of<const In>(images, n, c, h);
+    Sum sums[parts] = {};
+    int64_t i = 0;
+    for (; row.stride == 1 && i + parts <= count; i += parts) {
+      for (int j = 0; j < parts; ++j) sums[j] += Sum(row.data[first + i + j]);
+    }
+    for (; i < count; ++i) sums[i % parts] += Sum(row.data[(first + i) * row.stride]);
+    for (const Sum part : sums) sum += double(part);
+  };
+  switch (images.dtype) {
+    case DType::float64: return add_up(static_cast<const double*>(nullptr)), sum;
+    case DType::uint8: return add_up(static_cast<const uint8_t*>(nullptr)), sum;
+    default: return add_up(static_cast<const float*>(nullptr)), sum;
+  }
 }
 
 // A row of y in the units of x, whose dtype says what bytes are rounded to.

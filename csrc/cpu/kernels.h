@@ -62,6 +62,8 @@ struct CpuKernels {
   void (*unpool)(const Unpooling&, int64_t begin, int64_t end);
   VolumeItems (*volume_items)(const VolumeProblem&);
   void (*volume)(const VolumeProblem&, const VolumeItems&, int64_t item);
+  // Of a mask's weights, `count` of row h of a plane, from column `first` on.
+  double (*sum_of_row)(const Images&, int64_t n, int64_t c, int64_t h, int64_t first, int64_t count);
 };
 
 const CpuKernels& cpu_kernels();  // the best set this machine runs, or SSIMLOSS_CPU's

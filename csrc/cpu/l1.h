@@ -16,13 +16,8 @@ inline Items l1_items(const Problem& problem) {
 
 // Added in double from the first pixel on: in float32 the order of pixels in memory would show.
 INLINE void add_wide(Vec<double>* sums, Vec<double> v) { sums[0] += v; }
-template <int... I>
-INLINE void add_wide(Vec<double>* sums, Vec<float> v, std::integer_sequence<int, I...>) {
-  sums[0] += __builtin_convertvector(__builtin_shufflevector(v, v, I...), Vec<double>);
-  sums[1] += __builtin_convertvector(__builtin_shufflevector(v, v, (I + lanes<double>)...), Vec<double>);
-}
 INLINE void add_wide(Vec<double>* sums, Vec<float> v) {
-  add_wide(sums, v, std::make_integer_sequence<int, lanes<double>>{});
+  sums[0] += half_in_double<false>(v), sums[1] += half_in_double<true>(v);
 }
 
 template <class T>
@@ -39,9 +34,12 @@ void l1(const Problem& problem, int64_t item) {
   const T gain = p.gains ? T(p.gains[2 * plane + 1]) : T(0), weight = T(p.l1_weight * inverse_range_of(p, n));
   const DType dtype = sizeof(T) == 8 ? DType::float64 : DType::float32;
   const Images* const all[] = {&p.x, &p.y, &p.loss_map, &p.grad_x, &p.grad_y, &p.grad_map, &p.mask};
+  const bool bytes = p.mask.data && p.mask.dtype == DType::uint8;
   bool in_place = true;
-  for (const Images* images : all)
-    in_place = in_place && (!images->data || (images->dtype == dtype && images->stride_w == 1));
+  for (const Images* images : all) {
+    const bool as_pixels = images->dtype == dtype || (bytes && images == &p.mask);
+    in_place = in_place && (!images->data || (as_pixels && images->stride_w == 1));
+  }
 
   alignas(64) T buffers[7][block];
   Vec<double> sums[sizeof(double) / sizeof(T)] = {};
@@ -60,24 +58,41 @@ void l1(const Problem& problem, int64_t item) {
       };
       const T *const x = pixels(p.x, 0, true), *const y = pixels(p.y, 1, true);
       const T* const incoming = pixels(p.grad_map, 2, true);
-      const T* const weights = pixels(p.mask, 6, true);
       T* const loss = pixels(p.loss_map, 3, false);
       T *const grad_x = pixels(p.grad_x, 4, false), *const grad_y = pixels(p.grad_y, 5, false);
-      for (int64_t k = 0; k < count; k += L) {
-        V d = load<T>(x + k) - load<T>(y + k);
-        const V w = weights ? load<T>(weights + k) : splat<T>(1);
-        const Mask<T> kept = Mask<T>(w != V{});
-        if (weights) d = masked<T>(d, kept);
-        const V magnitude = absolute(d);
-        add_wide(sums, weights ? w * magnitude : magnitude);
-        if (loss) store<T>(loss + k, weight * magnitude);
-        if (!grad_x) continue;
-        V g = incoming ? gain * load<T>(incoming + k) : splat<T>(gain);
-        if (weights && !incoming) g *= w;
-        V by = d > V{} ? g : (d < V{} ? -g : d * g);  // sign(0) = 0, sign(NaN) = NaN
-        if (weights) by = masked<T>(by, kept);
-        store<T>(grad_x + k, by);
-        if (grad_y) store<T>(grad_y + k, -by);
+      // Bytes are 0 and 1: of those what is kept is all that is asked.
+      const auto compute = [&](auto weighted, const auto* weights) INLINE_LAMBDA {
+        constexpr bool soft = weighted && sizeof(*weights) == sizeof(T);
+        for (int64_t k = 0; k < count; k += L) {
+          V d = load<T>(x + k) - load<T>(y + k), w{};
+          Mask<T> kept{};
+          if constexpr (soft) {
+            w = load<T>(weights + k), kept = Mask<T>(w != V{});
+          } else if (weighted) {
+            kept -= load_bytes<T>(reinterpret_cast<const uint8_t*>(weights) + k);
+          }
+          if (weighted) d = masked<T>(d, kept);
+          const V magnitude = absolute(d);
+          add_wide(sums, soft ? w * magnitude : magnitude);
+          if (loss) store<T>(loss + k, weight * magnitude);
+          if (!grad_x) continue;
+          V g = incoming ? gain * load<T>(incoming + k) : splat<T>(gain);
+          if (soft && !incoming) g *= w;
+          V by = d > V{} ? g : (d < V{} ? -g : d * g);  // sign(0) = 0, sign(NaN) = NaN
+          if (weighted) by = masked<T>(by, kept);
+          store<T>(grad_x + k, by);
+          if (grad_y) store<T>(grad_y + k, -by);
+        }
+      };
+      if (!p.mask.data) {
+        compute(std::false_type{}, x);
+      } else if (direct && bytes) {
+        compute(std::true_type{}, row_of<const uint8_t>(p.mask, n, c, row).data + col);
+      } else {
+        T* const weights = direct ? row_of<T>(p.mask, n, c, row).data + col : buffers[6];
+        if (!direct) read_row<T>(p.mask, n, c, row, col, count, weights);
+        for (int64_t k = count; k % L; ++k) weights[k] = 0;
+        compute(std::true_type{}, static_cast<const T*>(weights));
       }
       if (direct) continue;
       if (loss) write_row<T>(p.loss_map, n, c, row, col, count, loss);

@@ -14,7 +14,7 @@ namespace {
 #include "variant.h"
 }  // namespace
 
-const CpuKernels kernels = {"baseline", items, similarity, scale, unpool, volume_items, volume};
+const CpuKernels kernels = {"baseline", items, similarity, scale, unpool, volume_items, volume, sum_of_row};
 
 }  // namespace baseline
 }  // namespace ssimloss

@@ -1,3 +1,7 @@
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 #include <cstddef>
 #include <type_traits>
 #include <utility>
@@ -21,7 +25,7 @@ namespace {
 #include "variant.h"
 }  // namespace
 
-const CpuKernels kernels = {"x86-64-v3", items, similarity, scale, unpool, volume_items, volume};
+const CpuKernels kernels = {"x86-64-v3", items, similarity, scale, unpool, volume_items, volume, sum_of_row};
 
 }  // namespace v3
 }  // namespace ssimloss

@@ -25,7 +25,7 @@ namespace {
 #include "variant.h"
 }  // namespace
 
-const CpuKernels kernels = {"x86-64-v4", items, similarity, scale, unpool, volume_items, volume};
+const CpuKernels kernels = {"x86-64-v4", items, similarity, scale, unpool, volume_items, volume, sum_of_row};
 
 }  // namespace v4
 }  // namespace ssimloss

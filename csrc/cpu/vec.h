@@ -35,6 +35,40 @@ INLINE Vec<T> splat(T value) {
   return value - Vec<T>{};  // which is no arithmetic: nothing changes but the type
 }
 
+// As many bytes as a vector has numbers, each as wide as these. No compiler finds the instruction.
+template <class T>
+INLINE Mask<T> load_bytes(const uint8_t* p) {
+  Mask<T> wide;
+#if VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4)
+    wide = Mask<T>(_mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128((const __m128i*)p)));
+  else
+    wide = Mask<T>(_mm512_maskz_cvtepu8_epi64(0xff, _mm_loadl_epi64((const __m128i*)p)));
+#elif VECTOR_BYTES == 32
+  if constexpr (sizeof(T) == 4)
+    wide = Mask<T>(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+  else
+    wide = Mask<T>(_mm256_cvtepu8_epi64(_mm_loadu_si32((const void*)p)));
+#else
+  for (int i = 0; i < lanes<T>; ++i) wide[i] = p[i];
+#endif
+  return wide;
+}
+
+// The lower or the upper half of a vector. Nor this one.
+template <bool upper>
+INLINE Vec<double> half_in_double(Vec<float> v) {
+#if VECTOR_BYTES == 64
+  return Vec<double>(_mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, __m512(v), upper)));
+#elif VECTOR_BYTES == 32
+  return Vec<double>(_mm256_cvtps_pd(_mm256_extractf128_ps(__m256(v), upper)));
+#else
+  Vec<double> half;
+  for (int i = 0; i < lanes<double>; ++i) half[i] = v[i + (upper ? lanes<double> : 0)];
+  return half;
+#endif
+}
+
 template <class V>
 INLINE V lower(V a, V b) {
   return a < b ? a : b;
@@ -133,6 +167,15 @@ INLINE Vec<T> every_other_block(Vec<T> a, Vec<T> b, bool odd, std::integer_seque
   constexpr int n = 16 / int(sizeof(T));
   return odd ? __builtin_shufflevector(a, b, (I / n * 2 * n + n + I % n)...)
              : __builtin_shufflevector(a, b, (I / n * 2 * n + I % n)...);
+}
+
+// In each block of 16 bytes of 4 rows: rows[i][j] <-> rows[j][i].
+template <class T>
+INLINE void transpose_blocks(Vec<T>* rows) {
+  constexpr std::make_integer_sequence<int, lanes<T>> every{};
+  Vec<T> halves[4];
+  for (int i = 0; i < 4; ++i) halves[i] = interleave<T>(rows[i / 2], rows[i / 2 + 2], i % 2 != 0, every);
+  for (int i = 0; i < 4; ++i) rows[i] = interleave<T>(halves[i / 2], halves[i / 2 + 2], i % 2 != 0, every);
 }
 
 // rows[i][j] <-> rows[j][i]. Every step exchanges a bit of the rows' numbers with one of the columns'.

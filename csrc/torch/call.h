@@ -147,10 +147,14 @@ struct Call {
             "inverse_ranges: expected one float64 an image, on the device of x");
     }
     if (mask) {
-      bool fits = mask->dim() == dims && mask->scalar_type() == arithmetic(x) && same_device(*mask, x);
+      const bool bytes = mask->is_cpu() && mask->scalar_type() == ScalarType::Byte;
+      bool fits = mask->dim() == dims && (bytes || mask->scalar_type() == arithmetic(x));
+      fits = fits && same_device(*mask, x);
       for (int i = 0; fits && i < dims; ++i)
         fits = mask->size(i) == x.size(i) || (i < 2 && mask->size(i) == 1);
-      check(fits, "mask: expected the sides of x, in the dtype of the loss and on its device");
+      check(
+          fits,
+          "mask: expected the sides of x, in the dtype of the loss or, on the CPU, uint8, and on its device");
     }
     batch = x.size(0), channels = x.size(1), height = x.size(dims - 2), width = x.size(dims - 1);
     depth = dims == 5 ? x.size(2) : 1;

@@ -19,7 +19,7 @@ inline double magnitude_at(const Images& t, int64_t offset) {
     case DType::float64: return std::abs(static_cast<const double*>(t.data)[offset]);
     case DType::float16: return std::abs(float(static_cast<const Half*>(t.data)[offset]));
     case DType::bfloat16: return std::abs(float(static_cast<const BFloat16*>(t.data)[offset]));
-    case DType::uint8: return HUGE_VAL;  // of what range it is, x alone tells
+    case DType::uint8: return static_cast<const unsigned char*>(t.data)[offset];
     default: return std::abs(static_cast<const float*>(t.data)[offset]);
   }
 }
@@ -53,7 +53,9 @@ inline void check_range(const Call& call) {
     if (call.inverse_ranges) range = 1 / static_cast<const double*>(call.inverse_ranges->data_ptr())[n];
     const double least = 2 * range;
     const bool seen = !call.mask || magnitude(weights(*call.mask)) > 0;
-    beyond += seen && magnitude(x) > least && magnitude(y) > least;
+    // Of what range bytes are, x alone tells.
+    const bool y_beyond = y.first.dtype == DType::uint8 || magnitude(y) > least;
+    beyond += seen && magnitude(x) > least && y_beyond;
     if (2 * (i + 1 - beyond) >= pixels) return;
   }
   if (warned.exchange(true)) return;

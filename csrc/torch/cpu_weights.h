@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../volume.h"
+#include "../cpu/kernels.h"
 
 namespace ssimloss {
 
@@ -17,21 +17,6 @@ struct Counts {
   Counts(int64_t planes, double positions, double l1_positions)
       : ssim(size_t(planes), positions), l1(size_t(planes), l1_positions) {}
 };
-
-template <class T>
-double sum_of_row(const T* row, int64_t stride, int64_t count) {
-  double parts[8] = {};  // additions that do not wait for each other
-  int64_t i = 0;
-  if (stride == 1) {
-    for (; i + 8 <= count; i += 8) {
-      for (int64_t j = 0; j < 8; ++j) parts[j] += double(row[i + j]);
-    }
-  }
-  for (; i < count; ++i) parts[i % 8] += double(row[i * stride]);
-  double sum = 0;
-  for (const double part : parts) sum += part;
-  return sum;
-}
 
 // Of each plane, the sum of a mask's weights, less so many on every side of its depth, height and width.
 using Sides = std::array<int64_t, 3>;
@@ -46,11 +31,7 @@ inline std::vector<double> sums_of_weights(const Volumes& mask, int64_t all_batc
     for (int64_t i = begin; i < end; ++i) {
       const int64_t n = i / rows / channels, c = i / rows % channels;
       const int64_t slice = i % rows / height + crop[0], row = i % height + crop[1];
-      const int64_t at =
-          n * t.stride_n + c * t.stride_c + slice * mask.stride_d + row * t.stride_h + crop[2] * t.stride_w;
-      of_rows[size_t(i)] = t.dtype == DType::float64
-                               ? sum_of_row(static_cast<const double*>(t.data) + at, t.stride_w, columns)
-                               : sum_of_row(static_cast<const float*>(t.data) + at, t.stride_w, columns);
+      of_rows[size_t(i)] = cpu_kernels().sum_of_row(mask.at(slice), n, c, row, crop[2], columns);
     }
   };
   if (!of_rows.empty()) torch::stable::parallel_for(0, int64_t(of_rows.size()), 256, add_up);
