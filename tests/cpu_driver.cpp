@@ -183,7 +183,8 @@ struct Options {
   std::vector<double> sigmas = {1.5};
   std::vector<int64_t> sizes = {11};
   std::string what = "x";  // as in cuda_shim/driver.cpp
-  bool channels_last = false, mask = false, l1_windowed = false, next = false, luminance = true;
+  bool channels_last = false, mask = false, bytes = false, l1_windowed = false, next = false,
+       luminance = true;
   OddSide odd_side = OddSide::edge;
   double l1_weight = 0.2, highest = 1;
 };
@@ -214,9 +215,10 @@ void run(const std::string& name, const Options& o) {
 #endif
   if (want_x) p.grad_x = grad_x.images();
   if (want_y) p.grad_y = grad_y.images();
-  Array mask(1, o.c, o.h, o.w, out);
+  Array mask(1, o.c, o.h, o.w, o.bytes ? DType::uint8 : out);
   if (o.mask) {
     for (int64_t i = 0; i < mask.count(); ++i) mask.set(i, double(generator() % 4) / 3);
+    for (int64_t i = 0; o.bytes && i < mask.count(); ++i) mask.bytes[size_t(i)] = generator() % 4 > 0;
     p.mask = mask.images(), p.mask.stride_n = 0;
   }
   Array grid(o.n, o.c, o.h - crop, o.w - crop, out);
@@ -356,6 +358,9 @@ void run_all() {
       o.dtype = o.dtype_y = DType::float32, o.channels_last = o.mask = false;
       o.n = o.c = 1, o.h = 27, o.w = 1500, o.what = "x";
       run(start + "broad", o);
+      o.mask = o.bytes = true;
+      run(start + "broad bytes", o);
+      o.mask = o.bytes = false;
       if (form.name != "ssim ") continue;
       o.w = 43, o.l1_weight = 0;
       for (const OddSide side : {OddSide::edge, OddSide::zeros, OddSide::drop}) {

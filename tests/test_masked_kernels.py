@@ -237,6 +237,25 @@ def test_a_batch_that_sees_whole_rows_alone() -> None:
     assert not torch.equal(whole[..., 50:, :], under_mask[..., 50:, :])
 
 
+@pytest.mark.parametrize("padding", ["valid", "zeros", "normalized"])
+@every_name
+def test_bytes_as_they_lie(name: str, padding: str) -> None:
+    """The kernels read bool and uint8 themselves: to the bit as the same weights in float32."""
+    x, y = pair(2, 3, 61, 300)
+    wide = torch.rand(2, 3, 61, 333, generator=torch.Generator().manual_seed(3)) < 0.8
+    wide[..., 40:60, :] = True  # rows of ones
+    wide[:, 1, :, 150:] = False
+    whole = wide[..., :300].contiguous()
+    options = options_of(name) | dict(padding=padding)
+    for mask in (whole, wide[:, 1:2, :, 17:317], wide[0, :, :, 33:], whole.mT.contiguous().mT):
+        seen = [t.masked_fill(~mask, torch.nan) for t in (x, y)]
+        expected, expected_grads = value_and_gradients(under(CASES[name], mask.float()), x, y, **options)
+        for given in (mask, mask.to(torch.uint8)):
+            actual, grads = value_and_gradients(under(CASES[name], given), *seen, **options)
+            assert torch.equal(actual, expected)
+            assert all(torch.equal(*g) for g in zip(grads, expected_grads, strict=True))
+
+
 def test_masks_of_operators() -> None:
     """The operators say what they take."""
     x, y = pair(2, 3, 30, 31)

@@ -223,7 +223,8 @@ class Item {
     for (int64_t i = 0; weighted && i < count && any_lane(open); ++i) {
       const int64_t at = row + (count / 2 + i) % count;
       if (source.are_whole(at, at + 1)) return raw(q, at, 0);
-      for (int64_t k = 0; k < s && any_lane(open); ++k) {
+      const auto here = decltype(open)(source.some_kept(at));
+      for (int64_t k = 0; k < s && any_lane(open & here); ++k) {
         const V value = raw(q, at, k);
         const auto found = open & (weight(at, k) != V{}) & (value - value == V{});
         first = found ? value : first, open &= ~found;

@@ -119,13 +119,17 @@ class LocalMoments : protected Item<T, true> {
   // The column rows of rows [row, row + R); those past the last position mean nothing.
   template <bool Weighted>
   void blur_columns(int64_t row) {
-    with_taps(weights, radius, [&](const auto& w) INLINE_LAMBDA { this->blur_columns<Weighted>(row, w); });
+    const bool binary = Weighted && source.binary;
+    with_taps(weights, radius, [&](const auto& w) INLINE_LAMBDA {
+      binary ? this->blur_columns<Weighted, Weighted>(row, w) : this->blur_columns<Weighted, false>(row, w);
+    });
     if (Weighted) extend_weights(column_row<true>(0) + 4 * R);
     extend_moments<Weighted>(column_row<Weighted>(0), base_m, 4 * R);
     extend_moments<Weighted>(column_row<Weighted>(0) + 2 * R, base_d, 2 * R);
   }
 
-  template <bool Weighted, int Radius>
+  // Binary: all weights are 0 or 1; and where they are 0, so is m and d.
+  template <bool Weighted, bool Binary, int Radius>
   INLINE void blur_columns(int64_t row, const Taps<T, Radius>& w) {
     const int64_t step = source.step;
     const V base_m = this->base_m, base_d = this->base_d;
@@ -138,17 +142,18 @@ class LocalMoments : protected Item<T, true> {
     for (int64_t k = 0; k < s; ++k, out += column_step<Weighted>) {
       const V* at[max_groups];
       for (int i = 0; i < groups_seen(w.radius()); ++i) at[i] = opaque_pointer(groups[i] + k * step);
-      const auto m = [&](int i) INLINE_LAMBDA { return at[i / R][i % R] - base_m; };
-      const auto d = [&](int i) INLINE_LAMBDA { return at[i / R][R + i % R] - base_d; };
-      if constexpr (Weighted) {
-        const auto weight = [&](int i) INLINE_LAMBDA { return at[i / R][2 * R + i % R]; };
+      const auto weight = [&](int i) INLINE_LAMBDA { return at[i / R][2 * R + i % R]; };
+      const auto from_base = [&](int i, V base) INLINE_LAMBDA { return Binary ? weight(i) * base : base; };
+      const auto m = [&](int i) INLINE_LAMBDA { return at[i / R][i % R] - from_base(i, base_m); };
+      const auto d = [&](int i) INLINE_LAMBDA { return at[i / R][R + i % R] - from_base(i, base_d); };
+      if constexpr (Weighted && !Binary) {
         fir_weighted<R>(m, weight, w, put(0), put(1), work);
         fir_weighted<R>(d, weight, w, put(2), put(3), work);
-        fir<R>(weight, w, put(4));
       } else {
         fir_squares<R>(m, w, put(0), put(1), work);
         fir_squares<R>(d, w, put(2), put(3), work);
       }
+      if constexpr (Weighted) fir<R>(weight, w, put(4));
     }
   }
 

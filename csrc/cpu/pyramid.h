@@ -28,14 +28,30 @@ void scale_rows(const Scaling& p, int64_t begin, int64_t end) {
   });
 }
 
+// A row of them. Where nothing is kept the coarse gradient is 0.
+template <class T>
+void add_under_weights(T* __restrict fine, T gain, T share, const T* __restrict w,
+                       const T* __restrict coarse_w, T* __restrict coarse, const Halving<int64_t>& across) {
+  const int64_t width = across.n, before = across.zeros(), last = width - 1;
+  for (int64_t i = 0; i < across.size(); ++i) coarse[i] *= share / select<T>(coarse_w[i], coarse_w[i], 1);
+  const auto add = [=](int64_t to, T more)
+                       INLINE_LAMBDA { fine[to] = select<T>(w[to], fine[to] * gain + w[to] * more, 0); };
+  if (before) add(0, coarse[0]);
+  for (int64_t i = 0; i < width / 2; ++i)
+    add(before + 2 * i, coarse[before + i]), add(before + 2 * i + 1, coarse[before + i]);
+  if ((width - before) % 2 == 0) return;
+  const int64_t times = across.times(last);
+  add(last, times > 0 ? T(times) * coarse[across.of(last)] : T(0));
+}
+
 template <class T>
 void unpool_rows(const Unpooling& unpooling, int64_t begin, int64_t end) {
   const Scaling& p = unpooling.scaling;
   const Halving down{p.height, unpooling.odd_side}, across{p.width, unpooling.odd_side};
   const int64_t before = across.zeros(), pairs_end = p.width - (p.width - before) % 2;
-  T* buffer = static_cast<T*>(scratch(size_t(5 * p.width + 8) * sizeof(T)));
+  T* buffer = static_cast<T*>(scratch(size_t(4 * p.width + 8) * sizeof(T)));
   T* coarse = buffer + p.width;
-  T *const w = coarse + p.width + 4, *const spread = w + p.width, *const coarse_w = spread + p.width;
+  T *const w = coarse + p.width + 4, *const coarse_w = w + p.width;
   each_row<T>(p, begin, end, buffer, [&](T* __restrict fine, int64_t n, int64_t c, int64_t row, T gain) {
     const T share = T(0.25) * T(down.times(row));
     if (share == 0) {  // the row that is left out
@@ -46,20 +62,7 @@ void unpool_rows(const Unpooling& unpooling, int64_t begin, int64_t end) {
     if (unpooling.mask.data) {
       read_row<T>(unpooling.mask, n, c, row, 0, p.width, w);
       read_row<T>(unpooling.coarse_mask, n, c, down.of(row), 0, across.size(), coarse_w);
-      // Where nothing is kept the coarse gradient is 0.
-      for (int64_t i = 0; i < across.size(); ++i) coarse[i] /= coarse_w[i] == 0 ? T(1) : coarse_w[i];
-      if (before) spread[0] = coarse[0];
-      for (int64_t i = 0; i < p.width / 2; ++i)
-        spread[before + 2 * i] = spread[before + 2 * i + 1] = coarse[before + i];
-      if (pairs_end < p.width) {
-        const int64_t times = across.times(pairs_end);
-        spread[pairs_end] = times > 0 ? T(times) * coarse[across.of(pairs_end)] : T(0);
-      }
-      for (int64_t i = 0; i < p.width; ++i) {
-        const T sum = fine[i] * gain + w[i] * share * spread[i];
-        fine[i] = w[i] == 0 ? T(0) : sum;
-      }
-      return;
+      return add_under_weights(fine, gain, share, w, coarse_w, coarse, across);
     }
     if (before) fine[0] = fine[0] * gain + share * coarse[0];
     const T* __restrict source = coarse + before;

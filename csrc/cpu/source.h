@@ -23,15 +23,18 @@ class Source {
   T *linear_m[2], *linear_d[2];            // the second of a pair of rows for the next level lies in [1]
   T* linear_w[2];                          // the weights
   unsigned char* whole;                    // of each row in the ring: whether all weights are 1
+  Mask<T>* some;                           // and the segments in which some are not 0
   const T *segments_x[L], *segments_y[L];  // direct: where the segments start in the images' first rows
-  const T* segments_w[L];                  // direct_weights: in the mask's
-  V scale{};                               // direct: the inverse of their range
+  const T* segments_w[L];                  // direct_weights: in the mask's; or, if direct_bytes, here
+  const uint8_t* segments_b[L];
+  V scale{};  // direct: the inverse of their range
   const char **vectors_x, **vectors_y;
   int64_t filled;
 
  public:
   V offset_m, offset_d;  // what m and d in the ring are less; the same in all segments of a plane
-  const bool weighted, direct_weights;
+  const bool weighted, direct_weights, direct_bytes;
+  const bool binary;         // all weights are 0 or 1
   const int64_t step;        // from a column to the next
   const int64_t to_d, to_w;  // from m to d and to the weights
 
@@ -43,6 +46,9 @@ class Source {
         direct(dense && p.x.dtype == p.y.dtype),
         weighted(is_weighted(p)),
         direct_weights(direct && p.mask.data && p.mask.dtype == p.x.dtype && p.mask.stride_w == 1),
+        direct_bytes(direct && p.mask.data && p.mask.dtype == DType::uint8 && p.mask.stride_w == 1 &&
+                     sizeof(T) == 4 && tile.s >= 16),
+        binary(!p.mask.data || p.mask.dtype == DType::uint8),
         step(Grouped ? fields() * R | 1 : fields() * slots()),
         to_d(Grouped ? R : 1),
         to_w(2 * to_d) {}
@@ -56,7 +62,7 @@ class Source {
     take(vectors_x, tile.s), take(vectors_y, tile.s);
     take(ring, (Grouped ? capacity / R : 1) * step * larger(tile.s, L));
     for (T*& weights : linear_w) take(weights, weighted ? L * tile.s + L : 0);
-    take(whole, weighted ? slots() : 0);
+    take(whole, weighted ? slots() : 0), take(some, weighted ? slots() : 0);
   }
 
   void start() {
@@ -85,6 +91,7 @@ class Source {
       segments_x[lane] = row_of<const T>(p.x, tile.n(i), tile.c(i), 0).data + col;
       segments_y[lane] = row_of<const T>(p.y, tile.n(i), tile.c(i), 0).data + col;
       if (direct_weights) segments_w[lane] = row_of<const T>(p.mask, tile.n(i), tile.c(i), 0).data + col;
+      if (direct_bytes) segments_b[lane] = row_of<const uint8_t>(p.mask, tile.n(i), tile.c(i), 0).data + col;
     }
     filled = larger(0, tile.first - tile.r);
   }
@@ -104,9 +111,11 @@ class Source {
       const V* const in = slot(slot_of(from));
       V* const out = slot(slot_of(at));
       for (int64_t k = 0; k < tile.s; ++k) {
-        out[k * step] = reflected ? in[k * step] : -offset_m;
-        out[k * step + to_d] = reflected ? in[k * step + to_d] : -offset_d;
-        if (weighted) out[k * step + to_w] = p.padding == Padding::normalized ? V{} : in[k * step + to_w];
+        const V w = !weighted ? splat<T>(1) : p.padding == Padding::normalized ? V{} : in[k * step + to_w];
+        const Mask<T> kept = Mask<T>(w != V{});
+        out[k * step] = masked<T>(reflected ? in[k * step] : -offset_m, kept);
+        out[k * step + to_d] = masked<T>(reflected ? in[k * step + to_d] : -offset_d, kept);
+        if (weighted) out[k * step + to_w] = w;
       }
       if (weighted) whole[slot_of(at)] = p.padding != Padding::normalized && whole[slot_of(from)];
     }
@@ -118,6 +127,9 @@ class Source {
     for (int64_t at = begin; weighted && at < end; ++at) all = all && whole[slot_of(at)];
     return all;
   }
+
+  // The segments in which row `row` has weights that are not 0: all ones in their lanes.
+  Mask<T> some_kept(int64_t row) const { return some[slot_of(row)]; }
 
   // Calls then(row) for every row it reads.
   template <class F>
@@ -193,17 +205,23 @@ class Source {
            tile.t0 + tile.across * tile.s <= tile.w;
   }
 
+  // LeaveOut: pixels of weight 0, which is in the ring, become the offsets.
+  template <bool LeaveOut>
   void read_direct(int64_t row, V* out) const {
     const int64_t row_x = row * p.x.stride_h, row_y = row * p.y.stride_h;
     const V scale = this->scale;
     const V offset_m = this->offset_m, offset_d = this->offset_d;
     const auto x = [&](int lane, int64_t k) INLINE_LAMBDA { return load(segments_x[lane] + row_x + k); };
     const auto y = [&](int lane, int64_t k) INLINE_LAMBDA { return load(segments_y[lane] + row_y + k); };
-    load_segments<T>([&](int lane, int64_t k) INLINE_LAMBDA { return x(lane, k) + y(lane, k); }, tile.s, out,
-                     step, [&](V sum) INLINE_LAMBDA { return sum * scale - offset_m; });
-    load_segments<T>([&](int lane, int64_t k) INLINE_LAMBDA { return x(lane, k) - y(lane, k); }, tile.s,
-                     out + to_d, step,
-                     [&](V difference) INLINE_LAMBDA { return difference * scale - offset_d; });
+    const auto kept = [&](V value, const V* to, int64_t to_w) INLINE_LAMBDA {
+      return LeaveOut ? masked<T>(value, Mask<T>(to[to_w] != V{})) : value;
+    };
+    load_segments<T>(
+        [&](int lane, int64_t k) INLINE_LAMBDA { return x(lane, k) + y(lane, k); }, tile.s, out, step,
+        [&](V sum, const V* to) INLINE_LAMBDA { return kept(sum * scale - offset_m, to, to_w); });
+    load_segments<T>(
+        [&](int lane, int64_t k) INLINE_LAMBDA { return x(lane, k) - y(lane, k); }, tile.s, out + to_d, step,
+        [&](V less, const V* to) INLINE_LAMBDA { return kept(less * scale - offset_d, to, to_w - to_d); });
   }
 
   // Row `row` of every plane.
@@ -211,22 +229,15 @@ class Source {
     V* const out = slot(slot_of(row));
     const Halving down{tile.h, p.odd_side};
     const bool second = p.next_m.data && (row + down.zeros()) % 2;
-    const T* const w = linear_w[second];
     // A row's stores go far from each other, so each would wait until its line has come from the L2 cache.
     for (int64_t k = 0; Grouped && k < tile.s; ++k)
       __builtin_prefetch(out + k * step, 1, 3), __builtin_prefetch(out + k * step + to_d, 1, 3);
-    if (weighted && !direct_weights) read_weights(row, linear_w[second]);
-    direct ? read_direct(row, out) : read_joined(row, second, out);
-    if (direct_weights) {
-      take_weights(row, out, [&](int lane, int64_t k) INLINE_LAMBDA {
-        return load(segments_w[lane] + row * p.mask.stride_h + k);
-      });
-    } else if (weighted) {
-      take_weights(row, out, [&](int lane, int64_t k) INLINE_LAMBDA { return load(w + lane * tile.s + k); });
-    }
+    const bool leave_out = weighted && take_weights(row, second, out);
+    if (!direct) return read_joined(row, second, leave_out, out);
+    leave_out ? read_direct<true>(row, out) : read_direct<false>(row, out);
   }
 
-  void read_joined(int64_t row, bool second, V* out) {
+  void read_joined(int64_t row, bool second, bool leave_out, V* out) {
     const bool own = row >= tile.row0 && row < tile.row1;
     const Halving down{tile.h, p.odd_side};
     const bool joined = own && p.next_m.data && (second || down.times(row) == 2);
@@ -234,8 +245,8 @@ class Source {
       T *const m = linear_m[second] + tile.start(i), *const d = linear_d[second] + tile.start(i);
       read_padded(i, row, m, d);
       const T* const w = linear_w[second] + tile.start(i);
-      for (int64_t k = 0; p.next_mask.data && k < tile.across * tile.s; ++k)
-        m[k] = w[k] == 0 ? T(0) : m[k], d[k] = w[k] == 0 ? T(0) : d[k];
+      for (int64_t k = 0; leave_out && k < tile.across * tile.s; ++k)
+        m[k] = select<T>(w[k], m[k], 0), d[k] = select<T>(w[k], d[k], 0);
       if (joined && p.next_mask.data) {
         const bool wide = p.next_m.dtype == DType::float64;
         wide ? join_under_weights<double>(i, row, second) : join_under_weights<float>(i, row, second);
@@ -268,36 +279,39 @@ class Source {
     }
   }
 
-  // The same into the ring, and what follows of them for the row.
-  template <class Load>
-  INLINE void take_weights(int64_t row, V* out, Load load_at) {
-    const int64_t s = tile.s;
+  // The same into the ring, and what follows of them for the row. Returns whether some are 0.
+  bool take_weights(int64_t row, bool second, V* out) {
+    const int64_t s = tile.s, at = row * p.mask.stride_h;
     const Mask<T> one = Mask<T>(splat<T>(1));
-    Mask<T> other{};
+    Mask<T> other{}, any{};
     V least = splat<T>(1);
-    const auto look = [&](V w) INLINE_LAMBDA {
-      other |= Mask<T>(w) ^ one, least = lower(w, least);
+    const auto look = [&](V w, const V*) INLINE_LAMBDA {
+      other |= Mask<T>(w) ^ one, any |= Mask<T>(w), least = lower(w, least);
       return w;
     };
-    load_segments<T>(load_at, s, out + to_w, step, look);
-    whole[slot_of(row)] = !any_lane(other);
-    if (any_lane(least == V{})) leave_out(out);
+    if (direct_bytes) {
+      if constexpr (sizeof(T) == 4) {
+        const Mask<T> ones = Mask<T>{} + 0x01010101;
+        load_byte_segments<T>([&](int lane, int64_t k) INLINE_LAMBDA { return segments_b[lane] + at + k; }, s,
+                              out + to_w, step,
+                              [&](Mask<T> word) INLINE_LAMBDA { other |= word ^ ones, any |= word; });
+        least = Mask<T>(other) == Mask<T>{} ? splat<T>(1) : V{};
+      }
+    } else {
+      if (!direct_weights) read_weights(row, linear_w[second]);
+      const T* from[L];
+      for (int i = 0; i < L; ++i) from[i] = direct_weights ? segments_w[i] + at : linear_w[second] + i * s;
+      load_segments<T>([&](int lane, int64_t k) INLINE_LAMBDA { return load(from[lane] + k); }, s, out + to_w,
+                       step, look);
+    }
+    whole[slot_of(row)] = !any_lane(other), some[slot_of(row)] = Mask<T>(any != Mask<T>{});
     // The zeros above and below weigh as the outermost rows.
-    const bool first = row == 0, last = row == tile.h - 1;
     for (int64_t i = 0; !Grouped && p.padding == Padding::zeros && i < 2; ++i) {
-      if (!(i == 0 ? first : last)) continue;
+      if (row != (i == 0 ? 0 : tile.h - 1)) continue;
       for (int64_t k = 0; k < s; ++k) slot(capacity + i)[k * step + to_w] = out[k * step + to_w];
       whole[capacity + i] = whole[slot_of(row)];
     }
-  }
-
-  // Pixels of weight 0 become the offsets.
-  void leave_out(V* row) const {
-    for (int64_t k = 0; k < tile.s; ++k) {
-      V* const at = row + k * step;
-      const Mask<T> kept = Mask<T>(at[to_w] != V{});
-      at[0] = masked<T>(at[0], kept), at[to_d] = masked<T>(at[to_d], kept);
-    }
+    return any_lane(least == V{});
   }
 
   // Row `row` of the i-th plane, with what padding adds to its left and right.
@@ -357,48 +371,32 @@ class Source {
       out[end] = To(Wide(0.5) * (Wide(above[2 * end]) + Wide(below[2 * end])) + offset);
   }
 
-  // The same under weights, of m, d and the weights themselves: the next level's mask.
+  // The same under weights, whose means are the next level's mask. A zero weighs as the first pixel.
   template <class To>
   void join_under_weights(int64_t i, int64_t row, bool second) const {
-    const int64_t to = Halving{tile.h, p.odd_side}.of(row);
-    const T *const w_a = row == 0 ? linear_w[second] : linear_w[0], *const w_b = linear_w[second];
-    join_weights<To>(i, to, w_a, w_b);
-    join_weighted<To>(i, to, w_a, w_b, linear_m[0], linear_m[second], offset_m, p.next_m);
-    join_weighted<double>(i, to, w_a, w_b, linear_d[0], linear_d[second], offset_d, p.next_d);
-  }
-
-  // A zero before the first pixel weighs as that.
-  template <class To>
-  void join_weighted(int64_t i, int64_t row, const T* w_a, const T* w_b, const T* a, const T* b, V offsets,
-                     const Images& next) const {
-    using Wide = decltype(To{} + T{});
-    const Wide offset = Wide(offsets[i * tile.across]);
-    join_columns<To>(i, row, next, [=](int64_t one, int64_t other, bool zero) INLINE_LAMBDA {
-      const Wide a_weight = Wide(w_a[one]), b_weight = Wide(w_b[one]);
-      const Wide first =
-          zero ? -offset * (a_weight + b_weight) : a_weight * Wide(a[one]) + b_weight * Wide(b[one]);
-      const Wide second = Wide(w_a[other]) * Wide(a[other]) + Wide(w_b[other]) * Wide(b[other]);
-      const Wide weight = (a_weight + b_weight) + (Wide(w_a[other]) + Wide(w_b[other]));
-      return (first + second) / (weight == 0 ? Wide(1) : weight) + offset;
-    });
-  }
-  template <class To>
-  void join_weights(int64_t i, int64_t row, const T* a, const T* b) const {
-    join_columns<To>(i, row, p.next_mask, [=](int64_t one, int64_t other, bool) INLINE_LAMBDA {
-      return T(0.25) * ((a[one] + a[other]) + (b[one] + b[other]));
-    });
-  }
-  // cell(one, other, zero) is a pixel of the next level, of two columns; the first of them is of zeros.
-  template <class To, class Cell>
-  INLINE void join_columns(int64_t i, int64_t row, const Images& next, Cell cell) const {
+    const int64_t to = Halving{tile.h, p.odd_side}.of(row), n = tile.n(i), c = tile.c(i);
     const Halving across{tile.w, p.odd_side};
     const int64_t before = across.zeros(), end = (tile.col1 + before) / 2;
     const int64_t shift = tile.start(i) - tile.t0 - before;
-    To* const __restrict out = row_of<To>(next, tile.n(i), tile.c(i), row).data;
+    const T offset_m = this->offset_m[i * tile.across], offset_d = this->offset_d[i * tile.across];
+    const T* const w_a = (row == 0 ? linear_w[second] : linear_w[0]) + shift;
+    const T* const w_b = linear_w[second] + shift;
+    const T *const m_a = linear_m[0] + shift, *const m_b = linear_m[second] + shift;
+    const T *const d_a = linear_d[0] + shift, *const d_b = linear_d[second] + shift;
+    To* const out_w = row_of<To>(p.next_mask, n, c, to).data;
+    To* const out_m = row_of<To>(p.next_m, n, c, to).data;
+    double* const out_d = row_of<double>(p.next_d, n, c, to).data;
+    // Pixel k, of one column and, beside it, zeros or that column again.
+    const auto join_one = [&](int64_t k, int64_t at, bool zeros) {
+      const T w[2][2] = {{w_a[at], w_a[at]}, {w_b[at], w_b[at]}};
+      const T m[2][2] = {{zeros ? -offset_m : m_a[at], m_a[at]}, {zeros ? -offset_m : m_b[at], m_b[at]}};
+      const T d[2][2] = {{zeros ? -offset_d : d_a[at], d_a[at]}, {zeros ? -offset_d : d_b[at], d_b[at]}};
+      join_pairs(1, w[0], w[1], m[0], m[1], d[0], d[1], out_w + k, out_m + k, out_d + k, offset_m, offset_d);
+    };
     int64_t k = (tile.col0 + before) / 2;
-    if (tile.col0 == 0 && before) out[k++] = To(cell(shift + 1, shift + 1, true));
-    for (; k < end; ++k) out[k] = To(cell(shift + 2 * k, shift + 2 * k + 1, false));
-    if (tile.col1 == tile.w && across.times(tile.w - 1) == 2)  // the last column, twice
-      out[end] = To(cell(shift + 2 * end, shift + 2 * end, false));
+    if (tile.col0 == 0 && before) join_one(k++, 1, true);
+    join_pairs(end - k, w_a + 2 * k, w_b + 2 * k, m_a + 2 * k, m_b + 2 * k, d_a + 2 * k, d_b + 2 * k,
+               out_w + k, out_m + k, out_d + k, offset_m, offset_d);
+    if (tile.col1 == tile.w && across.times(tile.w - 1) == 2) join_one(end, 2 * end, false);
   }
 };

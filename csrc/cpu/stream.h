@@ -146,7 +146,11 @@ class Stream : LocalMoments<T> {
     const std::false_type no{};
     if constexpr (Weighted) {
       if (gradient && !plain()) this->find_gains(row, i);
-      plain() && !p.loss_map.data ? with(yes, no) : with(yes, yes);
+      if (!plain() || p.loss_map.data) {
+        with(yes, yes);
+      } else {
+        p.luminance ? with(yes, no) : with(no, no);
+      }
       if (own_map) this->write_losses(row);
     } else {
       // A loss map beside a gradient is worked out apart: what is done without one stays the same, to the
@@ -173,7 +177,7 @@ class Stream : LocalMoments<T> {
     // blurred weights takes its place, and variances are in units of 1.
     const T centre = this->centre, c1 = T(p.c1), c2 = T(Weighted ? p.c2 : p.c2 / double(centre));
     const T two = Weighted && !p.luminance ? 0 : 2;
-    const bool of_map = p.grad_map.data != nullptr;
+    const bool of_map = p.grad_map.data != nullptr, binary = source.binary;
     const V gain_l = ssim_gain * centre, gain_cs = ssim_gain;
     const V base_m = this->base_m, from_m = base_m + source.offset_m, from_d = base_d + source.offset_d;
     const int64_t halo_pitch = this->halo_pitch, s = this->s;
@@ -190,7 +194,7 @@ class Stream : LocalMoments<T> {
     constexpr int columns_at_a_time = Luminance ? 8 : 1;
     Moments<V> at[columns_at_a_time];
     Inverses<V> inverses_at[columns_at_a_time];
-    V blurred_weights[columns_at_a_time];
+    V inverse_weights[columns_at_a_time];
     for (int64_t begin = 0; begin < s; begin += columns_at_a_time) {
       const int64_t end = smaller(s, begin + columns_at_a_time);
       for (int64_t k = begin; k < end; ++k) {
@@ -204,13 +208,13 @@ class Stream : LocalMoments<T> {
                               not_negative(Weighted ? inverse * mm - mean_m * mean_m : mm - mean_m * sum_m),
                               not_negative(Weighted ? inverse * dd - mean_d * mean_d : dd - mean_d * sum_d)};
         at[k - begin] = here, inverses_at[k - begin] = inverses<Luminance, T>(here, c1, c2, two);
-        if (Weighted) blurred_weights[k - begin] = from[4 * halo_pitch];
+        if (Weighted) inverse_weights[k - begin] = inverse;
       }
       for (int64_t k = begin; k < end; ++k) {
         V* const to = out + k;
         const Moments<V>& here = at[k - begin];
         const V weight = Weighted ? d_row[k * raw_step + R] : splat<T>(1);
-        const V inverse = Weighted ? inverse_of(blurred_weights[k - begin]) : splat<T>(centre);
+        const V inverse = Weighted ? inverse_weights[k - begin] : splat<T>(centre);
         const V mean_m = inverse * moments[k], mean_d = inverse * moments[k + 2 * halo_pitch];
         // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.
         const V m = mean_m + base_m, gain = General ? gains[k] : splat<T>(1);
@@ -220,7 +224,7 @@ class Stream : LocalMoments<T> {
             one_gradient<Luminance, T>(here, inverses_at[k - begin], c1, c2, m, mean_d, g_l, g_cs);
         const V loss = not_negative(one.loss);
         const Mask<T> left = Weighted ? kept(weight) & exists[k] : ~Mask<T>{};
-        if (Weighted) small |= too_small(blurred_weights[k - begin]) & left;
+        if (Weighted && !binary) small |= too_small(moments[k + 4 * halo_pitch]) & left;
         sum += masked<T>(Weighted ? weight * loss : loss, Weighted ? own[k] & left : own[k]);
         if (General && losses) {
           losses[k] = T(p.ssim_weight) * loss;

@@ -19,6 +19,8 @@
 
 #include "tile.h"
 
+#include "join.h"
+
 #include "source.h"
 
 #include "item.h"
