@@ -118,7 +118,7 @@ struct OneGradient {
   V luminance_m, luminance_d;  // for two gradients, of which a is the sum
 };
 
-// The inverses of A and B, both halved; two: 2, or 0 where the luminance does not count.
+// The inverses of A and B; two: 2, or 0 where the luminance does not count.
 template <class V>
 struct Inverses {
   V a, b;

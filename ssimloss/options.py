@@ -18,7 +18,7 @@ HALVINGS = ("edge", "zeros", "drop")
 NEGATIVES = ("continue", "clamp")
 MAX_SCALES = 16
 MAX_TAPS = 1023  # of a window
-LEAST_K = 1e-9  # its square must not underflow in float32
+LEAST_K, MOST_K = 1e-9, 5e18  # their squares must not leave float32, nor twice these
 
 Op = Callable[..., Any]
 
@@ -170,8 +170,8 @@ def gaussian_options(
         tuple(window_of(sigma, window_size) for sigma in ascending),
         one_of("padding", padding, PADDINGS),
         positive("data_range", data_range),
-        positive("k1", k1, LEAST_K),
-        positive("k2", k2, LEAST_K),
+        positive("k1", k1, LEAST_K, MOST_K),
+        positive("k2", k2, LEAST_K, MOST_K),
         ssim_weight,
         l1_weight,
         l1_windowed,
@@ -282,8 +282,8 @@ def dyadic_options(
         window_of(sigma, window_size),
         one_of("padding", padding, PADDINGS),
         positive("data_range", data_range),
-        positive("k1", k1, LEAST_K),
-        positive("k2", k2, LEAST_K),
+        positive("k1", k1, LEAST_K, MOST_K),
+        positive("k2", k2, LEAST_K, MOST_K),
         ssim_weight,
         l1_weight,
         one_of("halving", halving, HALVINGS),
@@ -364,13 +364,17 @@ def number(name: str, value: float, expected: str) -> float:
     raise TypeError(f"{name}: expected {expected}, got {got}")
 
 
-def positive(name: str, value: float, least: float = 0.0, or_zero: bool = False) -> float:
+def positive(
+    name: str, value: float, least: float = 0.0, most: float = math.inf, *, or_zero: bool = False
+) -> float:
     expected = "a finite number >= 0" if or_zero else "a finite number > 0"
     value = number(name, value, expected)
     if not math.isfinite(value) or value < 0 or (value == 0 and not or_zero):
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least:g}, got {value!r}")
+    if value > most:
+        raise ValueError(f"{name}: expected at most {most:g}, got {value!r}")
     return value
 
 

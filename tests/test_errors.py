@@ -93,6 +93,7 @@ OPTIONS = {
     "data_range text": (dict(data_range="1"), TypeError, r"data_range: expected .*got '1'"),
     "data_range tensor": (dict(data_range=A.max()), TypeError, "data_range: .*Tensor; a tensor is given at"),
     "k1": (dict(k1=0.0), ValueError, r"k1: expected a finite number > 0, got 0\.0"),
+    "k1 too large": (dict(k1=2e19), ValueError, r"k1: expected at most 5e\+18, got 2e\+19"),
     "k2": (dict(k2=-0.03), ValueError, r"k2: expected a finite number > 0, got -0\.03"),
 }
 

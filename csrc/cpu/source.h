@@ -19,7 +19,7 @@ class Source {
   const Tile<T>& tile;
   const int64_t capacity;
   const bool dense, direct;
-  V* ring;  // of `capacity` rows, and behind it what padding adds above and, with weights, below
+  V* ring;  // of `capacity` rows; not Grouped, behind it what padding adds above and, with weights, below
   T *linear_m[2], *linear_d[2];            // the second of a pair of rows for the next level lies in [1]
   T* linear_w[2];                          // the weights
   unsigned char* whole;                    // of each row in the ring: whether all weights are 1

@@ -49,7 +49,7 @@ struct Tile {
   int64_t t0, t1;                    // columns of the images that they need; segment 0 starts at t0
   int64_t s;                         // vectors in a segment
   int64_t across;                    // segments of a plane
-  // Vectors in a row, without and with room for a halo. Odd, or the rows of a ring would fall into the
+  // Vectors in a row, without and with room for a halo. Odd, or rows above each other would fall into the
   // same few sets of the cache.
   int64_t pitch, halo_pitch;
 
@@ -83,8 +83,10 @@ struct Tile {
     if (wide && has_zeros_around(p)) t0 = larger(0, t0), t1 = smaller(w, t1);
     s = ceil_div(t1 - t0, across);
     if (wide) s = ceil_div(s, 4) * 4;
-    // Whole lines of the cache, where that is at most a sixteenth more.
-    if (!wide && (ceil_div(s, L) * L - s) * 16 <= s) s = ceil_div(s, L) * L;
+    // Whole lines of the cache, where that is at most a sixteenth more, and all are columns of the image: a
+    // segment's base may not come from what is none.
+    const int64_t lines = ceil_div(s, L) * L;
+    if (!wide && t0 >= 0 && t1 <= w && across * lines <= w && (lines - s) * 16 <= s) s = lines;
     // Further left at the right border: the segments are full of pixels where there are enough.
     if (t1 <= w && across * s <= w) t0 = smaller(t0, w - across * s);
     if (t0 > 0 && t0 % L <= across * s - (t1 - t0))
