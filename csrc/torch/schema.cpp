@@ -6,8 +6,8 @@
 // data range. unit_x, unit_y: unit_scale times the gradient of the loss (of each image's, for
 // "none"), or empty where not wanted (and always for "map", whose gradient needs the incoming one).
 // inverse_ranges: float64 [N], in the place of 1 / data_range, each for its image.
-// mask: weights in [0, 1], or NaN, [N or 1, C or 1, H, W] in the dtype of the loss; or, on the CPU, 0 and 1 of
-// uint8. The operators of details take none, nor padding "normalized"; nor do those of volumes on CUDA.
+// mask: weights in [0, 1], or NaN, [N or 1, C or 1, H, W] in the dtype of the loss; or, on the CPU, 0 and 1
+// of uint8. The operators of details take none, nor padding "normalized"; nor do those of volumes on CUDA.
 // _detailed, for "mean" and "none": besides the terms, 1 - SSIM and l1 in units of the data range,
 // unweighted, [2] or [2, N]; an l1 without a weight is 0. And what reduction "map" gives, or empty where not
 // wanted. A sigma may be infinite: then the weights of its window are equal. Without sigmas it is the l1 term
