@@ -21,7 +21,7 @@
 
 constexpr int slices_at_a_time = VECTOR_BYTES == 64 ? 4 : 2;  // what share the loads along the depth
 
-// E: what voxels are kept in, float, or double for those of float64.
+// E: what voxels are kept in, float, or double for those of float64 and under weights.
 template <class E, bool Weighted>
 class VolumeStream {
   using V = Vec<double>;
@@ -33,8 +33,7 @@ class VolumeStream {
   const int64_t plane, n, c, piece, pieces;
   const Side d, h, w;
   const bool gradient, both, pixel_l1, one_voxel;
-  const bool binary;  // all weights are 0 or 1
-  const int maps;     // b_m, b_d, a of x's gradient and, where it is wanted, of y's
+  const int maps;  // b_m, b_d, a of x's gradient and, where it is wanted, of y's
   const double inverse_range;
   // Elements between rows, of raw voxels, positions, own voxels and maps with a halo; odd numbers of lines of
   // the cache, or columns would share few of its sets.
@@ -70,7 +69,6 @@ class VolumeStream {
         both(p.grad_x.first.data && p.grad_y.first.data),
         pixel_l1(p.l1_weight != 0),
         one_voxel(d.r + h.r + w.r == 0),
-        binary(!p.mask.first.data || p.mask.first.dtype == DType::uint8),
         maps(both ? 4 : 3),
         inverse_range(p.inverse_ranges ? p.inverse_ranges[n] : p.inverse_range),
         raw_pitch(padded(w.positions() + 2 * w.r)),
@@ -199,8 +197,9 @@ class VolumeStream {
     };
     for (int64_t col = start; col < w.from; ++col) pad(col);
     for (int64_t col = w.to; col < end; ++col) pad(col);
-    for (int64_t k = 0; k < end - start; ++k)
-      x[k] = select<E>(out[k], x[k], 0), y[k] = select<E>(out[k], y[k], 0);
+    for (int64_t k = 0; k < end - start; ++k) {
+      if (out[k] == 0) x[k] = y[k] = 0;
+    }
   }
 
   // With what padding adds to its left and right.
@@ -252,21 +251,15 @@ class VolumeStream {
       };
       const auto m = [&](int i) INLINE_LAMBDA { return (voxels(xs[i] + k) + voxels(ys[i] + k)) * scale; };
       const auto d = [&](int i) INLINE_LAMBDA { return (voxels(xs[i] + k) - voxels(ys[i] + k)) * scale; };
-      const auto weight = [&](int i) INLINE_LAMBDA { return voxels(ws[i] + k); };
-      if (Weighted && !binary) {
-        const int64_t count = K + 2 * taps.radius();
-        V fixed[K + 2 * Radius];
-        V* const held = Radius > 0 ? fixed : work + count;  // made once
-        const auto value = [&](int i) INLINE_LAMBDA { return held[i]; };
-        for (int i = 0; i < count; ++i) held[i] = m(i);
-        fir_weighted<K>(value, weight, taps, put(0), put(1), work);
-        for (int i = 0; i < count; ++i) held[i] = d(i);
-        fir_weighted<K>(value, weight, taps, put(2), put(3), work);
-      } else {  // where a weight is 0, so are m and d
+      if constexpr (Weighted) {
+        const auto weight = [&](int i) INLINE_LAMBDA { return voxels(ws[i] + k); };
+        fir_weighted<K>(m, weight, taps, put(0), put(1), work);
+        fir_weighted<K>(d, weight, taps, put(2), put(3), work);
+        fir_computed<K>(weight, taps, put(4), work);
+      } else {
         fir_squares<K>(m, taps, put(0), put(1), work);
         fir_squares<K>(d, taps, put(2), put(3), work);
       }
-      if constexpr (Weighted) fir_computed<K>(weight, taps, put(4), work);
     }
   }
 
@@ -440,8 +433,9 @@ class VolumeStream {
                                 w.own(), m_row, d_row);
     if (Weighted) {
       read_mask(slice, row, w.begin, w.own(), w_row);
-      for (int64_t k = 0; k < w.own(); ++k)
-        m_row[k] = select<double>(w_row[k], m_row[k], 0), d_row[k] = select<double>(w_row[k], d_row[k], 0);
+      for (int64_t k = 0; k < w.own(); ++k) {
+        if (w_row[k] == 0) m_row[k] = d_row[k] = 0;
+      }
     }
     if (!pixel_l1) return;
     for (int64_t k = w.own(); k < w.own() + L; ++k) d_row[k] = w_row[k] = 0;

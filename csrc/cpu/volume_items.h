@@ -44,13 +44,10 @@ VolumeItems volume_items(const VolumeProblem& p) {
   return best;
 }
 
+// Under weights voxels are kept in double: one kernel is enough for what is seldom wanted.
 void volume(const VolumeProblem& p, const VolumeItems& items, int64_t item) {
-  const bool in_double = p.x.first.dtype == DType::float64;
-  if (p.mask.first.data || p.padding == Padding::normalized) {
-    in_double ? VolumeStream<double, true>(p, items, item).run()
-              : VolumeStream<float, true>(p, items, item).run();
-  } else {
-    in_double ? VolumeStream<double, false>(p, items, item).run()
-              : VolumeStream<float, false>(p, items, item).run();
-  }
+  if (p.mask.first.data || p.padding == Padding::normalized)
+    return VolumeStream<double, true>(p, items, item).run();
+  p.x.first.dtype == DType::float64 ? VolumeStream<double, false>(p, items, item).run()
+                                    : VolumeStream<float, false>(p, items, item).run();
 }
