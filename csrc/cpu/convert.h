@@ -21,10 +21,19 @@ INLINE To bit_cast(From from) {
 
 // Choices by a weight, made on bits: under a condition of numbers, compilers vectorise no arithmetic.
 template <class T>
+using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
+template <class T>
+INLINE T select_bits(Bits<T> all_ones, T one, T other) {
+  return bit_cast<T>((bit_cast<Bits<T>>(one) & all_ones) | (bit_cast<Bits<T>>(other) & ~all_ones));
+}
+template <class T>
+INLINE Bits<T> is_below(T weight, T limit) {  // neither is negative; NaN is below nothing
+  return bit_cast<Bits<T>>(weight) < bit_cast<Bits<T>>(limit) ? ~Bits<T>(0) : Bits<T>(0);
+}
+template <class T>
 INLINE T select(T weight, T if_kept, T if_zero) {
-  using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
-  const Bits zero = (bit_cast<Bits>(weight) << 1) == 0 ? ~Bits(0) : Bits(0);  // or -0
-  return bit_cast<T>((bit_cast<Bits>(if_kept) & ~zero) | (bit_cast<Bits>(if_zero) & zero));
+  const Bits<T> zero = (bit_cast<Bits<T>>(weight) << 1) == 0 ? ~Bits<T>(0) : Bits<T>(0);  // or -0
+  return select_bits<T>(zero, if_zero, if_kept);
 }
 
 INLINE float widen(float v) { return v; }

@@ -33,7 +33,8 @@ template <class T>
 void add_under_weights(T* __restrict fine, T gain, T share, const T* __restrict w,
                        const T* __restrict coarse_w, T* __restrict coarse, const Halving<int64_t>& across) {
   const int64_t width = across.n, before = across.zeros(), last = width - 1;
-  for (int64_t i = 0; i < across.size(); ++i) coarse[i] *= share / select<T>(coarse_w[i], coarse_w[i], 1);
+  for (int64_t i = 0; i < across.size(); ++i)
+    coarse[i] = coarse[i] / select<T>(coarse_w[i], coarse_w[i], 1) * share;
   const auto add = [=](int64_t to, T more)
                        INLINE_LAMBDA { fine[to] = select<T>(w[to], fine[to] * gain + w[to] * more, 0); };
   if (before) add(0, coarse[0]);
