@@ -27,8 +27,8 @@ CUDA_ARCHITECTURES = ("75", "80", "86", "90", "100", "120")  # a GPU of 8.9 runs
 # nothing to it (2026-11-30): up to 9.0 they differ in how they read bfloat16 alone; that of 10.0 is another
 # compiler, whose code needs more registers and, in the main kernel, 6 % more instructions.
 VIRTUAL_ARCHITECTURES = ("75", "80")
-# 8.6 runs the code of 8.0, and has its own where most of the time goes. That of the rest, of what memory bounds
-# and of float64, was 3 % of the library.
+# 8.6 runs the code of 8.0, and has its own where most of the time goes. That of the rest, float64 and what
+# memory bounds, was 3 % of the library.
 OF_86 = ("strip", "ring", "scales")
 LONGEST_FIRST = ("strip", "ring", "scales", "volume", "tiles")  # or all cores but one would wait for the last
 
