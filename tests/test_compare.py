@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 import torch.nn.functional as F
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -21,7 +20,7 @@ import compare  # noqa: E402
 import compare_measure  # noqa: E402
 import compare_page  # noqa: E402
 import compare_rows  # noqa: E402
-from compare_rows import DYADIC, KINDS, ROWS, SSIM, VOLUMES, Contender, Row  # noqa: E402
+from compare_rows import DYADIC, KINDS, ROWS, SSIM, VOLUMES, Row  # noqa: E402
 
 SMALL = [
     Row("L1", "one", (1, 1, 20, 20)),
@@ -174,18 +173,24 @@ def test_a_ratio_is_that_of_the_rounds() -> None:
     assert compare.summary([[{"ssimloss": 2.0, "peer": 3.0}]], "peer")["ms"] == [3, 3, 3]
 
 
-def test_memory_is_that_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    def sixteen_gradients(x, y):
-        return (torch.ones(16 * x.numel()).sum() * 0 + x).mean()
+MEMORY = """
+from test_compare import *
 
-    monkeypatch.setattr(
-        compare_measure,
-        "contenders",
-        lambda *_: {"it": Contender(sixteen_gradients), "l1": Contender(F.l1_loss)},
-    )
-    row = Row(SSIM, "", (1, 1, 1024, 1024))
-    assert 15.5 < compare_measure.memory(row, "it", "cpu", 1) < 19
-    assert compare_measure.memory(row, "l1", "cpu", 1) < 8
+def sixteen_gradients(x, y):
+    return (torch.ones(16 * x.numel()).sum() * 0 + x).mean()
+
+losses = {"it": Contender(sixteen_gradients), "l1": Contender(F.l1_loss)}
+compare_measure.contenders = lambda *_: losses
+print(*(compare_measure.memory(Row(SSIM, "", (1, 1, 1024, 1024)), name, "cpu", 1) for name in losses))
+"""
+
+
+def test_memory_is_that_of_a_step(python) -> None:
+    """In a fresh process, as memory() says: whatever tests ran before."""
+    done = python(MEMORY)
+    assert done.returncode == 0, done.stderr
+    it, l1 = map(float, done.stdout.split())
+    assert 15.5 < it < 19 and l1 < 8
 
 
 def test_shares() -> None:

@@ -31,7 +31,7 @@ FAST = re.compile(
 )  # not weighted_gradient_kernel: the plainest, of float64 under weights
 OF_86 = re.compile(r"\d(strip|levels|ring|scales|adjoint|gather)_kernel")  # the others of 8.6 run 8.0's
 # But this one, under weights, may spill so many bytes before sm_90, where a block less would cost more.
-RING_OF_WEIGHTS, FEW = "ring_kernelILi8ELi1ELb1E", 24
+RING_OF_WEIGHTS, FEW = "ring_kernelILi8ELi1ELb1E", {"sm_75": 24, "sm_80": 24, "sm_86": 60}
 REGISTERS, SHARED, THREADS, BLOCKS = 65536, 233472, 2048, 32  # of one multiprocessor of sm_90
 
 
@@ -152,7 +152,8 @@ def test_fast_paths_live_in_registers(usages: list[Usage]) -> None:
     fast = [usage for usage in usages if FAST.search(usage.kernel)]
     assert {usage.arch for usage in fast} == {usage.arch for usage in usages}
     spilling = [usage for usage in fast if usage.spills or usage.stack]
-    assert [u for u in spilling if not (RING_OF_WEIGHTS in u.kernel and u.spills <= FEW)] == []
+    few = [u for u in spilling if RING_OF_WEIGHTS in u.kernel and u.spills <= FEW.get(u.arch, 0)]
+    assert [u for u in spilling if u not in few] == []
 
 
 def test_resource_table(

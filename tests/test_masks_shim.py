@@ -56,6 +56,8 @@ def on_cuda(x: torch.Tensor, options: object) -> bool:
 @pytest.fixture(autouse=True)
 def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "have_kernels", on_cuda)
+    # Bytes stay bytes on the CPU alone.
+    monkeypatch.setattr(images, "as_weights", lambda mask, dtype: masks.as_weights(mask, dtype).to(dtype))
 
 
 def test_have_kernels() -> None:
