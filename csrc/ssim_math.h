@@ -118,40 +118,30 @@ struct OneGradient {
   V luminance_m, luminance_d;  // for two gradients, of which a is the sum
 };
 
-// The inverses of A and B; two: 2, or 0 where the luminance does not count.
-template <class V>
-struct Inverses {
-  V a, b;
-};
+// m, d: the means relative to what the gradient's m and d are; g_l, g_cs: the gains of both terms; two: 2, or
+// 0 where the luminance does not count.
 template <bool Luminance, class T, class V>
-SSIMLOSS_INLINE Inverses<V> inverses(const Moments<V>& at, T c1, T c2, T two = 2) {
-  Inverses<V> inverse{V{}, quotient(T(2), at.s_mm + T(2) * c2 + at.s_dd)};
-  if (Luminance) inverse.a = quotient(two, at.mu_m * at.mu_m + T(2) * c1 + at.mu_d * at.mu_d);
-  return inverse;
-}
-
-// m, d: the means relative to what the gradient's m and d are; g_l, g_cs: the gains of both terms.
-template <bool Luminance, class T, class V>
-SSIMLOSS_INLINE OneGradient<V> one_gradient(const Moments<V>& at, const Inverses<V>& inverse, T c1, T c2, V m,
-                                            V d, V g_l, V g_cs) {
+SSIMLOSS_INLINE OneGradient<V> one_gradient(const Moments<V>& at, T c1, T c2, V m, V d, V g_l, V g_cs,
+                                            T two = 2) {
   OneGradient<V> one;
-  const V mm = at.s_mm + T(2) * c2;
-  const V e_cs = at.s_dd * inverse.b;
+  const V mm = at.s_mm + T(2) * c2, inverse_b = quotient(T(2), mm + at.s_dd);
+  const V e_cs = at.s_dd * inverse_b;
   one.loss = e_cs;
   V luminance{};
   one.luminance_m = one.luminance_d = V{};
   if (Luminance) {
-    const V by_d = at.mu_d * inverse.a, e_l = at.mu_d * by_d;
+    const V inverse_a = quotient(two, at.mu_m * at.mu_m + T(2) * c1 + at.mu_d * at.mu_d);
+    const V by_d = at.mu_d * inverse_a, e_l = at.mu_d * by_d;
     one.loss += e_l - e_l * e_cs;
-    const V g_a = (g_l - g_l * e_cs) * inverse.a;
+    const V g_a = (g_l - g_l * e_cs) * inverse_a;
     luminance = g_a * (by_d * (at.mu_m * (at.mu_m - at.mu_d) + T(2) * c1));
     one.luminance_m = g_a * e_l * at.mu_m;
     one.luminance_d = g_a * by_d * (at.mu_m * at.mu_m + T(2) * c1);
     g_cs -= g_cs * e_l;
   }
-  const V g_b = g_cs * inverse.b;
+  const V g_b = g_cs * inverse_b;
   one.b_m = g_b * e_cs;
-  one.b_d = g_b * (mm * inverse.b);
+  one.b_d = g_b * (mm * inverse_b);
   one.a = luminance + one.b_m * m - one.b_d * d;
   return one;
 }
@@ -162,8 +152,7 @@ template <int Gradients, class T>
 SSIMLOSS_INLINE T loss_and_maps(const Moments<T>& at, T c1, T c2, T luminance, T m, T d, T g_l, T g_cs,
                                 T (&map)[4]) {
   if (Gradients < 2) {
-    const Inverses<T> inverse = inverses<true, T>(at, c1, c2, T(2) * luminance);
-    const OneGradient<T> one = one_gradient<true, T>(at, inverse, c1, c2, m, d, g_l, g_cs);
+    const OneGradient<T> one = one_gradient<true, T>(at, c1, c2, m, d, g_l, g_cs, T(2) * luminance);
     map[0] = one.b_m, map[1] = one.b_d, map[2] = one.a;
     return not_negative(one.loss);
   }

@@ -174,13 +174,12 @@ class Item {
 
   // Add what the lanes have of a row to its plane's sums, of ssim (which = 0) or of l1.
   void add_up(int64_t row, int which, V of_a_row, double weight = 1) const {
-    double sums[L];
-    for (int lane = 0; lane < L; ++lane) sums[lane] = double(of_a_row[lane]);
-    for (int64_t apart = tile.across / 2; apart > 0; apart /= 2) {  // pairs: many at a time
-      for (int64_t lane = 0; lane + apart < L; ++lane) sums[lane] += sums[lane + apart];
+    for (int64_t i = 0; i < tile.planes; ++i) {
+      double sum = 0;
+      for (int64_t lane = i * tile.across; lane < (i + 1) * tile.across; ++lane)
+        sum += double(of_a_row[lane]);
+      p.plane_sums[tile.sums_of(i, row) + which] += weight * sum;
     }
-    for (int64_t i = 0; i < tile.planes; ++i)
-      p.plane_sums[tile.sums_of(i, row) + which] += weight * sums[i * tile.across];
   }
 
   // A mean of 4 values of each segment in each of two rows. Without those far out of range and out of the

@@ -189,57 +189,38 @@ class Stream : LocalMoments<T> {
     V *out = map_rows + radius, sum{};
     Mask<T> small{};
     const Ahead next_x = source.next_x(i), next_y = source.next_y(i);
-    // In two steps for some columns at a time: each alone is a chain of operations that wait for each other,
-    // and machines look ahead as far as a few columns of it.
-    constexpr int columns_at_a_time = Luminance ? 8 : 1;
-    Moments<V> at[columns_at_a_time];
-    Inverses<V> inverses_at[columns_at_a_time];
-    V inverse_weights[columns_at_a_time];
-    for (int64_t begin = 0; begin < s; begin += columns_at_a_time) {
-      const int64_t end = smaller(s, begin + columns_at_a_time);
-      for (int64_t k = begin; k < end; ++k) {
-        const V* const from = moments + k;
-        fetch(next_x, k), fetch(next_y, k);
-        const V sum_m = from[0], sum_d = from[2 * halo_pitch];
-        const V mm = from[halo_pitch], dd = from[3 * halo_pitch];
-        const V inverse = Weighted ? inverse_of(from[4 * halo_pitch]) : splat<T>(centre);
-        const V mean_m = inverse * sum_m, mean_d = inverse * sum_d;
-        const Moments<V> here{mean_m + from_m, mean_d + from_d,
-                              not_negative(Weighted ? inverse * mm - mean_m * mean_m : mm - mean_m * sum_m),
-                              not_negative(Weighted ? inverse * dd - mean_d * mean_d : dd - mean_d * sum_d)};
-        at[k - begin] = here, inverses_at[k - begin] = inverses<Luminance, T>(here, c1, c2, two);
-        if (Weighted) inverse_weights[k - begin] = inverse;
+    for (int64_t k = 0; k < s; ++k, ++moments, ++out) {
+      fetch(next_x, k), fetch(next_y, k);
+      const V sum_m = moments[0], sum_d = moments[2 * halo_pitch];
+      const V weight = Weighted ? d_row[k * raw_step + R] : splat<T>(1);
+      const V inverse = Weighted ? inverse_of(moments[4 * halo_pitch]) : splat<T>(centre);
+      const V mean_m = inverse * sum_m, mean_d = inverse * sum_d;
+      const V mm = moments[halo_pitch], dd = moments[3 * halo_pitch];
+      const Moments<V> at{mean_m + from_m, mean_d + from_d,
+                          not_negative(Weighted ? inverse * mm - mean_m * mean_m : mm - mean_m * sum_m),
+                          not_negative(Weighted ? inverse * dd - mean_d * mean_d : dd - mean_d * sum_d)};
+      // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.
+      const V m = mean_m + base_m, gain = General ? gains[k] : splat<T>(1);
+      V g_l = General ? gain_l * gain : gain_l, g_cs = General ? gain_cs * gain : gain_cs;
+      if (Weighted) g_l = g_cs = g_cs * inverse * (General && of_map ? splat<T>(1) : weight);
+      const OneGradient<V> one = one_gradient<Luminance, T>(at, c1, c2, m, mean_d, g_l, g_cs, two);
+      const V loss = not_negative(one.loss);
+      const Mask<T> left = Weighted ? kept(weight) & exists[k] : ~Mask<T>{};
+      if (Weighted && !binary) small |= too_small(moments[4 * halo_pitch]) & left;
+      sum += masked<T>(Weighted ? weight * loss : loss, Weighted ? own[k] & left : own[k]);
+      if (General && losses) {
+        losses[k] = T(p.ssim_weight) * loss;
+        if (p.l1_weight != 0) losses[k] += T(p.l1_weight) * absolute(d_row[k * raw_step] + source.offset_d);
+        if (Weighted) losses[k] = masked<T>(losses[k], left);
       }
-      for (int64_t k = begin; k < end; ++k) {
-        V* const to = out + k;
-        const Moments<V>& here = at[k - begin];
-        const V weight = Weighted ? d_row[k * raw_step + R] : splat<T>(1);
-        const V inverse = Weighted ? inverse_weights[k - begin] : splat<T>(centre);
-        const V mean_m = inverse * moments[k], mean_d = inverse * moments[k + 2 * halo_pitch];
-        // m relative to 0 (less offset_m): b_m, small where x and y are close, forgives its rounding.
-        const V m = mean_m + base_m, gain = General ? gains[k] : splat<T>(1);
-        V g_l = General ? gain_l * gain : gain_l, g_cs = General ? gain_cs * gain : gain_cs;
-        if (Weighted) g_l = g_cs = g_cs * inverse * (General && of_map ? splat<T>(1) : weight);
-        const OneGradient<V> one =
-            one_gradient<Luminance, T>(here, inverses_at[k - begin], c1, c2, m, mean_d, g_l, g_cs);
-        const V loss = not_negative(one.loss);
-        const Mask<T> left = Weighted ? kept(weight) & exists[k] : ~Mask<T>{};
-        if (Weighted && !binary) small |= too_small(moments[k + 4 * halo_pitch]) & left;
-        sum += masked<T>(Weighted ? weight * loss : loss, Weighted ? own[k] & left : own[k]);
-        if (General && losses) {
-          losses[k] = T(p.ssim_weight) * loss;
-          if (p.l1_weight != 0) losses[k] += T(p.l1_weight) * absolute(d_row[k * raw_step] + source.offset_d);
-          if (Weighted) losses[k] = masked<T>(losses[k], left);
-        }
-        if (Gradients == 0) continue;
-        const Mask<T> counts = Weighted ? left : exists[k];
-        const auto put = [&](int q, V value) INLINE_LAMBDA { to[q * halo_pitch] = masked<T>(value, counts); };
-        put(0, one.b_m), put(1, one.b_d);
-        if (Gradients == 1) {
-          put(2, one.a);
-        } else {
-          put(2, one.b_m * m - one.luminance_m), put(3, one.luminance_d - one.b_d * mean_d);
-        }
+      if (Gradients == 0) continue;
+      const Mask<T> counts = Weighted ? left : exists[k];
+      const auto put = [&](int q, V value) INLINE_LAMBDA { out[q * halo_pitch] = masked<T>(value, counts); };
+      put(0, one.b_m), put(1, one.b_d);
+      if (Gradients == 1) {
+        put(2, one.a);
+      } else {
+        put(2, one.b_m * m - one.luminance_m), put(3, one.luminance_d - one.b_d * mean_d);
       }
     }
     const bool counted = !General || Gradients > 0 || !gradient;  // or it is a map beside a gradient

@@ -126,8 +126,7 @@ INLINE Vec<float> inverse_of(Vec<float> v) {
   const Vec<float> near = Vec<float>(_mm512_maskz_rcp14_ps(0xffff, __m512(v)));
   return near * (2 - v * near);
 }
-// ssim_math.h's, which take the units of products for longer than all this does.
-INLINE Vec<float> quotient(float a, Vec<float> b) { return a * inverse_of(b); }
+// ssim_math.h's: the division would take the units of products for longer.
 INLINE Vec<float> reciprocal(Vec<float> v) { return inverse_of(v); }
 #endif
 
