@@ -174,7 +174,10 @@ def test_a_ratio_is_that_of_the_rounds() -> None:
 
 
 MEMORY = """
-from test_compare import *
+import compare_measure
+import torch
+import torch.nn.functional as F
+from compare_rows import SSIM, Contender, Row
 
 def sixteen_gradients(x, y):
     return (torch.ones(16 * x.numel()).sum() * 0 + x).mean()
@@ -187,7 +190,7 @@ print(*(compare_measure.memory(Row(SSIM, "", (1, 1, 1024, 1024)), name, "cpu", 1
 
 def test_memory_is_that_of_a_step(python) -> None:
     """In a fresh process, as memory() says: whatever tests ran before."""
-    done = python(MEMORY)
+    done = python(MEMORY, PYTHONPATH=str(BENCHMARKS))
     assert done.returncode == 0, done.stderr
     it, l1 = map(float, done.stdout.split())
     assert 15.5 < it < 19 and l1 < 8
