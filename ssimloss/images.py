@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from operator import lt
 
 import torch
 from torch import Tensor
@@ -271,7 +272,7 @@ def check_cuda_limits(options: Options) -> None:
 
 def check_size(x: Tensor, options: Options) -> None:
     """The window must fit, in the dyadic form into the coarsest level."""
-    shape, windows = x.shape, options.windows
+    shape, windows = tuple(x.shape), options.windows  # whose slices cost less
     sides, channels = shape[-len(windows) :], shape[-len(windows) - 1]
     least = least_sides(windows, options.padding)
     if isinstance(options, Dyadic):
@@ -280,10 +281,7 @@ def check_size(x: Tensor, options: Options) -> None:
         drop = options.halving == "drop"
         least = tuple(side * halved if drop else (side - 1) * halved + 1 for side in least)
     channels_last = sides[-1] <= 4 < channels
-    too_small = False  # no generator, which takes longer than the loop
-    for side, enough in zip(sides, least, strict=True):
-        too_small = too_small or side < enough
-    if too_small:
+    if any(map(lt, sides, least)):
         levels = len(options.weights) if isinstance(options, Dyadic) else 1
         at = f" at the coarsest of {levels} levels" if levels > 1 else ""
         advice = ""

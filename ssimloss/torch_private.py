@@ -4,6 +4,7 @@ With all of them a step on a tiny image takes 186 us; without, about 400 (one th
 A torch that has renamed one loses that time and nothing else.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from operator import attrgetter
 from typing import Any
@@ -20,26 +21,18 @@ def _found(path: str) -> Any:
         return None
 
 
-_are_functorch_transforms_active = _found("_C._are_functorch_transforms_active")
-_AutoDispatchBelowAutograd = _found("_C._AutoDispatchBelowAutograd")
-_is_legacy_batchedtensor = _found("_C._functorch.is_legacy_batchedtensor")
 _unwrap_dead_wrappers = _found("_functorch.utils.unwrap_dead_wrappers")
 _storage_Use_Count = _found("_C._storage_Use_Count")
 
+# transforms_active(): whether torch.func's vmap, grad and the like may be on their way: then nothing is
+# skipped.
+transforms_active: Callable[[], bool] = _found("_C._are_functorch_transforms_active") or (lambda: True)
 
-def transforms_active() -> bool:
-    """Whether torch.func's vmap, grad and the like may be on their way: then nothing is skipped."""
-    return _are_functorch_transforms_active is None or _are_functorch_transforms_active()
+# Within below_autograd() an op runs its kernel at once, without the autograd that it was registered with.
+below_autograd: Callable[[], AbstractContextManager] = _found("_C._AutoDispatchBelowAutograd") or nullcontext
 
-
-def below_autograd() -> AbstractContextManager:
-    """Here an op runs its kernel at once, without the autograd that it was registered with."""
-    return nullcontext() if _AutoDispatchBelowAutograd is None else _AutoDispatchBelowAutograd()
-
-
-def is_batched(t: Tensor) -> bool:
-    """Whether t may stand for many tensors: the incoming gradient under is_grads_batched."""
-    return _is_legacy_batchedtensor is None or _is_legacy_batchedtensor(t)
+# is_batched(t): whether t may stand for many tensors, as the incoming gradient under is_grads_batched does.
+is_batched: Callable[[Tensor], bool] = _found("_C._functorch.is_legacy_batchedtensor") or (lambda t: True)
 
 
 def users_of(storage: torch.UntypedStorage) -> int | None:

@@ -70,7 +70,7 @@ def variant(project: Path) -> Path:
     (folder / "metadata.json").write_text(json.dumps(metadata))
     sources = [s for s in torch_part["src"] if s.endswith(".cpp") and not s.startswith("csrc/cpu/")]
     flags = [f"-DTORCH_EXTENSION_NAME={NAME}", "-DCPU_KERNEL", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
-    flags += [flag for flag in torch_part["cxx-flags"] if flag != "-O3"]
+    flags += [flag for flag in torch_part["cxx-flags"] if flag != "-O2"]
     flags += ["-DPy_LIMITED_API=0x03090000", f"-isystem{sysconfig.get_path('include')}"]
     flags += [f"-isystem{path}" for path in include_paths()]
     library = Path(torch.__file__).parent / "lib"

@@ -274,7 +274,7 @@ class Item {
     for (int64_t lane = 0; lane < L; ++lane) {
       const int64_t i = lane / tile.across, column = tile.column_of(lane);
       const bool all_own = i < tile.planes && column >= tile.col0 && column + s <= tile.col1;
-      whole[lane] = alike && to.stride_w == 1 && s % L == 0 && all_own
+      whole[lane] = alike && to.stride_w == 1 && s >= L && all_own
                         ? row_of<T>(to, tile.n(i), tile.c(i), 0).data + column
                         : nullptr;
     }
@@ -283,8 +283,7 @@ class Item {
   // Rows [row, end) of grad_x (which = 0) or grad_y: whole segments straight from the registers, the rest by
   // way of `linear`, a row later: machines have to wait for what was stored just before in other pieces.
   template <class Values>
-  __attribute__((noinline)) void write_gradient(int which, int64_t row, int64_t end, Values values_of,
-                                                int64_t step = 1) {
+  void write_gradient(int which, int64_t row, int64_t end, Values values_of, int64_t step = 1) {
     const Images& to = which == 0 ? p.grad_x : p.grad_y;
     T* segments[L];
     for (int64_t at = row; at <= end; ++at) {

@@ -10,8 +10,8 @@ INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Linear row -> segments of s elements: vector k of out is made by `finish` of elements k, s + k, 2 s + k,
 // ... and of where it goes. load_at(lane, k) gives the elements from lane * s + k on, a vector beyond lanes *
-// s of them where segments are shorter than a block; these spill into what comes next in out. The last block
-// overlaps the one before. step: from a vector of out to the next.
+// s of them where segments are shorter than a block. The last block overlaps the one before. step: from a
+// vector of out to the next.
 template <class T, class Load, class Finish>
 INLINE void load_segments(Load load_at, int64_t s, Vec<T>* out, int64_t step, Finish finish) {
   constexpr int n = lanes<T>;
@@ -20,7 +20,15 @@ INLINE void load_segments(Load load_at, int64_t s, Vec<T>* out, int64_t step, Fi
     Vec<T> block[n];
     for (int lane = 0; lane < n; ++lane) block[lane] = load_at(lane, k);
     transpose<T>(block);
-    for (int i = 0; i < n; ++i) out[(k + i) * step] = finish(block[i], out + (k + i) * step);
+    const auto put = [&](int i)
+                         INLINE_LAMBDA { out[(k + i) * step] = finish(block[i], out + (k + i) * step); };
+    if (s < n) {
+#pragma GCC unroll 16
+      for (int i = 0; i < n; ++i)
+        if (i < s) put(i);
+      return;
+    }
+    for (int i = 0; i < n; ++i) put(i);
   }
 }
 

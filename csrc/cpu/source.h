@@ -60,7 +60,7 @@ class Source {
       take(linear_d[i], L * tile.s + L);
     }
     take(vectors_x, tile.s), take(vectors_y, tile.s);
-    take(ring, (Grouped ? capacity / R : 1) * step * larger(tile.s, L));
+    take(ring, (Grouped ? capacity / R : 1) * step * tile.s);
     for (T*& weights : linear_w) take(weights, weighted ? L * tile.s + L : 0);
     take(whole, weighted ? slots() : 0), take(some, weighted ? slots() : 0);
   }
@@ -144,9 +144,7 @@ class Source {
  private:
   int64_t fields() const { return weighted ? 3 : 2; }
   int64_t slots() const { return capacity + (Grouped ? 0 : weighted ? 2 : 1); }
-  V* slot(int64_t i) const {
-    return Grouped ? ring + i / R * step * larger(tile.s, L) + i % R : ring + i * fields();
-  }
+  V* slot(int64_t i) const { return Grouped ? ring + i / R * step * tile.s + i % R : ring + i * fields(); }
   int64_t slot_of(int64_t at) const {
     if (Grouped) return (at + tile.r - tile.top + capacity) % capacity;
     if (at >= 0 && at < tile.h) return at % capacity;

@@ -326,7 +326,7 @@ class Stream : LocalMoments<T> {
           if (with_l1) {
             V gain = incoming ? l1_gain * incoming[(part * R + i) * pitch + k] : l1_gain;
             if (Weighted && !incoming) gain *= own_weight;
-            const V by_l1 = this->l1_slope(d + offset_d, gain);
+            const V by_l1 = this->l1_slope(raws[R + i] + offset_d, gain);
             one += by_l1, two -= by_l1;
           }
           if (Weighted) one = masked<T>(one, kept(own_weight)), two = masked<T>(two, kept(own_weight));
@@ -335,7 +335,13 @@ class Stream : LocalMoments<T> {
         }
       }
     }
-    for (int which = 0; which < (Both ? 2 : 1); ++which) {
+    store_gradients(row, end);
+  }
+
+  // Apart, or every kind of write_gradients would hold a copy.
+  __attribute__((noinline)) void store_gradients(int64_t row, int64_t end) {
+    const int64_t first = group_of(row);
+    for (int which = 0; which < (both ? 2 : 1); ++which) {
       this->write_gradient(which, row, end,
                            [&](int64_t at) { return gradients + (2 * (at - first) + which) * pitch; });
     }
