@@ -178,12 +178,14 @@ def check_images(x: Tensor, y: Tensor, options: Options | OneWindow) -> tuple[Te
     device = x.device
     if device != y.device:
         raise ValueError(f"y: expected the device of x, {device}, got {y.device}")
-    check_device(device)
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        check_device(device)
     if x.dtype != y.dtype:
         x, y = check_dtypes(x, y)
     if isinstance(options, OneWindow):
         options = options.volumes if x.dim() == 5 else options.shown
-    if device.type == "cuda" and has_kernels(device):
+    if on_gpu and has_kernels(device):
         check_cuda_limits(options)
     check_size(x, options)
     return x, y, options
@@ -254,7 +256,8 @@ def has_kernels(device: torch.device) -> bool:
 
 
 def check_device(device: torch.device) -> None:
-    if device.type == "cuda" and has_kernels(device) and not CUDA_INSIDE:
+    """Of a GPU: the kernels are in this build, or it is AMD's, for which there are none."""
+    if has_kernels(device) and not CUDA_INSIDE:
         raise RuntimeError(
             f"x: no ssimloss kernels for a tensor on {device}: this build has no CUDA kernels; rebuild from "
             "source where nvcc is on the PATH"
