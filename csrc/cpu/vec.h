@@ -38,7 +38,7 @@ INLINE Vec<T> splat(T value) {
 // As many bytes as a vector has numbers, each as wide as these. No compiler finds the instruction.
 template <class T>
 INLINE Mask<T> load_bytes(const uint8_t* p) {
-  Mask<T> wide;
+  Mask<T> wide{};
 #if VECTOR_BYTES == 64
   if constexpr (sizeof(T) == 4)
     wide = Mask<T>(_mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128((const __m128i*)p)));

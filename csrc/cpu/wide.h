@@ -285,56 +285,81 @@ class Wide : WideMoments<T> {
   void add_gradients(int j, int64_t row, int count) {
     const int64_t middle = block_end(j, row) - block_of(j) / 2;
     const V base_d = base_d_of(smaller(larger(middle, tile.first), tile.end - 1));
-    const int64_t step = source.step, to_sums = sum_step(), sums_row = row % sum_rows();
     const V** const map_rows_at = rows + this->window_rows();
     find_map_rows(j, row, count, base_d, map_rows_at);
-    for (int i = 0; i < count; ++i) rows[i] = source.row(row + i);
-    const bool with_l1 = j == last && p.l1_weight != 0,
-               pixel_incoming = with_l1 && !l1_map && p.grad_map.data;
-    if (pixel_incoming) this->read_incoming(row, count);
+    V* to[block_rows];  // each row's first column
+    for (int i = 0; i < count; ++i) rows[i] = source.row(row + i), to[i] = sum_at(row + i);
+    const bool with_l1 = j == last && p.l1_weight != 0;
+    if (with_l1 && !l1_map && p.grad_map.data) this->read_incoming(row, count);
     const Ahead own = ahead(p.grad_x, this->vectors, row, j == last ? count : 0);
     for (int64_t k = 0; k < s; ++k) {
       fetch(own, k);
       V blurred[most_maps][block_rows];  // b_m, b_d, a (or a_m and a_d), l1
       read_map_window<Both>(j, k, count, map_rows_at);
-      for (int q = 0; q < maps_of(j); ++q) {
-        for (int b = 0; b < count; b += R) {
-          fir_wide<R>(window + q * this->window_rows() + b, weights[j], radius[j],
-                      [&](int i, V sum) INLINE_LAMBDA { blurred[q][b + i] = sum; });
-        }
+      blur_map_window(j, count, blurred);
+      j > 0 ? add_column<Both, true>(k, count, base_d, blurred, to)
+            : add_column<Both, false>(k, count, base_d, blurred, to);
+      if (with_l1 || (j == last && (reflected || weighted)))
+        finish_column<Both>(k, row, count, blurred[maps], to);
+    }
+  }
+
+  // These are apart so that each has the registers for itself.
+  __attribute__((noinline)) void blur_map_window(int j, int count, V (*blurred)[block_rows]) {
+    for (int q = 0; q < maps_of(j); ++q) {
+      for (int b = 0; b < count; b += R) {
+        V* const out = blurred[q] + b;
+        fir_wide<R>(window + q * this->window_rows() + b, weights[j], radius[j],
+                    [&](int i, V sum) INLINE_LAMBDA { out[i] = sum; });
       }
-      V* out = sums + k * to_sums;
-      for (int i = 0; i < count; ++i) {
-        const V m = rows[i][k * step], d = rows[i][k * step + 1];
-        const V by_m = blurred[0][i] * m, by_d = blurred[maps - 1][i] + blurred[1][i] * (d - base_d);
-        // dx and dy from dm and dd; x's alone comes as their sum.
-        V one = Both ? (blurred[2][i] - by_m) + by_d : by_d - by_m;
-        V two = Both ? (blurred[2][i] - by_m) - by_d : V{};
-        int64_t at = sums_row + i;
-        if (at >= sum_rows()) at -= sum_rows();
-        V* const to = out + at * (Both ? 2 : 1);
-        if (j > 0) one += to[0];
-        if (j > 0 && Both) two += to[1];
-        if (j == last) {
-          const V own_weight = weighted ? rows[i][k * step + 2] : splat<T>(1);
-          V weight = edge_weight[k] * edge(row + i, tile.h);
-          if (weighted) weight *= own_weight;
-          one *= weight, two *= weight;
-          if (with_l1) {
-            V gain = l1_map ? weight * blurred[maps][i] : l1_gain;
-            if (!l1_map) {
-              gain *= pixel_incoming ? incoming[i * pitch + k]
-                                     : cover[k] * T(this->row_cover[row + i - tile.row0]);
-              if (weighted && !pixel_incoming) gain *= own_weight;
-            }
-            const V by_l1 = this->l1_slope(d + source.offset_d, gain);
-            one += by_l1, two -= by_l1;
-          }
-          if (weighted) one = masked<T>(one, kept(own_weight)), two = masked<T>(two, kept(own_weight));
+    }
+  }
+
+  // A scale's part of column k of `count` rows, to[i] of the i-th, beside that of those before (More).
+  template <bool Both, bool More>
+  __attribute__((noinline)) void add_column(int64_t k, int count, V base_d, const V (*blurred)[block_rows],
+                                            V* const* to) const {
+    const int64_t from = k * source.step, at = k * sum_step();
+    const V *const b_m = blurred[0], *const b_d = blurred[1], *const a_m = blurred[2];
+    const V* const a_d = blurred[Both ? 3 : 2];  // the sum of both for one gradient
+    for (int i = 0; i < count; ++i) {
+      const V m = rows[i][from], d = rows[i][from + 1];
+      const V by_m = b_m[i] * m, by_d = a_d[i] + b_d[i] * (d - base_d);
+      // dx and dy from dm and dd; x's alone comes as their sum.
+      const V one = Both ? (a_m[i] - by_m) + by_d : by_d - by_m;
+      to[i][at] = More ? one + to[i][at] : one;
+      if (!Both) continue;
+      const V two = (a_m[i] - by_m) - by_d;
+      to[i][at + 1] = More ? two + to[i][at + 1] : two;
+    }
+  }
+
+  // What is done to the sum over the scales: weights, and the gradient of an l1.
+  template <bool Both>
+  __attribute__((noinline)) void finish_column(int64_t k, int64_t row, int count, const V* blurred_l1,
+                                               V* const* to) const {
+    const bool pixel_incoming = !l1_map && p.grad_map.data;
+    for (int i = 0; i < count; ++i) {
+      const V* const raw = rows[i] + k * source.step;
+      V& first = to[i][k * sum_step()];
+      V* const second = &first + 1;
+      const V own_weight = weighted ? raw[2] : splat<T>(1);
+      V weight = edge_weight[k] * edge(row + i, tile.h);
+      if (weighted) weight *= own_weight;
+      V one = first * weight, two = Both ? *second * weight : V{};
+      if (p.l1_weight != 0) {
+        V gain = l1_map ? weight * blurred_l1[i] : l1_gain;
+        if (!l1_map) {
+          gain *=
+              pixel_incoming ? incoming[i * pitch + k] : cover[k] * T(this->row_cover[row + i - tile.row0]);
+          if (weighted && !pixel_incoming) gain *= own_weight;
         }
-        to[0] = one;
-        if (Both) to[1] = two;
+        const V by_l1 = this->l1_slope(raw[1] + source.offset_d, gain);
+        one += by_l1, two -= by_l1;
       }
+      if (weighted) one = masked<T>(one, kept(own_weight)), two = masked<T>(two, kept(own_weight));
+      first = one;
+      if (Both) *second = two;
     }
   }
 
@@ -357,7 +382,7 @@ class Wide : WideMoments<T> {
 
   // A column's maps of a scale, around `count` rows and what fills whole filters.
   template <bool Both>
-  INLINE void read_map_window(int j, int64_t k, int count, const V* const* from) {
+  __attribute__((noinline)) void read_map_window(int j, int64_t k, int count, const V* const* from) {
     const int64_t size = this->window_rows(), step = ring_step(j);
     const bool with_l1 = maps_of(j) > maps;
     V* to = window;

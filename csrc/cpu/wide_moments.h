@@ -218,7 +218,7 @@ class WideMoments : protected Item<T, false> {
     return this->mark_contrasts(most, total);
   }
 
-  INLINE void read_window(const V* const* rows, int count, int64_t k, V base_m, V base_d) {
+  __attribute__((noinline)) void read_window(const V* const* rows, int count, int64_t k, V base_m, V base_d) {
     if (weighted) return read_weighted(rows, count, k, base_m, base_d);
     const int64_t size = window_rows(), step = source.step;
     V* to = window;
@@ -246,7 +246,7 @@ class WideMoments : protected Item<T, false> {
 
   // Moments [begin, end) of B rows from the first-th on, from a window of `reach` more on both sides.
   template <int B>
-  INLINE void blur_column(int j, int reach, int64_t k, int begin, int end, int first) {
+  __attribute__((noinline)) void blur_column(int j, int reach, int64_t k, int begin, int end, int first) {
     const int64_t pitch = column_pitch[j];
     for (int q = begin; q < end; ++q) {
       const V* const in = window + q * window_rows() + reach - radius[j];
@@ -285,7 +285,7 @@ class WideMoments : protected Item<T, false> {
 
   // The moments of B positions of the i-th of R rows.
   template <int B>
-  INLINE void blur_tile(int i, int64_t k) {
+  __attribute__((noinline)) void blur_tile(int i, int64_t k) {
     for (int j = 0; j < scales; ++j) {
       V* const out = moments + j * moments_of_scale * R;
       for (int q = grid[j] < 0 ? 0 : 4; q < (weighted ? moments_of_scale : 5); ++q) {
