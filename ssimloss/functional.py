@@ -34,7 +34,8 @@ none, on the CPU to the bit, where nothing compiles or transforms the call. The 
 right as far as that reaches (docs/accuracy.md), but slower (on a CPU 60 to 200 times), in much memory.
 
 The result is float32 for 16-bit images; gradients have the images' dtype. Values outside the data
-range are computed as they are (how exactly: docs/accuracy.md); NaN gives NaN. Bad arguments raise
+range are computed as they are (how exactly: docs/accuracy.md); NaN gives NaN. A batch without images has no
+mean: NaN, with a mask as without. Bad arguments raise
 ValueError, other dtypes, layouts and DTensors TypeError, a CUDA tensor in a build without the CUDA kernels
 RuntimeError. On other devices, as mps and xpu, plain torch computes the loss, slowly and with float32's
 digits, and a warning says so once.

@@ -294,9 +294,10 @@ def check_size(x: Tensor, options: Options) -> None:
             advice = "; a smaller window_size or padding='zeros' takes smaller images"
             advice += "; so do fewer weights" if levels > 1 else ""
         names = "depth, height and width" if isinstance(options, Volume) else "height and width"
+        reason = f" for padding={options.padding!r} and a window of {one_or_each(windows)} taps{at}"
         raise ValueError(
-            f"x: expected {names} of at least {one_or_each(least)} for padding={options.padding!r} and a "
-            f"window of {one_or_each(windows)} taps{at}, got {by(sides)}{advice}"
+            f"x: expected {names} of at least {one_or_each(least)}{reason if max(windows) > 1 else ''}, "
+            f"got {by(sides)}{advice}"
         )
     if channels_last and not torch.compiler.is_compiling():
         taken_for = f"images taken for {channels} channels of {by(sides)} pixels"

@@ -192,6 +192,34 @@ def test_nan_that_is_kept_reaches_nothing_behind_the_mask(case: Case) -> None:
     assert all(torch.count_nonzero(grad[..., mask[0] == 0]) == 0 for grad in grads)
 
 
+LONE_PLANE = """
+import torch
+from ssimloss import SSIMLoss, reference
+
+for width, by_columns in ((24, False), (64, True)):  # read in the ways of short segments and of long ones
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.rand(2, 1, 9, 24, width, generator=generator)
+    mask = torch.rand(1, 24, width, generator=generator) > 0.3
+    mask = mask.mT.contiguous().mT if by_columns else mask
+    x = torch.where(mask, x, 10.0).requires_grad_()
+    wide = x.detach().double().requires_grad_()
+    loss = SSIMLoss()(x, y, mask=mask)
+    expected = 1 - reference.ssim(wide, y.double(), mask=mask[None].double())
+    loss.backward(), expected.backward()
+    assert abs(loss - expected) < 1e-6, (width, loss, expected)
+    assert (x.grad - wide.grad).abs().max() < 1e-5 * wide.grad.abs().max(), width
+"""
+
+
+@pytest.mark.parametrize("variant", ["baseline", "x86-64-v3", "x86-64-v4"])
+def test_lanes_beside_a_lone_plane(variant: str, python) -> None:
+    """Of 9 planes the last lies beside lanes of none, which see what is behind its mask: it is done, too."""
+    done = python(LONE_PLANE, SSIMLOSS_CPU=variant)
+    if "SSIMLOSS_CPU: expected" in done.stderr:
+        pytest.skip(f"this machine runs no {variant}")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", ["ssim", "ms_ssim_gaussian", "ms_ssim"])
 def test_contrasts_beyond_float32(name: str, plain) -> None:
     """A plane of more than 8 data ranges is computed in double: its gradient is right but for rounding."""

@@ -130,13 +130,16 @@ class Item {
   // have to hold. Returns whether nothing of this item will be kept.
   bool mark_contrasts(V most, T total) const { return mark_beyond(Mask<T>(most > splat<T>(64 * total))); }
 
+  // Lanes of no plane may hold any pixels.
   bool mark_beyond(Mask<T> beyond) const {
+    bool marked = false;
     for (int64_t lane = 0; any_lane(beyond) && lane < tile.planes * tile.across; ++lane) {
+      if (!beyond[lane]) continue;
       const int64_t plane = tile.first_plane + lane / tile.across;
-      if (beyond[lane])
-        __atomic_store_n(p.beyond_float32 + plane * tile.strips + tile.strip, 1, __ATOMIC_RELAXED);
+      __atomic_store_n(p.beyond_float32 + plane * tile.strips + tile.strip, 1, __ATOMIC_RELAXED);
+      marked = true;
     }
-    return tile.planes == 1 && any_lane(beyond);
+    return tile.planes == 1 && marked;
   }
 
   // The weights of vector k of row `row`, and all ones where they are not 0.

@@ -9,6 +9,7 @@
 VolumeItems volume_items(const VolumeProblem& p) {
   constexpr double cache = 1500 << 10, threads = 8;
   VolumeItems best{{1, 1, 1}, p.batch * p.channels};
+  if (best.planes == 0) return best;
   double least = -1;
   const auto more = [](int64_t parts) { return parts + larger(1, parts / 4); };
   const auto each = [&](int which, int64_t shortest, auto f) {
