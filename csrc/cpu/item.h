@@ -283,8 +283,8 @@ class Item {
     }
   }
 
-  // Rows [row, end) of grad_x (which = 0) or grad_y: whole segments straight from the registers, the rest by
-  // way of `linear`, a row later: machines have to wait for what was stored just before in other pieces.
+  // Rows [row, end) of grad_x (which = 0) or grad_y: whole segments straight to memory, without `linear`; the
+  // rest by way of it, a row later: machines have to wait for what was stored just before in other pieces.
   template <class Values>
   void write_gradient(int which, int64_t row, int64_t end, Values values_of, int64_t step = 1) {
     const Images& to = which == 0 ? p.grad_x : p.grad_y;
