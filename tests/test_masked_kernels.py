@@ -220,6 +220,24 @@ def test_lanes_beside_a_lone_plane(variant: str, python) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("target", [torch.uint8, torch.float16], ids=str)
+@pytest.mark.parametrize("hidden", [torch.nan, 1e30])
+def test_hidden_pixels_beside_a_converted_target(target: torch.dtype, hidden: float) -> None:
+    """In float64, in planes cut into strips: what a strip reads beyond its columns has its weights, too."""
+    for width in (131, 183, 300, 513):
+        x, y = pair(1, 1, 24, width, dtype=torch.float64)
+        y = (255 * y).to(target) if target == torch.uint8 else y.to(target)
+        mask = torch.rand(1, 1, 24, width, generator=torch.Generator().manual_seed(1)) < 0.2
+        results = []
+        for behind in (0.5, hidden):
+            leaf = torch.where(mask, x, behind).requires_grad_()
+            for loss in (SSIMLoss(), L1SSIMLoss()):
+                value = loss(leaf, y, mask=mask)
+                results.append((value.detach(), *torch.autograd.grad(value, leaf)))
+        for expected, found in zip(results[:2], results[2:], strict=True):
+            assert all(map(torch.equal, expected, found)), width
+
+
 @pytest.mark.parametrize("name", ["ssim", "ms_ssim_gaussian", "ms_ssim"])
 def test_contrasts_beyond_float32(name: str, plain) -> None:
     """A plane of more than 8 data ranges is computed in double: its gradient is right but for rounding."""

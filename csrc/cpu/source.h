@@ -260,7 +260,7 @@ class Source {
   // A row of the weights of every plane, with what padding adds to its left and right.
   void read_weights(int64_t row, T* linear) const {
     const int64_t from = larger(0, tile.t0);
-    const int64_t to = direct ? tile.t0 + tile.across * tile.s : smaller(tile.w, tile.t1);
+    const int64_t to = dense ? tile.t0 + tile.across * tile.s : smaller(tile.w, tile.t1);  // as read_padded
     for (int64_t i = 0; i < tile.planes; ++i) {
       T* const w = linear + tile.start(i);
       if (p.mask.data) {
