@@ -48,6 +48,7 @@ def test_as_many_as_cores_or_all_of_half_as_many_again(monkeypatch) -> None:
 
 
 def test_ctrl_c_stops_the_workers() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     points: list[int] = []
 
     def watch(point: int) -> None:
@@ -56,8 +57,11 @@ def test_ctrl_c_stops_the_workers() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     clock = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), workers.Workers(2, watch) as pool:
-        list(pool.map(until_stopped, range(20)))
+    try:
+        with pytest.raises(KeyboardInterrupt), workers.Workers(2, watch) as pool:
+            list(pool.map(until_stopped, range(20)))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(points) <= 6 and time.monotonic() < clock + 55  # those under way and those handed out
 
 
