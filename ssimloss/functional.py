@@ -34,11 +34,10 @@ none, on the CPU to the bit, where nothing compiles or transforms the call. The 
 right as far as that reaches (docs/accuracy.md), but slower (on a CPU 60 to 200 times), in much memory.
 
 The result is float32 for 16-bit images; gradients have the images' dtype. Values outside the data
-range are computed as they are (how exactly: docs/accuracy.md); NaN gives NaN. A batch without images has no
-mean: NaN, with a mask as without. Bad arguments raise
-ValueError, other dtypes, layouts and DTensors TypeError, a CUDA tensor in a build without the CUDA kernels
-RuntimeError. On other devices, as mps and xpu, plain torch computes the loss, slowly and with float32's
-digits, and a warning says so once.
+range are computed as they are (how exactly: docs/accuracy.md); NaN gives NaN. A batch without images has
+no mean: NaN, with a mask as without. Bad arguments raise ValueError, other dtypes, layouts and DTensors
+TypeError, a CUDA tensor in a build without the CUDA kernels RuntimeError. On other devices, as mps and
+xpu, plain torch computes the loss, slowly and with float32's digits, and a warning says so once.
 
 Black must be 0, as SSIM compares means: of images in [-1, 1] take x + 1 and y + 1 with data_range=2, or the
 value is another one.

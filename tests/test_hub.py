@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_cuda_build import setup_py
 from torch.utils.cpp_extension import include_paths
 
 tomllib = pytest.importorskip("tomllib")  # of Python 3.11
@@ -54,6 +55,16 @@ def test_operators_are_named_by_the_builder_alone(project: Path) -> None:
         text = path.read_text()
         assert "ssimloss::" not in text and "ops.ssimloss" not in text, path
         assert not re.search(r"^(from|import) ssimloss", text, re.M), path
+
+
+def test_flags_are_those_of_setup_py(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GCC's, but for -fno-wrapv: nothing brings -fwrapv there."""
+    monkeypatch.setenv("CXX", "g++")
+    *expected, last = setup_py().optimisation()
+    assert last == "-fno-wrapv"
+    parts = tomllib.loads((project / "build.toml").read_text())
+    for flags in (parts["torch"]["cxx-flags"], parts["kernel"]["ssimloss_cuda"]["cxx-flags"]):
+        assert flags[: len(expected)] == expected
 
 
 @pytest.fixture(scope="module")

@@ -326,7 +326,7 @@ class Stream : LocalMoments<T> {
           if (with_l1) {
             V gain = incoming ? l1_gain * incoming[(part * R + i) * pitch + k] : l1_gain;
             if (Weighted && !incoming) gain *= own_weight;
-            const V by_l1 = this->l1_slope(raws[R + i] + offset_d, gain);
+            const V by_l1 = this->l1_slope(d + offset_d, gain);
             one += by_l1, two -= by_l1;
           }
           if (Weighted) one = masked<T>(one, kept(own_weight)), two = masked<T>(two, kept(own_weight));
